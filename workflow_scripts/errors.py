@@ -1,0 +1,51 @@
+"""What a user reads when something is wrong, and how a stage ends with it.
+
+Every error that a user can cause or mend is an :class:`OODError` with one message that names the file or key, says what
+was expected and found, and what to do. Stages are wrapped by :func:`stage`, which prints that message without a
+traceback and exits with 1; any other exception is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import functools
+import sys
+from collections.abc import Callable, Iterable
+
+
+class OODError(Exception):
+    """An error a user can act on; its text is the whole message."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest of ``allowed``, or an empty string."""
+    match = difflib.get_close_matches(name, [str(a) for a in allowed], n=1, cutoff=0.5)
+    return f"; did you mean '{match[0]}'?" if match else ""
+
+
+def unknown(where: str, name: str, allowed: Iterable[str]) -> OODError:
+    """The error for a name that is not one of ``allowed``: key, what was found, what is allowed, the nearest match."""
+    options = sorted(str(a) for a in allowed)
+    return OODError(f"{where}: '{name}' is not known{nearest(name, options)} Allowed: {', '.join(options) or 'none'}.")
+
+
+def stage(main: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a stage's ``main`` so that a user's error ends as one line on stderr and exit status 1."""
+
+    @functools.wraps(main)
+    def run(*args: object, **kwargs: object) -> None:
+        try:
+            main(*args, **kwargs)
+        except OODError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = error.filename or "the results folder"
+            print(f"error: no space left on the disk while writing {where}; free some and run again, "
+                  "finished outputs are kept", file=sys.stderr)
+            raise SystemExit(1) from None
+
+    return run

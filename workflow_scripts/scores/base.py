@@ -1,0 +1,93 @@
+"""What a post-hoc score is given, and what it must offer.
+
+A score is one module in this folder. It offers
+
+``NEEDS``
+    a frozenset out of :data:`KINDS`: what it reads. Whoever runs it provides exactly that.
+``Options``
+    a frozen standard dataclass: its hyper-parameters, by the names of the paper, each with a docstring.
+``fit(options, known) -> state``
+    optional; turns ID training evidence into what scoring needs. Never sees a test image.
+``score(options, known, state, batch) -> (N,) float64``
+    higher = more in-distribution. Pure arithmetic: no files, no global state, no loop over samples.
+
+Scores without ``network`` in ``NEEDS`` are written against the array API through :mod:`workflow_scripts.scores.arrays`:
+the same code runs on numpy (no torch is imported) and on CUDA tensors. Scores with ``network`` get a network and images
+and offer ``score(options, known, state, network, images)`` on torch tensors instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workflow_scripts.errors import OODError
+
+KINDS = frozenset({
+    "logits",  # (N, K) of the images to score
+    "features",  # (N, D) penultimate features of the images to score
+    "head",  # the last linear layer
+    "batchnorm",  # affine part of the last batch norm before pooling
+    "statistics",  # class means, counts and overall mean of the ID train features (the precompute stage)
+    "train_features",  # (M, D) of the ID train images
+    "train_logits",  # (M, K) of the ID train images
+    "train_labels",  # (M,)
+    "network",  # the network itself: gradients, perturbed inputs or feature maps
+})
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last linear layer: ``weight`` (K, D) and ``bias`` (K,)."""
+
+    weight: Any
+    bias: Any
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """The last batch norm before pooling: scale ``weight`` (gamma) and shift ``bias`` (beta), both (D,)."""
+
+    weight: Any
+    bias: Any
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """ID train statistics: ``class_means`` (K, D) float64 by ground-truth label, ``counts`` (K,), ``mean`` (D,)."""
+
+    class_means: Any
+    counts: Any
+    mean: Any
+
+
+@dataclass(frozen=True)
+class Known:
+    """All that is known before a test image is seen. Members not named in ``NEEDS`` are ``None``."""
+
+    head: Head | None = None
+    batchnorm: BatchNorm | None = None
+    statistics: Statistics | None = None
+    train_features: Any = None
+    train_logits: Any = None
+    train_labels: Any = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images to score: ``features`` (N, D) and ``logits`` (N, K); a member not named in ``NEEDS`` is ``None``."""
+
+    features: Any = None
+    logits: Any = None
+
+
+def require(known: Known, needs: frozenset[str], score: str, network: str) -> None:
+    """Refuse a score whose needs this network lacks, naming both.
+
+    Raises:
+        OODError: a member of ``known`` that ``needs`` names is ``None``.
+    """
+    for need in sorted(needs - {"logits", "features", "network"}):
+        if getattr(known, need) is None:
+            raise OODError(f"score '{score}' needs {need}, which network '{network}' does not have; "
+                           f"take '{score}' out of the experiment's scores or choose another network")
