@@ -1,0 +1,240 @@
+"""The pins are complete, exact and what resolves; nothing that names one machine or one index is committed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from envs import pin
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_TIME, DEV = pin.present()
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def requirements(name: str) -> list[Requirement]:
+    return [Requirement(line) for line in pin.requirement_lines((ROOT / "envs" / name).read_text())]
+
+
+def versions(rows: list[str]) -> dict[str, str]:
+    """Canonical name -> pinned version."""
+    return {canonicalize_name(r.name): next(iter(r.specifier)).version for r in map(Requirement, rows)}
+
+
+@pytest.fixture(scope="module")
+def committed() -> list[Path]:
+    """What git tracks, and what it would take with `git add .`."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+# --- the pins ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_requirement_names_one_exact_version():
+    rows = [Requirement(row) for row in RUN_TIME + DEV] + requirements("direct.txt") + requirements("dev.txt")
+    assert [str(row) for row in rows if not re.fullmatch(r"==[^*,]+", str(row.specifier)) or row.url] == []
+
+
+@pytest.mark.parametrize(("name", "rows"), [("direct.txt", RUN_TIME), ("dev.txt", RUN_TIME + DEV)])
+def test_what_is_asked_for_is_pinned_as_asked(name, rows):
+    asked = {canonicalize_name(r.name): next(iter(r.specifier)).version for r in requirements(name)}
+    pinned = versions(rows)
+    assert {n: pinned.get(n) for n in asked} == asked
+
+
+def test_every_dependency_of_an_installed_pin_is_pinned_and_installed_as_pinned():
+    """Walks the installed metadata from the direct requirements, extras included; no index is needed."""
+    pinned, seen = versions(RUN_TIME + DEV), set()
+    stack = requirements("direct.txt") + requirements("dev.txt")
+    unpinned, other = set(), {}
+    while stack:
+        requirement = stack.pop()
+        name, extras = canonicalize_name(requirement.name), frozenset(requirement.extras)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        if name not in pinned:
+            unpinned.add(name)
+            continue
+        try:
+            installed = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # the conda environment has no development tools
+            continue
+        if installed.version != pinned[name]:
+            other[name] = (installed.version, pinned[name])
+        for line in installed.requires or []:
+            child = Requirement(line)
+            if child.marker is None or any(child.marker.evaluate({"extra": e}) for e in extras | {""}):
+                stack.append(child)
+    assert len(seen) > 100  # the walk went past the direct requirements
+    assert not unpinned
+    assert not other, "installed differs from pinned (installed, pinned); run `uv sync`"
+
+
+def test_run_time_and_dev_do_not_repeat_each_other():
+    assert not set(RUN_TIME) & set(DEV)
+
+
+def test_python_versions_agree():
+    assert PROJECT["project"]["requires-python"] == ">=3.11,<3.14"
+    assert (pin.PYTHONS, PROJECT["tool"]["ruff"]["target-version"]) == (("3.11", "3.12", "3.13"), "py311")
+
+
+def test_the_citation_is_of_this_project():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    ours = PROJECT["project"]
+    assert {k: citation[k] for k in ("version", "license")} == {k: ours[k] for k in ("version", "license")}
+    assert citation["title"] == ours["description"]
+    assert len(citation["references"]) == 5
+
+
+def test_conda_environment_has_the_pins_of_its_python():
+    conda = yaml.safe_load((ROOT / "envs" / "ood.yaml").read_text())
+    python, pip, pins = conda["dependencies"]
+    assert (python, pip) == (f"python ={pin.CONDA_PYTHON}", "pip")
+    assert pins == {"pip": pin.pins_for(RUN_TIME, pin.CONDA_PYTHON)}
+    assert {"snakemake", "torch", "nvidia-cudnn-cu13"} <= set(versions(pins["pip"]))
+    assert "colorama" not in versions(pins["pip"])  # Windows only
+
+
+# --- pin.py -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "reduced"),
+    [
+        ("a==1", ["a==1"]),
+        ("a==1 ; sys_platform == 'emscripten'", []),
+        ("a==1 ; sys_platform != 'emscripten'", ["a==1"]),
+        ("a==1 ; python_full_version >= '3.14'", []),
+        ("a==1 ; python_full_version < '3.15'", ["a==1"]),
+        ("a==1 ; implementation_name == 'pypy'", []),
+        ("a==1 ; python_full_version < '3.12'", ["a==1 ; python_full_version < '3.12'"]),
+        ("a==1 ; sys_platform == 'win32'", ["a==1 ; sys_platform == 'win32'"]),
+    ],
+)
+def test_markers_are_reduced_to_the_supported_environments(row, reduced):
+    assert pin.reduce_markers([row]) == reduced
+
+
+def test_only_what_stands_between_the_marks_is_replaced():
+    text = "a\n# pins of {}: written by envs/pin.py from envs/{}.txt\n old\n  # end of pins\nb\n"
+    text = "".join(text.format(name, name) for name in ("direct", "dev"))
+    new = pin.pyproject_text(text, ["x==1"], [])
+    assert new == text.replace(" old\n", '  "x==1",\n', 1).replace(" old\n", "")
+    with pytest.raises(pin.PinError, match="restore these comments"):
+        pin.pyproject_text("no marks", [], [])
+
+
+@pytest.fixture
+def uv() -> None:
+    if not (os.environ.get("UV") or shutil.which("uv")):
+        pytest.skip("uv is not on PATH")
+
+
+def test_an_index_out_of_reach_is_told_from_a_conflict(uv, monkeypatch, tmp_path):
+    with pytest.raises(pin.PinError) as conflict:
+        pin.compile_requirements(["numpy<1", "numpy>1"])
+    assert not isinstance(conflict.value, pin.Unreachable)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path))
+    with pytest.raises(pin.Unreachable):
+        pin.compile_requirements(["numpy"])
+
+
+def test_resolving_again_changes_nothing(uv):
+    try:
+        run_time, dev = pin.resolve()
+    except pin.Unreachable:
+        pytest.skip("no package index is reachable")
+    text = pin.PYPROJECT.read_text()
+    wanted = {pin.PYPROJECT: pin.pyproject_text(text, run_time, dev), pin.CONDA: pin.conda_text(run_time)}
+    assert pin.differences(wanted) == []
+
+
+@pytest.mark.parametrize("python", pin.PYTHONS)
+def test_the_pins_are_a_whole_resolution_on(python, uv):
+    """Their own resolution adds, drops and changes nothing: neither a package nor a version."""
+    options = ("--python-version", python, "--python-platform", "x86_64-unknown-linux-gnu")
+    try:
+        resolved = pin.compile_requirements(RUN_TIME + DEV, *options)
+    except pin.Unreachable:
+        pytest.skip("no package index is reachable")
+    assert sorted(resolved) == sorted(pin.pins_for(RUN_TIME + DEV, python))
+
+
+# --- what is committed ------------------------------------------------------------------------------------------------
+
+# Each pattern is written so that its own source does not match it.
+REGISTRY = re.compile(
+    r"\bpypi\.(?:org|nvidia|python)|pythonhosted\.|\bconda\.anaconda\.|\brepo\.anaconda\.|\w://\S*/(?:simple|whl)\b"
+)
+MACHINE_PATH = re.compile(r"(?<![\w.:/}$*-])/(?:(?:root|work|farm)\b|(?:home|Users)/\w)|\b[A-Z]:\\{1,2}Users\b")
+
+
+def found(pattern: re.Pattern, paths: list[Path]) -> list[str]:
+    """``file:line: match`` of every match; latin-1 reads any byte."""
+    return [
+        f"{path.relative_to(ROOT)}:{number}: {match.group()}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="latin-1").splitlines(), start=1)
+        for match in pattern.finditer(line)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "parts"),
+    [
+        (REGISTRY, ("https://py", "pi.org/sim", "ple")),
+        (REGISTRY, ("https://files.python", "hosted.org/x")),
+        (REGISTRY, ("http://mirror.example:8080/sim", "ple/")),
+        (REGISTRY, ("file:///opt/index/sim", "ple")),
+        (REGISTRY, ("https://download.example.org/wh", "l/cu130")),
+        (MACHINE_PATH, ("'/ro", "ot/x'")),
+        (MACHINE_PATH, ("root: /ho", "me/someone/data")),
+        (MACHINE_PATH, ("cd /wo", "rk")),
+        (MACHINE_PATH, ("=/Us", "ers/someone")),
+        (MACHINE_PATH, ("C:\\Us", "ers\\someone")),
+    ],
+)
+def test_the_patterns_find_what_they_are_for(pattern, parts):
+    assert pattern.search("".join(parts))
+
+
+@pytest.mark.parametrize(
+    "line", ["https://example.org/home/x", "results/work/a", "$HOME/data", "simple/whl", "/path/to/data", "a/root"]
+)
+def test_the_patterns_leave_the_rest_alone(line):
+    assert not REGISTRY.search(line)
+    assert not MACHINE_PATH.search(line)
+
+
+def test_no_registry_address_is_committed(committed):
+    assert found(REGISTRY, committed) == []
+
+
+def test_no_path_of_one_machine_is_committed(committed):
+    assert found(MACHINE_PATH, committed) == []
+
+
+def test_nothing_over_one_megabyte_is_committed(committed):
+    assert [(str(p.relative_to(ROOT)), p.stat().st_size) for p in committed if p.stat().st_size > 1_000_000] == []
+
+
+def test_the_lock_that_records_an_index_is_not_committed(committed):
+    assert ROOT / "uv.lock" not in committed
