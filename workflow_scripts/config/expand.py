@@ -1,0 +1,286 @@
+"""From a configuration to the list of work: every network to train, every set to score, every table to make.
+
+:class:`Plan` is the one place that knows what to run. The rules ask it, by wildcards, for inputs and for the section of
+the configuration that a job depends on (one JSON text with sorted keys, which Snakemake compares).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts import plugins
+from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
+from workflow_scripts.data.catalogue import Dataset
+from workflow_scripts.errors import OODError, unknown
+from workflow_scripts.fidelity import DEFECTS, resolve, suffix
+
+Key = tuple[str, str, str, int]  # ID set, network, recipe (as in paths), seed
+
+
+@dataclass
+class Trained:
+    """One network to train: a row of the work."""
+
+    id: str
+    network: Network
+    recipe: Recipe
+    path_name: str
+    """The recipe's name with the defects it reproduces: `npos+B1`."""
+    released: tuple[str, ...]
+    parent: str | None
+    """Path name of the recipe whose weights are the start."""
+    seed: int
+    scores: dict[str, Score] = field(default_factory=dict)
+    compat: set[str] = field(default_factory=set)
+
+    @property
+    def key(self) -> Key:
+        return (self.id, self.network.name, self.path_name, self.seed)
+
+
+def dumps(section: Any) -> str:
+    """A section as text: sorted keys, so that reordering a file changes nothing."""
+    return json.dumps(section, sort_keys=True, separators=(",", ":"))
+
+
+class Plan:
+    """All work of a configuration.
+
+    Args:
+        config: the checked configuration.
+        datasets: rows of the dataset table by name.
+
+    Raises:
+        OODError: a name that nothing defines, two definitions where one is needed, options a plugin does not have.
+    """
+
+    def __init__(self, config: Config, datasets: dict[str, Dataset]):
+        self.config = config
+        self.datasets = datasets
+        self.runs: dict[Key, Trained] = {}
+        self.ood: dict[str, list[str]] = {}
+        """OOD sets of each ID set, over all experiments (each network of that ID set sees all of them)."""
+        self._check_plugins()
+        self._switches_used: set[str] = set()
+        for number, experiment in enumerate(config.experiments):
+            self._expand(experiment, f"experiments[{number}]")
+        for bug in config.fidelity.released:
+            if bug in DEFECTS and bug not in self._switches_used:
+                raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
+
+    # -- expansion ------------------------------------------------------------------------------------------------
+
+    def _check_plugins(self) -> None:
+        for i, network in enumerate(self.config.networks):
+            plugins.find("models", network.model, f"networks[{i}].model")
+            plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
+        for i, recipe in enumerate(self.config.recipes):
+            plugins.find("methods", recipe.method, f"recipes[{i}].method")
+            plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
+        for i, score in enumerate(self.config.scores):
+            plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
+            plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
+
+    def _expand(self, experiment: Experiment, where: str) -> None:
+        id_set = self._dataset(experiment.id, f"{where}.id", "train", "test")
+        names = [name for group in experiment.ood.values() for name in group]
+        if not names:
+            raise OODError(f"{where}.ood: no OOD set; name at least one below a group, e.g. far: [svhn]")
+        for group, members in experiment.ood.items():
+            for name in members:
+                self._dataset(name, f"{where}.ood.{group}", "test")
+                if name == experiment.id:
+                    raise OODError(f"{where}.ood.{group}: '{name}' is the ID set of this experiment")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise OODError(f"{where}.ood: '{twice}' stands there twice")
+        known = self.ood.setdefault(experiment.id, [])
+        known.extend(name for name in names if name not in known)
+        for network_name in experiment.networks:
+            network = self._one(self.config.networks, network_name, f"{where}.networks")
+            for recipe_name in experiment.recipes:
+                for seed in self.seeds(experiment):
+                    run = self._train(id_set.name, network, recipe_name, seed, f"{where}.recipes")
+                    run.compat.update(experiment.compat)
+                    for score in experiment.scores:
+                        run.scores[score] = self._one(self.config.scores, score, f"{where}.scores",
+                                                      experiment.id, network_name)
+
+    def _train(self, id: str, network: Network, name: str, seed: int, where: str,
+               children: tuple[str, ...] = ()) -> Trained:
+        """The network to train, and the recipes it starts from, entered once."""
+        if name in children:
+            raise OODError(f"{where}: {' -> '.join([*children, name])} goes round in a circle (key `parent`)")
+        recipe = self._one(self.config.recipes, name, where, id, network.name)
+        path_name, released = self._named(recipe)
+        key = (id, network.name, path_name, seed)
+        if key not in self.runs:
+            parent = None
+            if recipe.parent:
+                parent = self._train(id, network, recipe.parent, seed, f"recipe '{name}', key parent",
+                                     (*children, name)).path_name
+            self.runs[key] = Trained(id, network, recipe, path_name, released, parent, seed)
+        return self.runs[key]
+
+    def _named(self, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
+        switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ()))
+        self._switches_used.update(switches)
+        released = resolve(self.config.fidelity.released, recipe.released, switches, f"recipe '{recipe.name}'")
+        return recipe.name + suffix(released), released
+
+    def _one(self, entries: list, name: str, where: str, id: str | None = None, network: str | None = None) -> Any:
+        """The one entry called ``name`` that is for this ID set and network."""
+        named = [e for e in entries if e.name == name]
+        if not named:
+            raise unknown(where, name, {e.name for e in entries})
+        fitting = [e for e in named if id is None or e.where.matches(id, network)]
+        if len(fitting) != 1:
+            place = f" for ID set '{id}' and network '{network}'" if id else ""
+            problem = "no definition" if not fitting else f"{len(fitting)} definitions"
+            raise OODError(f"{where}: '{name}' has {problem}{place}; exactly one must fit (key `where`)")
+        return fitting[0]
+
+    def _dataset(self, name: str, where: str, *splits: str) -> Dataset:
+        if name not in self.datasets:
+            raise unknown(where, name, self.datasets)
+        for split in splits:
+            if split not in self.datasets[name].splits:
+                raise OODError(f"{where}: dataset '{name}' has no {split} split (it has: "
+                               f"{', '.join(self.datasets[name].splits)})")
+        return self.datasets[name]
+
+    def seeds(self, experiment: Experiment) -> list[int]:
+        own = experiment.seeds
+        return self.config.seeds if own is None else list(range(own)) if isinstance(own, int) else own
+
+    # -- what the rules ask ---------------------------------------------------------------------------------------
+
+    def run(self, wildcards: Any) -> Trained:
+        """The network that wildcards ``id, network, recipe, seed`` name."""
+        key = (wildcards.id, wildcards.network, wildcards.recipe, int(wildcards.seed))
+        if key not in self.runs:
+            raise OODError(f"no experiment of variant '{self.config.variant}' trains {'/'.join(map(str, key))}")
+        return self.runs[key]
+
+    @property
+    def papers(self) -> list[str]:
+        """Papers in the order of their experiments."""
+        return list(dict.fromkeys(e.paper for e in self.config.experiments))
+
+    def experiments(self, paper: str) -> list[Experiment]:
+        return [e for e in self.config.experiments if e.paper == paper]
+
+    def runs_of(self, experiment: Experiment) -> list[Trained]:
+        """Networks whose results an experiment reports."""
+        found = []
+        for network in experiment.networks:
+            for name in experiment.recipes:
+                recipe = self._one(self.config.recipes, name, "recipes", experiment.id, network)
+                path_name, _ = self._named(recipe)
+                found += [self.runs[experiment.id, network, path_name, seed] for seed in self.seeds(experiment)]
+        return found
+
+    def sets(self, id: str) -> list[tuple[str, str]]:
+        """(dataset, split) of everything a network trained on ``id`` sees: train, test, then the OOD sets."""
+        return [(id, "train"), (id, "test"), *((name, "test") for name in self.ood[id])]
+
+    def feature_groups(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
+        """(ID set, group, sets) of every features job: which sets share one process."""
+        groups = []
+        for id in self.ood:
+            sets = self.sets(id)
+            if self.config.features.together:
+                groups.append((id, "all", sets))
+            else:
+                groups += [(id, "id", sets[:2]), (id, "ood", sets[2:])]
+        return groups
+
+    def used_datasets(self) -> list[tuple[str, str]]:
+        """(dataset, split) of every store this configuration needs, each once."""
+        return list(dict.fromkeys(pair for id in self.ood for pair in self.sets(id)))
+
+    # -- sections: what a job's numbers depend on -----------------------------------------------------------------
+
+    def prepare_section(self, dataset: str, split: str, root: Path | None) -> str:
+        section = self.datasets[dataset].section(split, root)
+        return dumps({**section, "limit": self.config.limit.images})
+
+    def train_section(self, wildcards: Any) -> str:
+        run = self.run(wildcards)
+        recipe = run.recipe.model_dump(mode="json")
+        for key in ("label", "where", "parent", "released", "name"):
+            del recipe[key]
+        recipe["options"] = self._options("methods", run.recipe.method, run.recipe.options)
+        return dumps({"network": self._network(run.network), "recipe": recipe, "released": run.released,
+                      "steps": self.config.limit.steps})
+
+    def features_section(self, wildcards: Any, sets: list[tuple[str, str]]) -> str:
+        run = self.run(wildcards)
+        return dumps({"network": self._network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
+                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "batch_size": self.config.features.batch_size})
+
+    def score_section(self, wildcards: Any) -> str:
+        run = self.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "options": self._options("scores", score.module, score.options),
+                      "network": run.network.name})
+
+    def needs(self, run: Trained, score: str) -> frozenset[str]:
+        """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
+        return plugins.constant("scores", run.scores[score].module, "NEEDS", frozenset())
+
+    def metrics_section(self, wildcards: Any) -> str:
+        run = self.run(wildcards)
+        groups: dict[str, list[str]] = {}
+        for experiment in self.config.experiments:
+            if run.id == experiment.id:
+                for group, names in experiment.ood.items():
+                    members = groups.setdefault(group, [])
+                    members.extend(f"{n}.test" for n in names if f"{n}.test" not in members)
+        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": sorted(run.compat)})
+
+    def reported(self, paper: str) -> list[Trained]:
+        """Networks whose results a paper's table holds, each once."""
+        return list({r.key: r for e in self.experiments(paper) for r in self.runs_of(e)}.values())
+
+    def table_section(self, paper: str, metrics: Callable[[Trained], str],
+                      scores: Callable[[Trained, str], str] | None = None) -> dict[str, Any]:
+        """What a paper's table and figures show: its title and one row per network.
+
+        Args:
+            metrics: gives a network's metrics file.
+            scores: gives a network's score file, where the figures need them.
+        """
+        about = next((p for p in self.config.papers if p.name == paper), None)
+        rows: dict[Key, dict[str, Any]] = {}
+        for experiment in self.experiments(paper):
+            for run in self.runs_of(experiment):
+                row = rows.setdefault(run.key, {
+                    "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
+                    "label": " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)]),
+                    "scores": [], "groups": {}})
+                row["scores"] += [s for s in experiment.scores if s not in row["scores"]]
+                for group, names in experiment.ood.items():
+                    members = row["groups"].setdefault(group, [])
+                    members.extend(n for n in names if n not in members)
+        for key, row in rows.items():
+            row["metrics"] = metrics(self.runs[key])
+            if scores:
+                row["scores"] = {score: scores(self.runs[key], score) for score in row["scores"]}
+        names = {s.name: s.label for s in self.config.scores if s.label}
+        names |= {name: row.label for name, row in self.datasets.items() if row.label}
+        return {"paper": paper, "title": about.title if about else paper, "runs": list(rows.values()), "names": names}
+
+    def _network(self, network: Network) -> dict[str, Any]:
+        return {"name": network.name, "model": network.model,
+                "options": self._options("models", network.model, network.options)}
+
+    def _options(self, package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
+        """All options with their defaults, so that a changed default counts as a change."""
+        options = plugins.parse_options(package, name, values, f"{package}.{name}")
+        return {key: getattr(options, key) for key in options.__dataclass_fields__}

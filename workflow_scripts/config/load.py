@@ -1,0 +1,77 @@
+"""Reading a configuration: includes, validation with one line per problem."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from workflow_scripts.config.models import Config
+from workflow_scripts.errors import OODError
+from workflow_scripts.plugins import explain
+
+# Snakemake's own keys may stand in a configuration beside ours.
+_LISTS = ("networks", "recipes", "scores", "papers", "experiments")
+_MAPPINGS = ("datasets", "notes")
+
+
+def load_config(raw: dict[str, Any], root: Path) -> Config:
+    """The checked configuration.
+
+    Args:
+        raw: what the YAML file and ``--config`` say.
+        root: folder that ``include`` paths are relative to.
+
+    Raises:
+        OODError: one line per problem: key, what was found, what is allowed, the nearest match.
+    """
+    try:
+        return Config.model_validate(_with_includes(raw, root, ()))
+    except ValidationError as error:
+        lines = explain(error, "", _allowed(Config))
+        raise OODError("\n".join(line.removeprefix(": ") for line in lines)) from None
+
+
+def _with_includes(raw: dict[str, Any], root: Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    """``raw`` over the files it includes: lists and mappings are joined, equal entries once, other keys replaced."""
+    merged: dict[str, Any] = {}
+    includes = raw.get("include", [])
+    for name in includes if isinstance(includes, list) else []:
+        if name in seen:
+            raise OODError(f"include: {' -> '.join([*seen, name])} goes round in a circle")
+        path = root / str(name)
+        if not path.is_file():
+            raise OODError(f"include: there is no file {name} (paths are relative to the repository)")
+        below = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        merged = _join(merged, _with_includes(below, root, (*seen, name)))
+    return _join(merged, raw)
+
+
+def _join(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    joined = {**below, **above}
+    for key in _LISTS:
+        if isinstance(below.get(key, []), list) and isinstance(above.get(key, []), list):
+            entries = below.get(key, []) + above.get(key, [])
+            unique = [entry for i, entry in enumerate(entries) if entry not in entries[:i]]
+            if unique:
+                joined[key] = unique
+    for key in _MAPPINGS:
+        if isinstance(below.get(key, {}), dict) and isinstance(above.get(key, {}), dict):
+            joined[key] = {**below.get(key, {}), **above.get(key, {})}
+    return joined
+
+
+def _allowed(model: type[BaseModel], at: tuple = ()) -> dict[tuple, list[str]]:
+    """Allowed keys of every mapping of ``model`` by its place (list positions left out)."""
+    places = {at: list(model.model_fields)}
+    for name, field in model.model_fields.items():
+        todo = [field.annotation]
+        while todo:
+            kind = todo.pop()
+            todo.extend(get_args(kind))
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                for place, keys in _allowed(kind, (*at, name)).items():
+                    places[place] = places.get(place, []) + keys
+    return places

@@ -1,0 +1,262 @@
+"""The configuration: every key, its type, its default and what it means.
+
+The docstring below each key is its documentation: ``docs/config.md`` is generated from it (and a test compares).
+Nothing here imports torch: the Snakefile checks the configuration with it each time it is read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """A mapping whose unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+class Where(Strict):
+    """Restricts an entry to some ID sets or networks; an empty list means all."""
+
+    id: list[Name] = []
+    """ID datasets the entry is for."""
+    network: list[Name] = []
+    """Networks the entry is for."""
+
+    def matches(self, id: str, network: str) -> bool:
+        return (not self.id or id in self.id) and (not self.network or network in self.network)
+
+
+class Network(Strict):
+    """An architecture under the name that paths and tables use."""
+
+    name: Name
+    """Name in paths and tables."""
+    model: str
+    """A module of `workflow_scripts/models`."""
+    options: dict[str, Any] = {}
+    """Options of that module (see Networks below)."""
+
+
+class MeanStd(Strict):
+    """Fixed normalisation per channel, on pixel values in 0..1."""
+
+    mean: tuple[float, float, float]
+    """Subtracted, per RGB channel."""
+    std: tuple[float, float, float]
+    """Divided by, per RGB channel."""
+
+
+class Schedule(Strict):
+    """Learning rate over the epochs."""
+
+    name: Literal["constant", "cosine", "multistep"]
+    """`cosine` falls from lr to lr * floor over all steps; `multistep` multiplies by gamma at each milestone."""
+    milestones: list[Annotated[int, Field(gt=0)]] = []
+    """Epochs after which lr is multiplied by gamma (multistep)."""
+    gamma: Annotated[float, Field(gt=0)] = 0.1
+    """Factor of a milestone (multistep)."""
+    floor: Fraction = 0.0
+    """Last learning rate as a fraction of lr (cosine)."""
+
+    @model_validator(mode="after")
+    def _milestones(self) -> Schedule:
+        if (self.name == "multistep") != bool(self.milestones):
+            raise ValueError("milestones are given exactly when name is multistep")
+        return self
+
+
+class Training(Strict):
+    """Optimisation of one network: SGD over shuffled ID images."""
+
+    epochs: Annotated[int, Field(gt=0)]
+    """Passes over the ID train images."""
+    batch_size: Annotated[int, Field(gt=0)]
+    """ID images per step."""
+    lr: Annotated[float, Field(gt=0)]
+    """Learning rate at the start."""
+    schedule: Schedule
+    """How the learning rate falls."""
+    momentum: Fraction = 0.9
+    """SGD momentum."""
+    nesterov: bool = False
+    """Nesterov momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """L2 penalty on all parameters."""
+    drop_last: bool = False
+    """Drop the last, smaller batch of an epoch."""
+
+
+class RandomCrop(Strict):
+    """Zero padding on each side, then a random window of the original size."""
+
+    random_crop: Annotated[int, Field(gt=0)]
+    """Padding in pixels."""
+
+
+class HorizontalFlip(Strict):
+    """Mirror left-right."""
+
+    horizontal_flip: Fraction
+    """Probability."""
+
+
+Augmentation = RandomCrop | HorizontalFlip
+
+
+class Recipe(Strict):
+    """How the weights of a network come to be."""
+
+    name: Name
+    """Name in paths; defects of the release are appended (`npos+B1`)."""
+    label: str
+    """Name in tables and figures."""
+    method: str
+    """A module of `workflow_scripts/methods`."""
+    options: dict[str, Any] = {}
+    """Options of that module (see Methods below)."""
+    normalise: Literal["per_image"] | MeanStd
+    """Pixel values to network inputs: a fixed mean and std, or `per_image`: zero mean and unit std of each image."""
+    augment: list[Augmentation] = []
+    """Random changes to the train images, in order."""
+    training: Training
+    """Optimisation."""
+    parent: Name | None = None
+    """Recipe whose weights (same ID set, network and seed) are the start; none: random initialisation."""
+    released: list[str] = []
+    """Defects of the released code to reproduce in this recipe, e.g. [npos.B1]; none: corrected."""
+    where: Where = Where()
+    """ID sets and networks this entry is for."""
+
+
+class Score(Strict):
+    """A post-hoc score under the name that tables use."""
+
+    name: Name
+    """Name in paths and tables."""
+    score: str = ""
+    """A module of `workflow_scripts/scores`; left out: the one called `name`."""
+    label: str = ""
+    """Name in tables and figures; left out: `name`."""
+    options: dict[str, Any] = {}
+    """Options of that module (see Scores below)."""
+    where: Where = Where()
+    """ID sets and networks this entry is for."""
+
+    @property
+    def module(self) -> str:
+        return self.score or self.name
+
+
+class Experiment(Strict):
+    """Networks to train, and sets to score: ID x networks x recipes x seeds."""
+
+    paper: Name
+    """The table and the section of the page that the results go to."""
+    id: Name
+    """In-distribution dataset (a row of `config/datasets.yaml` with a train and a test split)."""
+    networks: Annotated[list[Name], Field(min_length=1)]
+    """Names out of `networks`."""
+    recipes: Annotated[list[Name], Field(min_length=1)]
+    """Names out of `recipes`."""
+    scores: Annotated[list[Name], Field(min_length=1)]
+    """Names out of `scores`."""
+    ood: dict[Name, list[Name]]
+    """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored."""
+    seeds: int | list[int] | None = None
+    """Own seeds of this experiment; left out: the seeds of the whole configuration."""
+    compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood"]] = []
+    """Papers whose own metric rules are computed as well (columns `fpr95@himplos`, ...)."""
+
+
+class Paper(Strict):
+    """What the page says above an experiment's results."""
+
+    name: Name
+    """The `paper` of the experiments."""
+    title: str
+    """Heading of the section."""
+    about: str = ""
+    """A paragraph."""
+    reference: str = ""
+    """Where it was published."""
+
+
+class Fidelity(Strict):
+    """Corrected or as released."""
+
+    released: list[str] = []
+    """Defects of the released code to reproduce in every recipe they concern; empty: corrected."""
+
+
+class Features(Strict):
+    """The forward pass over all sets of a trained network."""
+
+    batch_size: Annotated[int, Field(gt=0)] = 256
+    """Images per forward pass."""
+    together: bool = False
+    """One job per network for the ID and OOD sets (few processes: small runs) instead of one for each, where a new OOD
+    set leaves the ID pass alone."""
+
+
+class Limit(Strict):
+    """Cuts every stage short, to try a full-size configuration."""
+
+    steps: Annotated[int, Field(gt=0)] | None = None
+    """Training steps per network."""
+    images: Annotated[int, Field(gt=0)] | None = None
+    """Images per dataset and split."""
+
+
+class Config(Strict):
+    """One run of the workflow. A file given by --configfile stands alone: it inherits nothing from config.yaml."""
+
+    variant: Name
+    """All results of this configuration lie below results/{variant}/."""
+    title: str = ""
+    """Heading of the results page."""
+    small: bool = False
+    """True: a small run, whose numbers the page does not compare with the papers'."""
+    include: list[str] = []
+    """Configuration files (relative to the repository) whose lists are put before this one's."""
+    data_root: str | None = None
+    """Folder of the raw data; left out: the environment variable OOD_DATA."""
+    seeds: int | list[int] = 1
+    """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; auto: a GPU where there is one."""
+    threads: Annotated[int, Field(gt=0)] = 2
+    """CPU threads of a job that runs a network; numbers on CPU are reproducible for the same count."""
+    fidelity: Fidelity = Fidelity()
+    """Corrected or as released."""
+    features: Features = Features()
+    """The forward pass over all sets."""
+    limit: Limit = Limit()
+    """Cuts every stage short, to try a full-size configuration."""
+    networks: list[Network] = []
+    """Architectures by name."""
+    recipes: list[Recipe] = []
+    """Ways to train, by name."""
+    scores: list[Score] = []
+    """Post-hoc scores by name."""
+    datasets: dict[Name, Any] = {}
+    """Own datasets: rows like those of `config/datasets.yaml`, which they replace where the name is the same."""
+    papers: list[Paper] = []
+    """Headings and paragraphs of the results page."""
+    notes: dict[str, str] = {}
+    """A remark on a dataset, shown where its results are."""
+    experiments: list[Experiment]
+    """What to run."""
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, value: int | list[int]) -> list[int]:
+        seeds = list(range(value)) if isinstance(value, int) else value
+        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError(f"at least one seed, each once, none negative (found {value!r})")
+        return seeds

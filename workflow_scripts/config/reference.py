@@ -1,0 +1,122 @@
+"""Generate docs/config.md, the reference of every configuration key, from the models and the plugins.
+
+    python -m workflow_scripts.config.reference            write docs/config.md
+    python -m workflow_scripts.config.reference --check    exit 1 if the file differs
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from workflow_scripts import plugins
+from workflow_scripts.config import models
+from workflow_scripts.fidelity import DEFECTS
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = ROOT / "docs" / "config.md"
+
+_PLUGINS = (
+    ("Networks", "models", "networks[].model"),
+    ("Methods", "methods", "recipes[].method"),
+    ("Scores", "scores", "scores[].score"),
+    ("Readers", "data.readers", "the `reader` of a row of `config/datasets.yaml`"),
+)
+
+
+def text() -> str:
+    """The whole page as Markdown."""
+    lines = ["# Configuration", "", "<!-- generated: uv run python -m workflow_scripts.config.reference -->", "",
+             "A configuration is one YAML file: `config.yaml` (the default run) or the one given by `--configfile`, "
+             "which stands alone and inherits nothing from `config.yaml`. `--config key=value` changes a key of either. "
+             "Unknown keys, wrong types and unknown names end the run with one line that names the key.", ""]
+    lines += _model("Top level", models.Config)
+    for model in _nested(models.Config):
+        lines += _model(model.__name__, model)
+    for heading, package, where in _PLUGINS:
+        lines += [f"## {heading}", "", f"Modules of `workflow_scripts/{package.replace('.', '/')}`, named by {where}."]
+        lines[-1] += " Their `options`:" if package != "data.readers" else ""
+        lines.append("")
+        for name in plugins.names(package):
+            lines += _plugin(package, name)
+    lines += ["## Defects", "", "Ids for `fidelity.released` and `recipes[].released`. A method has a switch for those "
+              "that concern it; others are waiting for their method.", "",
+              "| id | what the released code does | switch in |", "|---|---|---|"]
+    having = {name: plugins.constant("methods", name, "DEFECTS", ()) for name in plugins.names("methods")}
+    for bug, what in DEFECTS.items():
+        lines.append(f"| `{bug}` | {what} | {', '.join(m for m, bugs in having.items() if bug in bugs) or '-'} |")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _model(heading: str, model: type[BaseModel]) -> list[str]:
+    lines = [f"## {heading}", "", " ".join((model.__doc__ or "").split()), "",
+             "| key | type | default | meaning |", "|---|---|---|---|"]
+    source = ast.parse(Path(models.__file__).read_text(encoding="utf-8"))
+    node = next(n for n in source.body if isinstance(n, ast.ClassDef) and n.name == model.__name__)
+    types = {n.target.id: ast.unparse(n.annotation) for n in node.body if isinstance(n, ast.AnnAssign)}
+    for name, field in model.model_fields.items():
+        default = "required" if field.default is PydanticUndefined else _default(field.default)
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{name}` | `{_cell(types[name])}` | {default} | {_cell(meaning)} |")
+    return [*lines, ""]
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return "its own defaults"
+    return "none" if value is None else f"`{value!r}`"
+
+
+def _plugin(package: str, name: str) -> list[str]:
+    tree = ast.parse(plugins.find(package, name, package).read_text(encoding="utf-8"))
+    summary = (ast.get_docstring(tree) or "").split("\n\n")[0]
+    lines = [f"### {name}", "", " ".join(summary.split()), ""]
+    needs = plugins.constant(package, name, "NEEDS", None)
+    if needs is not None:
+        lines += [f"Needs: {', '.join(sorted(needs)) or 'nothing'}.", ""]
+    fields = plugins.fields(package, name)
+    if fields:
+        lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
+        lines += [f"| `{f}` | `{_cell(kind)}` | `{default}` | {_cell(text)} |" for f, kind, default, text in fields]
+        lines.append("")
+    return lines
+
+
+def _nested(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """Models that a model's keys hold, each once, in order."""
+    found: list[type[BaseModel]] = []
+    for field in model.model_fields.values():
+        todo = [field.annotation]
+        while todo:
+            kind = todo.pop(0)
+            todo.extend(get_args(kind))
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += [m for m in (kind, *_nested(kind)) if m not in found]
+    return list(dict.fromkeys(found))
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.config.reference")
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    args = parser.parse_args(argv)
+    page = text()
+    if args.check:
+        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != page:
+            sys.exit(f"{TARGET.relative_to(ROOT)} is out of date; "
+                     "run: uv run python -m workflow_scripts.config.reference")
+        return
+    TARGET.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

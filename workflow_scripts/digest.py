@@ -1,0 +1,125 @@
+"""The code digest: which code a stage's outputs depend on, so that only what changed reruns.
+
+``digest(stage, *plugins)`` maps every project module that the stage can reach through imports, plus the plugins its
+wildcards name (and what those import), to a hash of its syntax tree; comments, formatting and docstrings do not count.
+Neither do the texts of raised errors. It adds the versions of the packages that compute numbers. Snakemake stores the
+mapping as a parameter of each output and reruns when it differs; :mod:`workflow_scripts.why` compares the two mappings
+and names the file.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "workflow_scripts"
+
+# Packages whose version can change a number: import name -> distribution.
+NUMERICAL = {
+    "torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "scipy": "scipy", "sklearn": "scikit-learn",
+    "skimage": "scikit-image", "PIL": "pillow", "timm": "timm", "open_clip": "open_clip_torch", "pandas": "pandas",
+    "matplotlib": "matplotlib", "jinja2": "jinja2",
+}
+# Storage and plumbing: a new version of these reads and writes the same numbers.
+PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "yaml", "tqdm", "psutil", "pooch",
+            "snakemake", "packaging"}
+# Our own plumbing: messages, atomic writing and finding plugins cannot change a number.
+WITHOUT_NUMBERS = {"workflow_scripts.errors", "workflow_scripts.files", "workflow_scripts.plugins"}
+
+
+def _file(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    if path.is_dir():
+        return path / "__init__.py"
+    return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None
+
+
+def _strip_texts(tree: ast.AST) -> ast.AST:
+    """Remove every statement that is only a string (docstrings, also of fields) and the texts of raised errors."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)
+                                            and isinstance(n.value.value, str))]
+            node.body = kept or [ast.Pass()]
+    return tree
+
+
+@functools.cache
+def _module(module: str) -> tuple[str, frozenset[str], frozenset[str]]:
+    """(hash of the code, project modules imported, third-party packages imported) of one project module."""
+    path = _file(module)
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    local, foreign = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in imported:
+            top = name.split(".")[0]
+            if top == PACKAGE:
+                local.add(name)
+            elif top not in sys.stdlib_module_names:
+                foreign.add(top)
+    # unparse, not dump: the text of the code is the same under every Python version we support
+    text = ast.unparse(_strip_texts(tree))
+    return hashlib.sha256(text.encode()).hexdigest()[:12], frozenset(local), frozenset(foreign)
+
+
+@functools.cache
+def closure(*modules: str) -> tuple[frozenset[str], frozenset[str]]:
+    """All project modules reachable from ``modules`` (with the packages they lie in), and third-party packages."""
+    seen: set[str] = set()
+    foreign: set[str] = set()
+    todo = list(modules)
+    while todo:
+        module = todo.pop()
+        if module in seen or module in WITHOUT_NUMBERS or _file(module) is None:
+            continue  # `from package import name` may also name a function, which is no module
+        seen.add(module)
+        _, local, packages = _module(module)
+        foreign |= packages
+        todo.extend(local)
+        if "." in module:
+            todo.append(module.rsplit(".", 1)[0])
+    return frozenset(seen), frozenset(foreign)
+
+
+@functools.cache
+def version(distribution: str) -> str:
+    """Installed version without its local part (``2.15.0+cpu`` and ``2.15.0`` compute the same)."""
+    try:
+        return importlib.metadata.version(distribution).split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
+def _digest(modules: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    local, foreign = closure(*modules)
+    code = {str(_file(m).relative_to(ROOT).as_posix()): _module(m)[0] for m in local}
+    packages = {NUMERICAL[p]: version(NUMERICAL[p]) for p in foreign if p in NUMERICAL}
+    return tuple(sorted({**code, **packages}.items()))
+
+
+def digest(stage: str, *plugins: str) -> dict[str, str]:
+    """Code that the outputs of ``stage`` depend on.
+
+    Args:
+        stage: module name below ``workflow_scripts``, e.g. ``"train"``.
+        plugins: modules below ``workflow_scripts`` that the job's wildcards name, e.g. ``"models.resnet_cifar"``.
+
+    Returns:
+        ``{file or distribution: hash or version}``, keys sorted (Snakemake compares the repr).
+    """
+    return dict(_digest(tuple(f"{PACKAGE}.{name}" for name in (stage, *plugins))))
