@@ -1,0 +1,72 @@
+"""Networks: parameter counts and outputs of the released classes (golden vectors), and what every network offers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from workflow_scripts import plugins
+from workflow_scripts.models import densenet_bc, resnet_cifar
+
+# Counts by executing the released constructors (HIMPLoS 7a01249, G-OE 094d880, bg-resample cf1db77).
+COUNTS = [
+    ("resnet_cifar", {}, 10, 11_173_962),
+    ("resnet_cifar", {}, 100, 11_220_132),
+    ("resnet_cifar", {}, 200, 11_271_432),
+    ("resnet_cifar", {"blocks": [3, 4, 6, 3]}, 10, 21_282_122),
+    ("resnet_cifar", {"blocks": [3, 4, 6, 3]}, 100, 21_328_292),
+    ("densenet_bc", {}, 10, 769_162),
+    ("densenet_bc", {}, 100, 800_032),
+    ("densenet_bc", {}, 200, 834_332),
+]
+
+
+@pytest.mark.parametrize(("model", "options", "classes", "count"), COUNTS)
+def test_parameter_counts(model, options, classes, count):
+    with torch.device("meta"):
+        network = plugins.load("models", model).build(plugins.parse_options("models", model, options, "test"), classes)
+    assert sum(p.numel() for p in network.parameters()) == count
+
+
+def test_densenet_channels_and_tensors():
+    with torch.device("meta"):
+        network = densenet_bc.build(densenet_bc.Options(), 100)
+    path = [network.trans1.bn1.num_features, network.trans1.conv1.out_channels, network.trans2.bn1.num_features,
+            network.trans2.conv1.out_channels, network.bn1.num_features]
+    assert path == [216, 108, 300, 150, 342]
+    assert len(network.state_dict()) == 596  # the released CIFAR-100 checkpoint's count
+
+
+@pytest.mark.parametrize(("name", "network"), [
+    ("resnet18_div16", resnet_cifar.build(resnet_cifar.Options(width=4), 7)),
+    ("densenet22_k4", densenet_bc.build(densenet_bc.Options(depth=22, growth=4), 7)),
+])
+def test_outputs_equal_the_released_class(golden, name, network):
+    arrays = np.load(golden / f"{name}.npz")
+    state = {key.removeprefix("state/"): torch.from_numpy(arrays[key]) for key in arrays if key.startswith("state/")}
+    network.load_state_dict(state)
+    x = torch.from_numpy(arrays["x"])
+    with torch.inference_mode():
+        network.eval()
+        torch.testing.assert_close(network(x).numpy(), arrays["eval_logits"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(network.features(x).numpy(), arrays["eval_feat"], rtol=0, atol=1e-5)
+        network.train()
+        torch.testing.assert_close(network(x).numpy(), arrays["train_logits"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [m for m in plugins.names("models")])
+def test_every_network_offers_head_features_and_maps(model):
+    network = plugins.load("models", model).build(plugins.options_class("models", model)(), 5).eval()
+    with torch.inference_mode():
+        x = torch.rand(2, 3, 32, 32)
+        maps, features = network.maps(x), network.features(x)
+        assert features.shape == (2, maps.shape[1]) == (2, network.head.in_features)
+        torch.testing.assert_close(network(x), network.head(features))
+    assert network.last_batchnorm is None or network.last_batchnorm.num_features == maps.shape[1]
+    assert (maps >= 0).all()
+
+
+def test_batch_of_one():
+    network = densenet_bc.build(densenet_bc.Options(depth=10, growth=4), 3).eval()
+    assert network(torch.rand(1, 3, 32, 32)).shape == (1, 3)

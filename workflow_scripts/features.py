@@ -1,0 +1,102 @@
+"""Pass every image of a list of sets through a trained network once: stores -> features, logits, head.
+
+    python -m workflow_scripts.features --config JSON --checkpoint seed0.pt --stores a.h5 b.h5 --out x.h5 y.h5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workflow_scripts.data.augment import normalise
+from workflow_scripts.data.store import Store, load_store
+from workflow_scripts.errors import OODError, stage
+from workflow_scripts.files import atomic
+from workflow_scripts.training import checkpoint, device
+from workflow_scripts.training.network import build
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.features", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
+                        help="network, normalise, batch_size and sets, as the workflow prints them")
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
+    parser.add_argument("--out", required=True, nargs="+", help="a features file for each store")
+    parser.add_argument("--head", help="file for the head (and the last batch norm)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    args = arguments().parse_args(argv)
+    sets = args.config["sets"]
+    if not len(sets) == len(args.stores) == len(args.out):
+        raise OODError(f"{len(sets)} sets need as many --stores ({len(args.stores)}) and --out ({len(args.out)})")
+    where = device.pick(args.device, args.threads)
+    content = checkpoint.read(args.checkpoint)
+    network = build(args.config["network"], len(content["about"]["classes"]))
+    checkpoint.load_weights(network, content["state_dict"], args.checkpoint, args.config["network"]["name"])
+    network = network.to(where, memory_format=torch.channels_last).eval()
+    for name, source, target in zip(sets, args.stores, args.out, strict=True):
+        store = load_store(source)
+        extract(network, store, args.config, where, name, target)
+        print(f"{name}: {len(store.labels)} images", flush=True)
+    if args.head:
+        write_head(network, args.head)
+
+
+@torch.inference_mode()
+def extract(network: nn.Module, store: Store, config: dict, where: torch.device, name: str, target: str) -> None:
+    """Write ``features`` (N, D) and ``logits`` (N, K) float32 and ``labels`` of one set, batch by batch.
+
+    Raises:
+        OODError: a feature or logit is not finite.
+    """
+    count = len(store.labels)
+    with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
+        for start, x in inputs(store, config, where):
+            h = network.features(x)
+            z = network.head(h)
+            if not (torch.isfinite(h).all() and torch.isfinite(z).all()):
+                raise OODError(f"set '{name}': features of images {start}..{start + len(x) - 1} are not finite; "
+                               "the network has diverged or the images are damaged")
+            if not start:
+                for key, width in (("features", h.shape[1]), ("logits", z.shape[1])):
+                    file.create_dataset(key, (count, width), np.float32, track_times=False)
+            file["features"][start:start + len(x)] = h.float().cpu().numpy()
+            file["logits"][start:start + len(x)] = z.float().cpu().numpy()
+        file.create_dataset("labels", data=store.labels, track_times=False)
+
+
+def inputs(store: Store, config: dict, where: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """(number of the first image, (B, 3, H, W) network inputs); noise sets are inputs already and pass unchanged."""
+    size = config["batch_size"]
+    for start in range(0, len(store.labels), size):
+        if store.images is None:
+            x = torch.from_numpy(store.inputs[start:start + size]).to(where)
+            yield start, x.to(memory_format=torch.channels_last)
+        else:
+            yield start, normalise(torch.from_numpy(store.images[start:start + size]).to(where), config["normalise"])
+
+
+def write_head(network: nn.Module, target: str) -> None:
+    """Write the head's ``weight`` (K, D), ``bias`` (K,), and the last batch norm's ``bn_weight``, ``bn_bias`` (D,)."""
+    arrays = {"weight": network.head.weight, "bias": network.head.bias}
+    if network.last_batchnorm is not None:
+        arrays |= {"bn_weight": network.last_batchnorm.weight, "bn_bias": network.last_batchnorm.bias}
+    with atomic(target) as partial, h5py.File(partial, "w") as file:
+        for key, tensor in arrays.items():
+            file.create_dataset(key, data=tensor.detach().cpu().numpy(), track_times=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What every network offers to the stages.
+
+``maps(x)``: (N, 3, H, W) normalised input -> (N, D, h, w), the last feature maps after their ReLU.
+``features(x)``: -> (N, D) penultimate features, the spatial mean of the maps.
+``head``: the last linear layer, a property that names whatever attribute the architecture's checkpoints call it.
+``last_batchnorm``: the batch norm whose ReLU gives the maps, or ``None``.
+``forward(x)``: -> (N, K) logits, ``head(features(x))``.
+
+An architecture is one module in this folder with a frozen dataclass ``Options`` and ``build(options, classes)``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """A convolutional classifier with a linear head on globally averaged feature maps."""
+
+    fc: nn.Linear
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Last feature maps after their ReLU. (N, 3, H, W) -> (N, D, h, w)."""
+        raise NotImplementedError
+
+    def features(self, x: Tensor) -> Tensor:
+        """Penultimate features. (N, 3, H, W) -> (N, D)."""
+        return self.maps(x).mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits. (N, 3, H, W) -> (N, K)."""
+        return self.head(self.features(x))
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last linear layer: weight (K, D), bias (K,)."""
+        return self.fc
+
+    @property
+    def last_batchnorm(self) -> nn.BatchNorm2d | None:
+        """The batch norm in front of the last ReLU, where the maps are exactly its rectified output; else ``None``."""
+        return None
+
+
+def initialise_fan_out(network: nn.Module) -> None:
+    """Convolutions N(0, sqrt(2 / (kernel area * out channels))), batch norm 1 and 0, linear bias 0 (He et al. 2015)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            area = module.kernel_size[0] * module.kernel_size[1]
+            nn.init.normal_(module.weight, 0.0, (2 / (area * module.out_channels)) ** 0.5)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+def relu(x: Tensor) -> Tensor:
+    """Rectify in place: the input is never needed again in these networks."""
+    return torch.relu_(x)

@@ -1,0 +1,28 @@
+"""Where a network runs, and how: device, threads, determinism."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from workflow_scripts.errors import OODError
+
+
+def pick(name: str, threads: int) -> torch.device:
+    """The device that ``auto | cpu | cuda`` names; sets ``threads`` CPU threads and deterministic algorithms.
+
+    Raises:
+        OODError: ``cuda`` was asked for and there is none.
+    """
+    torch.set_num_threads(threads)
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OODError("device: cuda was asked for, but torch finds no GPU; set `device: auto` or `cpu`, "
+                       f"or check the driver (torch {torch.__version__}, CUDA build {torch.version.cuda})")
+    device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+    else:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = True
+    return device
