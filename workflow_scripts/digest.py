@@ -27,7 +27,7 @@ NUMERICAL = {
 }
 # Storage and plumbing: a new version of these reads and writes the same numbers.
 PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "yaml", "tqdm", "psutil", "pooch",
-            "snakemake", "packaging"}
+            "snakemake", "packaging", "pydantic_core", "markupsafe"}
 # Our own plumbing: messages, atomic writing and finding plugins cannot change a number.
 WITHOUT_NUMBERS = {"workflow_scripts.errors", "workflow_scripts.files", "workflow_scripts.plugins"}
 
@@ -107,7 +107,11 @@ def version(distribution: str) -> str:
 @functools.cache
 def _digest(modules: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     local, foreign = closure(*modules)
-    code = {str(_file(m).relative_to(ROOT).as_posix()): _module(m)[0] for m in local}
+    code = {_file(m).relative_to(ROOT).as_posix(): _module(m)[0] for m in local}
+    for package in (_file(m).parent for m in local if _file(m).name == "__init__.py"):
+        for path in package.iterdir():  # templates and the like, which the package's code reads
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                code[path.relative_to(ROOT).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     packages = {NUMERICAL[p]: version(NUMERICAL[p]) for p in foreign if p in NUMERICAL}
     return tuple(sorted({**code, **packages}.items()))
 

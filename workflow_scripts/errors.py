@@ -27,7 +27,8 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 def unknown(where: str, name: str, allowed: Iterable[str]) -> OODError:
     """The error for a name that is not one of ``allowed``: key, what was found, what is allowed, the nearest match."""
     options = sorted(str(a) for a in allowed)
-    return OODError(f"{where}: '{name}' is not known{nearest(name, options)} Allowed: {', '.join(options) or 'none'}.")
+    hint = nearest(name, options) or "."
+    return OODError(f"{where}: '{name}' is not known{hint} Allowed: {', '.join(options) or 'none'}.")
 
 
 def stage(main: Callable[..., None]) -> Callable[..., None]:

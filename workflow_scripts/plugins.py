@@ -125,7 +125,8 @@ def explain(error: ValidationError, where: str, keys: dict[tuple, list[str]] | N
         found = problem["input"]
         if problem["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             allowed = (keys or {}).get(tuple(p for p in location[:-1] if not isinstance(p, int)), [])
-            hint = f"{nearest(str(location[-1]), allowed)} Allowed here: {', '.join(allowed)}." if allowed else ""
+            close = nearest(str(location[-1]), allowed) or "."
+            hint = f"{close} Allowed here: {', '.join(allowed)}." if allowed else ""
             lines.append(f"{path}: unknown key '{location[-1]}'{hint}")
         elif problem["type"] in ("missing", "missing_argument"):
             lines.append(f"{path}: required but missing")

@@ -7,17 +7,22 @@ the configuration that a job depends on (one JSON text with sorted keys, which S
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts import plugins
+from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
+from workflow_scripts.data import catalogue
 from workflow_scripts.data.catalogue import Dataset
+from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError, unknown
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
 
+FIGURES = ("histograms", "roc", "heatmap")
 Key = tuple[str, str, str, int]  # ID set, network, recipe (as in paths), seed
 
 
@@ -42,9 +47,29 @@ class Trained:
         return (self.id, self.network.name, self.path_name, self.seed)
 
 
-def dumps(section: Any) -> str:
-    """A section as text: sorted keys, so that reordering a file changes nothing."""
-    return json.dumps(section, sort_keys=True, separators=(",", ":"))
+def dumps(section: Any, ordered: bool = False) -> str:
+    """A section as text; keys sorted, so that reordering a file changes nothing, unless their order is shown."""
+    return json.dumps(section, sort_keys=not ordered, separators=(",", ":"))
+
+
+def read_plan(raw: dict[str, Any], root: Path, environment: Mapping[str, str] = os.environ) -> Plan:
+    """The plan of a configuration as Snakemake read it.
+
+    Args:
+        raw: content of the configuration file, with ``--config`` over it.
+        root: the repository.
+        environment: names the data root (``OOD_DATA``) where the configuration does not.
+
+    Raises:
+        OODError: the configuration, the dataset table or the data root is not in order.
+    """
+    config = load_config(raw, root)
+    datasets = catalogue.load(root / "config" / "datasets.yaml", [config.datasets])
+    data_root = config.data_root or environment.get("OOD_DATA")
+    folder = Path(data_root).expanduser() if data_root else None
+    if config.data_root and not folder.is_dir():
+        raise OODError(f"data_root: there is no folder {folder}")
+    return Plan(config, datasets, folder)
 
 
 class Plan:
@@ -53,14 +78,16 @@ class Plan:
     Args:
         config: the checked configuration.
         datasets: rows of the dataset table by name.
+        data_root: folder of the raw data, where there is one.
 
     Raises:
         OODError: a name that nothing defines, two definitions where one is needed, options a plugin does not have.
     """
 
-    def __init__(self, config: Config, datasets: dict[str, Dataset]):
+    def __init__(self, config: Config, datasets: dict[str, Dataset], data_root: Path | None = None):
         self.config = config
         self.datasets = datasets
+        self.data_root = data_root
         self.runs: dict[Key, Trained] = {}
         self.ood: dict[str, list[str]] = {}
         """OOD sets of each ID set, over all experiments (each network of that ID set sees all of them)."""
@@ -199,14 +226,18 @@ class Plan:
                 groups += [(id, "id", sets[:2]), (id, "ood", sets[2:])]
         return groups
 
+    def missing_data(self) -> list[str]:
+        """A message for each raw file that is not where it is expected."""
+        return [line for d, s in self.used_datasets() for line in catalogue.missing(self.datasets[d], s, self.data_root)]
+
     def used_datasets(self) -> list[tuple[str, str]]:
         """(dataset, split) of every store this configuration needs, each once."""
         return list(dict.fromkeys(pair for id in self.ood for pair in self.sets(id)))
 
     # -- sections: what a job's numbers depend on -----------------------------------------------------------------
 
-    def prepare_section(self, dataset: str, split: str, root: Path | None) -> str:
-        section = self.datasets[dataset].section(split, root)
+    def prepare_section(self, dataset: str, split: str) -> str:
+        section = self.datasets[dataset].section(split, self.data_root)
         return dumps({**section, "limit": self.config.limit.images})
 
     def train_section(self, wildcards: Any) -> str:
@@ -244,6 +275,49 @@ class Plan:
                     members.extend(f"{n}.test" for n in names if f"{n}.test" not in members)
         return dumps({"id": f"{run.id}.test", "groups": groups, "compat": sorted(run.compat)})
 
+    def report_section(self, files: Callable[[str, str], str], cards: str) -> dict[str, Any]:
+        """What the results page shows.
+
+        Args:
+            files: gives the file of a kind (``csv``, ``md``, ``manifest``, ``figures/roc.svg``, ...) of a paper.
+            cards: the file of the dataset cards.
+        """
+        about = {p.name: p.model_dump() for p in self.config.papers}
+        papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
+                   "csv": files(paper, "csv"), "md": files(paper, "md"), "manifest": files(paper, "manifest"),
+                   "figures": [files(paper, f"{name}.svg") for name in FIGURES]} for paper in self.papers]
+        return {"variant": self.config.variant, "title": self.config.title or f"Results of {self.config.variant}",
+                "about": self.config.about, "small": self.config.small, "papers": papers, "cards": cards,
+                "notes": self.config.notes, "names": self.names}
+
+    def card_section(self, store: Callable[[str, str], str]) -> dict[str, Any]:
+        """The dataset cards: every store with its role; ``store`` gives the file of (dataset, split)."""
+        roles = {}
+        for experiment in self.config.experiments:
+            roles |= {(experiment.id, "train"): "ID train", (experiment.id, "test"): "ID test"}
+            for group, names in experiment.ood.items():
+                roles |= {(name, "test"): f"OOD test ({group})" for name in names if (name, "test") not in roles}
+        return {"sets": [{"name": dataset, "path": store(dataset, split), "role": roles[dataset, split],
+                          "licence": self.datasets[dataset].licence, "about": self.datasets[dataset].about}
+                         for dataset, split in self.used_datasets()], "names": self.names}
+
+    def manifest_section(self, paper: str) -> dict[str, Any]:
+        """What the manifest says of the configuration: the experiments of a paper and what they name."""
+        config = self.config.model_dump(mode="json")
+        runs = self.reported(paper)
+        return {"config": {**config, "experiments": [e for e in config["experiments"] if e["paper"] == paper]},
+                "seeds": sorted({run.seed for run in runs}), "code": {
+                    stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
+                | {f"{package}.{name}": digest(f"{package}.{name}") for package, name in sorted(
+                    {("models", r.network.model) for r in runs} | {("methods", r.recipe.method) for r in runs}
+                    | {("scores", s.module) for r in runs for s in r.scores.values()})}}
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Printed names of scores and datasets that have one."""
+        return ({s.name: s.label for s in self.config.scores if s.label}
+                | {name: row.label for name, row in self.datasets.items() if row.label})
+
     def reported(self, paper: str) -> list[Trained]:
         """Networks whose results a paper's table holds, each once."""
         return list({r.key: r for e in self.experiments(paper) for r in self.runs_of(e)}.values())
@@ -272,9 +346,8 @@ class Plan:
             row["metrics"] = metrics(self.runs[key])
             if scores:
                 row["scores"] = {score: scores(self.runs[key], score) for score in row["scores"]}
-        names = {s.name: s.label for s in self.config.scores if s.label}
-        names |= {name: row.label for name, row in self.datasets.items() if row.label}
-        return {"paper": paper, "title": about.title if about else paper, "runs": list(rows.values()), "names": names}
+        return {"paper": paper, "title": about.title if about else paper, "runs": list(rows.values()),
+                "names": self.names}
 
     def _network(self, network: Network) -> dict[str, Any]:
         return {"name": network.name, "model": network.model,

@@ -220,6 +220,8 @@ class Config(Strict):
     """All results of this configuration lie below results/{variant}/."""
     title: str = ""
     """Heading of the results page."""
+    about: str = ""
+    """Opening text of the results page."""
     small: bool = False
     """True: a small run, whose numbers the page does not compare with the papers'."""
     include: list[str] = []
@@ -250,7 +252,7 @@ class Config(Strict):
     """Headings and paragraphs of the results page."""
     notes: dict[str, str] = {}
     """A remark on a dataset, shown where its results are."""
-    experiments: list[Experiment]
+    experiments: Annotated[list[Experiment], Field(min_length=1)]
     """What to run."""
 
     @field_validator("seeds")

@@ -1,0 +1,104 @@
+# Trained networks to features, scores and metrics. One features job passes all images of a group of sets through a
+# network in one process; every score after it is arithmetic on files, without torch.
+
+for ID, GROUP, SETS in PLAN.feature_groups():
+
+    rule:
+        name:
+            f"features_{ID}_{GROUP}"
+        input:
+            checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+            stores=[f"<results>/data/{dataset}.{split}.h5" for dataset, split in SETS],
+        output:
+            sets=[
+                "<results>/features/{id}/{network}/{recipe}/seed{seed}/" + f"{dataset}.{split}.h5"
+                for dataset, split in SETS
+            ],
+            head=["<results>/features/{id}/{network}/{recipe}/seed{seed}/head.h5"] if GROUP != "ood" else [],
+        log:
+            "<logs>/features/{id}/{network}/{recipe}/seed{seed}/" + f"{GROUP}.log",
+        benchmark:
+            "<benchmarks>/features/{id}/{network}/{recipe}/seed{seed}/" + f"{GROUP}.tsv"
+        wildcard_constraints:
+            id=re.escape(ID),
+        conda:
+            "../envs/ood.yaml"
+        threads: THREADS
+        resources:
+            gpu=GPUS,
+        params:
+            cfg=feature_section(SETS),
+            code=feature_code,
+            head=lambda wc, output: f"--head {output.head}" if output.head else "",
+            device=lambda wc, output: DEVICE,
+        message:
+            "features of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+        shell:
+            "python -m workflow_scripts.features --config {params.cfg:q} --checkpoint {input.checkpoint} "
+            "--stores {input.stores} --out {output.sets} {params.head} --device {params.device} "
+            "--threads {threads} > {log} 2>&1"
+
+
+rule precompute_statistics:
+    input:
+        "<results>/features/{id}/{network}/{recipe}/seed{seed}/{id}.train.h5",
+    output:
+        "<results>/precompute/{id}/{network}/{recipe}/seed{seed}.h5",
+    log:
+        "<logs>/precompute/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/precompute/{id}/{network}/{recipe}/seed{seed}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    params:
+        code=digest("precompute"),
+    message:
+        "class means of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.precompute --train {input} --out {output} > {log} 2>&1"
+
+
+rule score_sets:
+    input:
+        unpack(score_inputs),
+    output:
+        "<results>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.h5",
+    log:
+        "<logs>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.log",
+    benchmark:
+        "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    params:
+        cfg=PLAN.score_section,
+        code=lambda wc: digest("score", f"scores.{PLAN.run(wc).scores[wc.score].module}"),
+        known=lambda wc, input: " ".join(
+            f"--{name} {input[name]}" for name in ("head", "train", "statistics") if name in input.keys()
+        ),
+    message:
+        "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.score --config {params.cfg:q} --sets {input.sets} {params.known} "
+        "--out {output} > {log} 2>&1"
+
+
+rule compute_metrics:
+    input:
+        scores=lambda wc: [run_path("scores", PLAN.run(wc), f"/{score}.h5") for score in PLAN.run(wc).scores],
+        id_features="<results>/features/{id}/{network}/{recipe}/seed{seed}/{id}.test.h5",
+    output:
+        "<results>/metrics/{id}/{network}/{recipe}/seed{seed}.csv",
+    log:
+        "<logs>/metrics/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/metrics/{id}/{network}/{recipe}/seed{seed}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    params:
+        cfg=PLAN.metrics_section,
+        code=digest("evaluate"),
+    message:
+        "metrics of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.evaluate --config {params.cfg:q} --scores {input.scores} "
+        "--id-features {input.id_features} --out {output} > {log} 2>&1"

@@ -1,0 +1,85 @@
+"""The code digest: what counts as a change, and for whom."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from workflow_scripts import digest as own
+from workflow_scripts.digest import NUMERICAL, PLUMBING, closure, digest
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the code whose digests are computed by a fresh process."""
+    shutil.copytree(ROOT / "workflow_scripts", tmp_path / "workflow_scripts", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def compute(stage: str, *modules: str) -> dict[str, str]:
+        code = f"import json; from workflow_scripts.digest import digest; print(json.dumps(digest{(stage, *modules)!r}))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return __import__("json").loads(done.stdout)
+
+    compute.root = tmp_path / "workflow_scripts"
+    return compute
+
+
+def edit(path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_comments_docstrings_formatting_and_messages_do_not_count(checkout):
+    before = checkout("train", "models.resnet_cifar", "methods.cross_entropy")
+    model = checkout.root / "models" / "resnet_cifar.py"
+    model.write_text("# a comment\n" + model.read_text().replace('"""Basic blocks in', '"""Blocks, basic, in'))
+    edit(checkout.root / "training" / "loop.py", "lower training.lr or look", "lower training.lr, or look")
+    edit(checkout.root / "errors.py", "did you mean", "perhaps you meant")
+    assert checkout("train", "models.resnet_cifar", "methods.cross_entropy") == before
+
+
+def test_a_real_edit_counts_for_its_users_only(checkout):
+    stages = {"pretrain": ("train", "models.resnet_cifar"), "dense": ("train", "models.densenet_bc"),
+              "energy": ("score", "scores.energy"), "msp": ("score", "scores.msp"), "metrics": ("evaluate",)}
+    before = {name: checkout(*arguments) for name, arguments in stages.items()}
+    edit(checkout.root / "models" / "resnet_cifar.py", "channels_in != channels", "channels != channels_in")
+    edit(checkout.root / "scores" / "energy.py", "options.temperature * logsumexp", "1.0 * options.temperature * logsumexp")
+    after = {name: checkout(*arguments) for name, arguments in stages.items()}
+    assert {name for name in stages if before[name] != after[name]} == {"pretrain", "energy"}
+    assert {k for k, v in after["energy"].items() if before["energy"][k] != v} == {"workflow_scripts/scores/energy.py"}
+
+
+def test_versions_of_the_packages_a_stage_uses_are_part(monkeypatch):
+    assert {"torch", "numpy"} <= digest("train").keys() and "torch" not in digest("score", "scores.energy")
+    monkeypatch.setattr(own, "version", lambda name: "99")
+    own._digest.cache_clear()
+    try:
+        assert digest("train")["torch"] == "99"
+    finally:
+        monkeypatch.undo()
+        own._digest.cache_clear()
+
+
+def test_a_template_counts(checkout):
+    before = checkout("report")
+    templates = [k for k in before if not k.endswith(".py") and "/" in k]
+    assert templates
+    path = checkout.root.parent / templates[0]
+    path.write_text(path.read_text() + "\n<!-- -->")
+    assert checkout("report") != before
+
+
+def test_every_package_is_either_numerical_or_plumbing():
+    modules = [p.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+               for p in (ROOT / "workflow_scripts").rglob("*.py")]
+    _, foreign = closure(*modules)
+    assert foreign - NUMERICAL.keys() - PLUMBING == set()
+
+
+def test_scores_and_metrics_reach_no_torch():
+    for stage in (("score",), ("evaluate",), ("precompute",), ("tables",), ("report",), ("prepare",)):
+        assert "torch" not in digest(*stage), stage
