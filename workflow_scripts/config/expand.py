@@ -314,9 +314,10 @@ class Plan:
 
     @property
     def names(self) -> dict[str, str]:
-        """Printed names of scores and datasets that have one."""
-        return ({s.name: s.label for s in self.config.scores if s.label}
-                | {name: row.label for name, row in self.datasets.items() if row.label})
+        """Printed names of the scores and datasets in use that have one."""
+        scores = {name: score.label for run in self.runs.values() for name, score in run.scores.items()}
+        datasets = {name: self.datasets[name].label for name, _ in self.used_datasets()}
+        return {name: label for name, label in (scores | datasets).items() if label}
 
     def reported(self, paper: str) -> list[Trained]:
         """Networks whose results a paper's table holds, each once."""

@@ -1,0 +1,49 @@
+"""The results page: tables, figures, dataset cards and manifests of a run -> one self-contained ``report.html``.
+
+Command: ``python -m workflow_scripts.report --config JSON --out report.html``
+
+Config keys: ``variant``, ``title``, ``papers`` (each ``name``, ``title``, ``about``, ``reference``, ``csv``, ``md``,
+``figures``, ``manifest``); optional ``small`` (a run not comparable with the papers), ``about`` (opening text),
+``cards`` (what the cards stage wrote), ``notes`` {set: why a score can fall below chance on it}, ``names`` {name:
+printed name}. A file that is not there is named on the page as missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from workflow_scripts.errors import stage
+from workflow_scripts.files import atomic
+from workflow_scripts.reporting import page
+from workflow_scripts.reporting.inputs import read_config
+
+TEMPLATE = Path(page.__file__).parent
+
+
+def render(config: dict) -> str:
+    """The page as text; the same config and files give the same text."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    environment.filters["name"] = lambda key: config.get("names", {}).get(key, key)
+    parts = {key: Markup((TEMPLATE / f"page.{key}").read_text(encoding="utf-8")) for key in ("css", "js")}
+    return environment.get_template("page.html.j2").render(**page.context(config), **parts)
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.report", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", required=True, help="JSON text, or the path of a JSON file")
+    parser.add_argument("--out", required=True, type=Path, help="page to write")
+    args = parser.parse_args(argv)
+    text = render(read_config(args.config))
+    with atomic(args.out) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""What would run again, and because of which file or key.
+
+    uv run python -m workflow_scripts.why                                    the default run
+    uv run python -m workflow_scripts.why --configfile config/cifar.yaml     any words that snakemake takes
+
+Asks ``snakemake --dry-run`` and boils its reasons down: of the code digests and configuration sections that differ, only
+the files, package versions and keys that changed are shown.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+_JOB = re.compile(r"^(?:Job \d+: |(?:local)?rule )(.*?):?$")
+_PARAMS = re.compile(r"Params have changed since last execution: .*?before: (.*)$")
+
+
+def reasons(output: str) -> list[tuple[str, str]]:
+    """(job, reason) of every job in the output of a dry run."""
+    found, job = [], ""
+    for line in output.splitlines():
+        if match := _JOB.match(line):
+            job = match[1]
+        elif line.strip().startswith("Reason: ") and job:
+            found.append((job, line.strip().removeprefix("Reason: ")))
+            job = ""
+    return found
+
+
+def explain(reason: str) -> list[str] | None:
+    """What changed, in a few words each; ``None`` when a job only follows from others."""
+    if match := _PARAMS.search(reason):
+        return changes(match[1])
+    if reason.startswith("Input files updated by another job"):
+        return None
+    if reason.startswith("Missing output files"):
+        return ["never made (or deleted)"]
+    return [reason.split(". ")[0]]
+
+
+def changes(text: str) -> list[str]:
+    """What differs between ``{old values} now: {new values}``, where each value is the repr of a parameter."""
+    for cut in (m.start() for m in re.finditer(r" now: ", text)):
+        before, now = _values(text[:cut]), _values(text[cut + 6:])
+        if before is not None and now is not None:
+            break
+    else:
+        return ["parameters changed"]
+    lines = []
+    old, new = ({kind: part for value in values for kind, part in [_kind(value)]} for values in (before, now))
+    for kind in sorted(old.keys() | new.keys()):
+        a, b = _flat(old.get(kind, {})), _flat(new.get(kind, {}))
+        for key in sorted(a.keys() | b.keys()):
+            if a.get(key) != b.get(key):
+                lines.append(_change(kind, key, a.get(key), b.get(key)))
+    return lines
+
+
+def _change(kind: str, key: str, old: Any, new: Any) -> str:
+    if kind == "code" and "/" in key:
+        return f"{key} {'is new' if old is None else 'is gone' if new is None else 'changed'}"
+    return f"{key}: {'none' if old is None else old} -> {'none' if new is None else new}"
+
+
+def _values(text: str) -> tuple | None:
+    text = text.strip()
+    if text == "<nothing exclusive>":
+        return ()
+    try:
+        return ast.literal_eval(f"({text},)")
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _kind(value: Any) -> tuple[str, dict]:
+    """A code digest is a mapping, a section of the configuration the JSON text of one."""
+    if isinstance(value, dict):
+        return "code", value
+    try:
+        section = json.loads(value)
+        return "config", section if isinstance(section, dict) else {"value": section}
+    except (TypeError, ValueError):
+        return "config", {"value": value}
+
+
+def _flat(section: Any, path: str = "") -> dict[str, Any]:
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``; lists are kept whole."""
+    if not isinstance(section, dict):
+        return {path: section}
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        flat |= _flat(value, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def summary(output: str) -> str:
+    """The page for the terminal: each cause once, with the jobs it touches; then how many jobs follow."""
+    causes: dict[tuple[str, ...], list[str]] = {}
+    following = 0
+    for job, reason in reasons(output):
+        cause = explain(reason)
+        if cause is None:
+            following += 1
+        else:
+            causes.setdefault(tuple(cause), []).append(job)
+    if not causes and not following:
+        return "Nothing would run: all results are up to date."
+    lines = []
+    for cause, jobs in causes.items():
+        lines += [f"{line}" for line in cause]
+        counted = Counter(jobs)
+        lines += [f"    {job}" + (f"  (x{count})" if count > 1 else "") for job, count in counted.items()]
+    if following:
+        lines.append(f"and {following} jobs that follow from these")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    words = sys.argv[1:] if argv is None else argv
+    if {"-h", "--help"} & set(words):
+        print(__doc__.strip())
+        return
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", *words], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)
+        sys.exit(done.returncode)
+    print(summary(done.stdout))
+
+
+if __name__ == "__main__":
+    main()
