@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import checkout
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +28,11 @@ def golden() -> Path:
     return ROOT / "tests" / "golden"
 
 
-def run_snakemake(cwd: Path, *words: str, timeout: int = 600, **environment: str) -> subprocess.CompletedProcess:
-    """``snakemake`` as a user runs it, in ``cwd``; returns the finished process with text output (stderr joined)."""
-    return subprocess.run([sys.executable, "-m", "snakemake", *words], cwd=cwd, text=True, timeout=timeout, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+@pytest.fixture(scope="session")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh checkout in which the default run has finished."""
+    folder = checkout.copy(tmp_path_factory.mktemp("default"))
+    done = checkout.snakemake(folder, "--cores", "all")
+    assert done.returncode == 0, done.stdout[-5000:]
+    (folder / "terminal.txt").write_text(done.stdout)
+    return folder

@@ -258,7 +258,7 @@ class Plan:
     def score_section(self, wildcards: Any) -> str:
         run = self.run(wildcards)
         score = run.scores[wildcards.score]
-        return dumps({"score": score.module, "options": self._options("scores", score.module, score.options),
+        return dumps({"score": score.module, "name": score.name, "options": self._options("scores", score.module, score.options),
                       "network": run.network.name})
 
     def needs(self, run: Trained, score: str) -> frozenset[str]:

@@ -4,6 +4,8 @@ A score is one module in this folder. It offers
 
 ``NEEDS``
     a frozenset out of :data:`KINDS`: what it reads. Whoever runs it provides exactly that.
+``needs(options) -> frozenset``
+    optional; the part of ``NEEDS`` that these options read, where that is less. Ask through :func:`needs`.
 ``Options``
     a frozen standard dataclass: its hyper-parameters, by the names of the paper, each with a docstring.
 ``fit(options, known) -> state``
@@ -81,13 +83,19 @@ class Batch:
     logits: Any = None
 
 
-def require(known: Known, needs: frozenset[str], score: str, network: str) -> None:
+def needs(score: Any, options: Any) -> frozenset[str]:
+    """What the score module ``score`` reads with these ``options``."""
+    narrower = getattr(score, "needs", None)
+    return narrower(options) if narrower else score.NEEDS
+
+
+def require(known: Known, kinds: frozenset[str], score: str, network: str) -> None:
     """Refuse a score whose needs this network lacks, naming both.
 
     Raises:
-        OODError: a member of ``known`` that ``needs`` names is ``None``.
+        OODError: a member of ``known`` that ``kinds`` names is ``None``.
     """
-    for need in sorted(needs - {"logits", "features", "network"}):
+    for need in sorted(kinds - {"logits", "features", "network"}):
         if getattr(known, need) is None:
             raise OODError(f"score '{score}' needs {need}, which network '{network}' does not have; "
                            f"take '{score}' out of the experiment's scores or choose another network")

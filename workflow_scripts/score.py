@@ -1,0 +1,168 @@
+"""One post-hoc score of every set of one network, from cached files.
+
+features of the sets (+ head, train features, statistics, where the score needs them) -> one float64 dataset per set:
+
+    python -m workflow_scripts.score --config '{"score": "knn", "name": "knn", "options": {"K": 50}}' \\
+        --sets FEATURES/digits.test.h5 FEATURES/faces.test.h5 --train FEATURES/digits.train.h5 --out scores.h5
+
+A set is called by its file's stem. Test sets are streamed. On the CPU torch is not imported; `--device cuda` runs the
+same code on a GPU. Scores that need the network itself run inside the features job instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from workflow_scripts import plugins
+from workflow_scripts.errors import OODError, stage, unknown
+from workflow_scripts.files import atomic
+from workflow_scripts.scores import base, cached
+
+KEYS = ("score", "name", "options", "network", "sets")
+
+
+def configuration(text: str, sets: list[Path]) -> tuple[str, str, Any, str]:
+    """(module, row name, its options, network) from the JSON of `--config`.
+
+    Raises:
+        OODError: no JSON, an unknown key, score or option, a value out of range, or `sets` other than the files given.
+    """
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise OODError(f"--config: not JSON ({error})") from None
+    for key in config:
+        if key not in KEYS:
+            raise unknown("--config", key, KEYS)
+    if "score" not in config:
+        raise OODError("--config: 'score' is missing; it names a module of workflow_scripts/scores")
+    found, expected = [path.stem for path in sets], config.get("sets")
+    if expected is not None and list(expected) != found:
+        raise OODError(f"--sets: the configuration asks for {', '.join(expected)}, found files of {', '.join(found)}")
+    if len(set(found)) < len(found):
+        raise OODError(f"--sets: a set is given twice: {', '.join(found)}")
+    name = config.get("name", config["score"])
+    options = plugins.parse_options("scores", config["score"], config.get("options", {}), f"scores.{name}")
+    return config["score"], name, options, config.get("network", "")
+
+
+def known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.ndarray], Any]) -> base.Known:
+    """What the score needs of what is known before a test image is seen; nothing else is read."""
+    files = {"train": {"train_features", "train_logits", "train_labels"}, "head": {"head", "batchnorm"},
+             "statistics": {"statistics"}}
+    for argument, provided in files.items():
+        if getattr(given, argument) is None and kinds & provided:
+            raise OODError(f"--{argument}: this score needs {', '.join(sorted(kinds & provided))}; give the file")
+    members: dict[str, Any] = {}
+    if kinds & files["train"]:
+        with cached.Features(given.train) as train:
+            for key in ("features", "logits"):
+                if f"train_{key}" in kinds:
+                    members[f"train_{key}"] = move(train.whole(key))
+            if "train_labels" in kinds:
+                members["train_labels"] = move(train.labels)
+    layer, norm = cached.head(given.head) if kinds & files["head"] else (None, None)
+    statistics = cached.statistics(given.statistics) if "statistics" in kinds else None
+    for kind, value in {"head": layer, "batchnorm": norm, "statistics": statistics}.items():
+        if kind in kinds and value is not None:
+            members[kind] = type(value)(**{key: move(part) for key, part in vars(value).items()})
+    return base.Known(**members)
+
+
+def agree(features: cached.Features, evidence: base.Known) -> None:
+    """Refuse a set whose features or logits have another size than what is known. Raises OODError naming the file."""
+    head, statistics = evidence.head, evidence.statistics
+    sources = {"features": (head and head.weight, statistics and statistics.class_means, evidence.train_features),
+               "logits": (evidence.train_logits,)}
+    for key, parts in sources.items():
+        for part in parts:
+            if part is not None and key in features.file and features.file[key].shape[-1] != part.shape[1]:
+                raise OODError(f"{features.path}: '{key}' has {features.file[key].shape[-1]} columns, expected "
+                               f"{part.shape[1]} as in the head, the statistics or the train set; they belong to "
+                               "different networks")
+
+
+def score_set(run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str], features: cached.Features, name: str,
+              move: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """Scores of one set, block by block. -> (N,) float64.
+
+    Raises:
+        OODError: a feature, a logit or a score that is not finite.
+    """
+    scores = np.empty(features.size)
+    for rows in features.chunks():
+        batch = base.Batch(**{key: move(features.read(key, rows)) for key in ("features", "logits") if key in kinds})
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            scores[rows] = run(batch)
+        if not np.isfinite(scores[rows]).all():
+            row = rows.start + int(np.argmin(np.isfinite(scores[rows])))
+            raise OODError(f"score '{name}' of set '{features.name}' is NaN or infinite in row {row} although its "
+                           "inputs are finite; they are probably far too large: look at the checkpoint")
+    return scores
+
+
+def run_on(module: ModuleType, options: Any, evidence: base.Known) -> Callable[[base.Batch], np.ndarray]:
+    """The fitted score as a function of a batch; the train set is let go."""
+    state = module.fit(options, evidence) if hasattr(module, "fit") else None
+    rest = replace(evidence, train_features=None, train_logits=None, train_labels=None)
+
+    def run(batch: base.Batch) -> np.ndarray:
+        values = module.score(options, rest, state, batch)
+        return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+    return run
+
+
+def mover(device: str) -> Callable[[np.ndarray], Any]:
+    """From numpy to the device; torch is imported for CUDA only."""
+    if device == "cpu":
+        return lambda array: array
+    torch = importlib.import_module("torch")  # by name: scores on the CPU do not depend on torch's version
+    if not torch.cuda.is_available():
+        raise OODError("--device: no CUDA device was found; use cpu")
+    return lambda array: torch.from_numpy(array).to(device)
+
+
+@stage
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="JSON: score, name, options, network, sets")
+    parser.add_argument("--sets", type=Path, nargs="+", required=True, help="features of the sets to score")
+    parser.add_argument("--train", type=Path, help="features of the ID train set")
+    parser.add_argument("--head", type=Path, help="the last linear layer")
+    parser.add_argument("--statistics", type=Path, help="class means of the ID train set")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, required=True, help="the scores to write")
+    given = parser.parse_args(arguments)
+    score, name, options, network = configuration(given.config, given.sets)
+    module = plugins.load("scores", score)
+    kinds = base.needs(module, options)
+    if "network" in kinds:
+        raise OODError(f"score '{name}' needs the network itself; it is computed by the features stage, not from files")
+    move = mover(given.device)
+    evidence = known(kinds, given, move)
+    base.require(evidence, kinds, name, network)
+    for path in given.sets:
+        with cached.Features(path) as features:
+            agree(features, evidence)
+    run = run_on(module, options, evidence)
+    del evidence
+    with atomic(given.out) as partial, h5py.File(partial, "w") as out:
+        out.attrs.update(score=score, name=name, options=json.dumps(asdict(options), sort_keys=True))
+        for path in given.sets:
+            with cached.Features(path) as features:
+                out[features.name] = score_set(run, kinds, features, name, move)
+
+
+if __name__ == "__main__":
+    main()

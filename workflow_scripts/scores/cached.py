@@ -1,0 +1,119 @@
+"""Cached features, heads and statistics: opened, checked and read in blocks, as numpy arrays.
+
+What every score takes for granted is checked here, once: the datasets are there, sizes agree, all numbers are finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from workflow_scripts.errors import OODError, nearest
+from workflow_scripts.scores.base import BatchNorm, Head, Statistics
+
+ROWS = 4096  # images per block
+
+
+def opened(path: Path) -> h5py.File:
+    """Open an HDF5 file for reading. Raises OODError when it is missing or no HDF5."""
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError:
+        raise OODError(f"{path}: no such file; the stage that writes it has to run first") from None
+    except OSError as error:
+        raise OODError(f"{path}: not a readable HDF5 file ({error}); delete it and make it again") from None
+
+
+def dataset(file: h5py.File, key: str, dimensions: int) -> h5py.Dataset:
+    """The dataset ``key``. Raises OODError when it is missing or has another number of dimensions."""
+    if key not in file:
+        raise OODError(f"{file.filename}: no dataset '{key}'{nearest(key, file)}; it holds "
+                       f"{', '.join(file) or 'nothing'}; make the file again")
+    if file[key].ndim != dimensions:
+        raise OODError(f"{file.filename}: '{key}' should have {dimensions} dimensions, found shape {file[key].shape}; "
+                       "make the file again")
+    return file[key]
+
+
+def finite(values: np.ndarray, file: Any, key: str, first: int = 0) -> np.ndarray:
+    """``values`` themselves. Raises OODError naming file, key and row (from ``first``) of the first NaN or infinity."""
+    if not np.isfinite(values).all():
+        row = first + int(np.argwhere(~np.isfinite(values))[0][0])
+        raise OODError(f"{file}: '{key}' is NaN or infinite in row {row}; the network has diverged or its input is "
+                       "broken; check the checkpoint and extract again")
+    return values
+
+
+class Features:
+    """One set's features file: ``features`` (N, D), ``logits`` (N, K) and ``labels`` (N,).
+
+    Raises:
+        OODError: on opening, when the file is broken or holds fewer than two images.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.name = Path(path), Path(path).stem
+        self.file = opened(path)
+        lengths = {key: len(self.file[key]) for key in ("features", "logits", "labels") if key in self.file}
+        if len(set(lengths.values())) != 1:
+            found = ", ".join(f"{key} {n}" for key, n in lengths.items()) or "none of them"
+            raise OODError(f"{path}: features, logits and labels should have the same length, found {found}; "
+                           "make the file again")
+        self.size = next(iter(lengths.values()))
+        if self.size < 2:
+            raise OODError(f"{path}: set '{self.name}' holds {self.size or 'no'} image{'s' * (not self.size)}; a "
+                           "score's quality cannot be measured with fewer than two")
+
+    def __enter__(self) -> Features:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def chunks(self) -> Iterator[slice]:
+        """Blocks of rows."""
+        return (slice(start, min(start + ROWS, self.size)) for start in range(0, self.size, ROWS))
+
+    def read(self, key: str, rows: slice) -> np.ndarray:
+        """Finite rows of ``features`` or ``logits``. -> (n, D or K)."""
+        return finite(dataset(self.file, key, 2)[rows], self.path, key, rows.start)
+
+    def whole(self, key: str) -> np.ndarray:
+        """All rows of ``features`` or ``logits``, read block by block. -> (N, D or K)."""
+        source = dataset(self.file, key, 2)
+        values = np.empty(source.shape, source.dtype)
+        for rows in self.chunks():
+            values[rows] = self.read(key, rows)
+        return values
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels. -> (N,) int64."""
+        return dataset(self.file, "labels", 1)[:]
+
+
+def head(path: Path) -> tuple[Head, BatchNorm | None]:
+    """The last linear layer, and the last batch norm where the network has one."""
+    with opened(path) as file:
+        layer = Head(*(finite(dataset(file, key, n)[:], path, key) for key, n in (("weight", 2), ("bias", 1))))
+        if "bn_weight" not in file:
+            return layer, None
+        return layer, BatchNorm(*(finite(dataset(file, key, 1)[:], path, key) for key in ("bn_weight", "bn_bias")))
+
+
+def statistics(path: Path) -> Statistics:
+    """Class means, counts and mean of the ID train features.
+
+    Raises:
+        OODError: a class without train features.
+    """
+    with opened(path) as file:
+        means, counts, mean = (finite(dataset(file, key, n)[:], path, key)
+                               for key, n in (("class_means", 2), ("counts", 1), ("mean", 1)))
+    if (counts == 0).any():
+        raise OODError(f"{path}: class {int(np.argmin(counts))} has no train features; every class needs at least one")
+    return Statistics(means, counts, mean)

@@ -1,0 +1,42 @@
+"""DICE: energy with a head of which only the largest mean contributions are kept (Sun & Li, ECCV 2022).
+
+The contribution of weight (k, j) is W_kj times the mean ID train feature j. One threshold holds for the whole matrix,
+the p-th percentile; a contribution equal to it is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile
+from workflow_scripts.scores.base import Batch, Head, Known
+
+NEEDS = frozenset({"features", "head", "statistics"})
+
+
+@dataclass(frozen=True)
+class Options:
+    p: Annotated[float, Interval(ge=0, le=100)] = 90.0
+    """Percentile of the contributions up to which weights are dropped; 90 for CIFAR, 70 for ImageNet in the paper."""
+
+
+def sparse_head(p: float, head: Head, mean: Any) -> Head:
+    """The head without the weights whose contribution is at most the p-th percentile. ``mean`` (D,)."""
+    xp = namespace(head.weight)
+    weight = float64(head.weight)
+    contribution = weight * float64(mean)  # (K, D)
+    keep = contribution > percentile(xp.reshape(contribution, (-1,)), p)
+    return Head(xp.where(keep, weight, 0.0), head.bias)
+
+
+def fit(options: Options, known: Known) -> Head:
+    """The sparse head."""
+    return sparse_head(options.p, known.head, known.statistics.mean)
+
+
+def score(options: Options, known: Known, state: Head, batch: Batch) -> Any:
+    """Energy of the sparse head. features (N, D) -> (N,) float64."""
+    return logsumexp(affine(batch.features, state))

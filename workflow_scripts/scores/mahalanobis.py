@@ -1,0 +1,72 @@
+"""Mahalanobis distance of the penultimate feature to the nearest class mean (Lee et al., NeurIPS 2018, eq. 2).
+
+score = - min_c (h - mu_c)^T S^+ (h - mu_c), with one covariance S for all classes, the mean over ID train images of the
+squared deviations from their own class mean, and its pseudo-inverse (directions without variance are ignored). Neither
+input perturbation nor earlier layers are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workflow_scripts.errors import OODError
+from workflow_scripts.scores.arrays import blocks, float64, namespace
+from workflow_scripts.scores.base import Batch, Known
+
+NEEDS = frozenset({"features", "statistics", "train_features", "train_labels"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """None: the score has no hyper-parameter."""
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """``origin`` (D,) is subtracted, then ``whiten`` (D, R) makes the covariance the identity; ``centres`` (C, R)."""
+
+    origin: Any
+    whiten: Any
+    centres: Any
+
+
+def gaussians(features: Any, centres: Any, labels: Any, origin: Any) -> Gaussians:
+    """Gaussians of one covariance at ``centres`` (C, D), for train ``features`` (M, D) of ``labels`` (M,)."""
+    xp = namespace(features)
+    scatter = 0.0
+    for rows, h in blocks(features):
+        deviation = h - xp.take(centres, labels[rows], axis=0)
+        scatter = scatter + deviation.T @ deviation
+    values, vectors = xp.linalg.eigh(scatter / features.shape[0])  # rising
+    real = values > values.shape[0] * xp.finfo(xp.float64).eps * values[-1]
+    whiten = vectors[:, real] / xp.sqrt(values[real])
+    return Gaussians(origin, whiten, (centres - origin) @ whiten)
+
+
+def squared_distances(model: Gaussians, features: Any) -> Any:
+    """Squared Mahalanobis distances. (N, D) -> (N, C) float64."""
+    xp = namespace(features)
+    x = (float64(features) - model.origin) @ model.whiten  # (N, R)
+    squares = xp.sum(x * x, axis=-1)[:, None] + xp.sum(model.centres * model.centres, axis=-1)
+    return xp.clip(squares - 2 * (x @ model.centres.T), min=0.0)
+
+
+def fit(options: Options, known: Known) -> Gaussians:
+    """Class means and the tied covariance.
+
+    Raises:
+        OODError: a class has no train feature.
+    """
+    xp = namespace(known.train_features)
+    empty = [c for c, count in enumerate(known.statistics.counts) if int(count) == 0]
+    if empty:
+        raise OODError(f"statistics: class {empty[0]} has no train features; every class needs at least one")
+    labels = xp.astype(known.train_labels, xp.int64, copy=False)
+    means, mean = float64(known.statistics.class_means), float64(known.statistics.mean)
+    return gaussians(known.train_features, means, labels, mean)
+
+
+def score(options: Options, known: Known, state: Gaussians, batch: Batch) -> Any:
+    """Minus the squared distance to the nearest class mean. features (N, D) -> (N,) float64, at most 0."""
+    return -namespace(batch.features).min(squared_distances(state, batch.features), axis=-1)
