@@ -11,9 +11,9 @@ include: "rules/common.smk"
 
 
 pathvars:
-    results=RESULTS,
-    logs=f"{RESULTS}/logs",
-    benchmarks=f"{RESULTS}/benchmarks",
+    results=WIRE.root,
+    logs=f"{WIRE.root}/logs",
+    benchmarks=f"{WIRE.root}/benchmarks",
 
 
 include: "rules/datasets.smk"
@@ -26,3 +26,7 @@ rule all:
     default_target: True
     input:
         "<results>/report.html",
+
+
+onstart:
+    check_raw_data()

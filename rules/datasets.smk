@@ -11,8 +11,8 @@ rule prepare_dataset:
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=lambda wc: PLAN.prepare_section(wc.dataset, wc.split),
-        code=lambda wc: digest("prepare", f"data.readers.{PLAN.datasets[wc.dataset].reader}"),
+        cfg=WIRE.prepare_section,
+        code=WIRE.prepare_code,
     message:
         "prepare {wildcards.dataset} ({wildcards.split})"
     shell:
@@ -21,4 +21,4 @@ rule prepare_dataset:
 
 rule datasets:
     input:
-        [f"<results>/data/{dataset}.{split}.h5" for dataset, split in PLAN.used_datasets()],
+        WIRE.stores(),

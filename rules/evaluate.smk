@@ -8,17 +8,17 @@ for ID, GROUP, SETS in PLAN.feature_groups():
             f"features_{ID}_{GROUP}"
         input:
             checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
-            stores=[f"<results>/data/{dataset}.{split}.h5" for dataset, split in SETS],
+            stores=[WIRE.store(dataset, split) for dataset, split in SETS],
         output:
             sets=[
-                "<results>/features/{id}/{network}/{recipe}/seed{seed}/" + f"{dataset}.{split}.h5"
+                f"<results>/features/{{id}}/{{network}}/{{recipe}}/seed{{seed}}/{dataset}.{split}.h5"
                 for dataset, split in SETS
             ],
             head=["<results>/features/{id}/{network}/{recipe}/seed{seed}/head.h5"] if GROUP != "ood" else [],
         log:
-            "<logs>/features/{id}/{network}/{recipe}/seed{seed}/" + f"{GROUP}.log",
+            f"<logs>/features/{{id}}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.log",
         benchmark:
-            "<benchmarks>/features/{id}/{network}/{recipe}/seed{seed}/" + f"{GROUP}.tsv"
+            f"<benchmarks>/features/{{id}}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.tsv"
         wildcard_constraints:
             id=re.escape(ID),
         conda:
@@ -27,8 +27,8 @@ for ID, GROUP, SETS in PLAN.feature_groups():
         resources:
             gpu=GPUS,
         params:
-            cfg=feature_section(SETS),
-            code=feature_code,
+            cfg=WIRE.features_section(SETS),
+            code=WIRE.features_code,
             head=lambda wc, output: f"--head {output.head}" if output.head else "",
             device=lambda wc, output: DEVICE,
         message:
@@ -60,18 +60,20 @@ rule precompute_statistics:
 
 rule score_sets:
     input:
-        unpack(score_inputs),
+        unpack(WIRE.score_inputs),
     output:
         "<results>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.h5",
     log:
         "<logs>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.log",
     benchmark:
         "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+    wildcard_constraints:
+        score=WIRE.scores(network=False),
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=PLAN.score_section,
-        code=lambda wc: digest("score", f"scores.{PLAN.run(wc).scores[wc.score].module}"),
+        cfg=WIRE.score_section,
+        code=WIRE.score_code,
         known=lambda wc, input: " ".join(
             f"--{name} {input[name]}" for name in ("head", "train", "statistics") if name in input.keys()
         ),
@@ -84,7 +86,7 @@ rule score_sets:
 
 rule compute_metrics:
     input:
-        scores=lambda wc: [run_path("scores", PLAN.run(wc), f"/{score}.h5") for score in PLAN.run(wc).scores],
+        scores=WIRE.metrics_inputs,
         id_features="<results>/features/{id}/{network}/{recipe}/seed{seed}/{id}.test.h5",
     output:
         "<results>/metrics/{id}/{network}/{recipe}/seed{seed}.csv",
@@ -95,7 +97,7 @@ rule compute_metrics:
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=PLAN.metrics_section,
+        cfg=WIRE.metrics_section,
         code=digest("evaluate"),
     message:
         "metrics of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"

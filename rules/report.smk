@@ -3,7 +3,7 @@
 
 rule make_tables:
     input:
-        paper_metrics,
+        WIRE.paper_inputs("metrics"),
     output:
         csv=report(
             "<results>/tables/{paper}.csv",
@@ -19,7 +19,7 @@ rule make_tables:
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=table_section,
+        cfg=WIRE.table_section(with_scores=False),
         code=digest("tables"),
     message:
         "tables of {wildcards.paper}"
@@ -29,8 +29,8 @@ rule make_tables:
 
 rule draw_figures:
     input:
-        metrics=paper_metrics,
-        scores=paper_scores,
+        metrics=WIRE.paper_inputs("metrics"),
+        scores=WIRE.paper_inputs("scores"),
     output:
         svg=report(
             expand("<results>/figures/{{paper}}/{figure}.svg", figure=FIGURES),
@@ -46,7 +46,7 @@ rule draw_figures:
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=figure_section,
+        cfg=WIRE.table_section(with_scores=True),
         code=digest("figures"),
         folder=lambda wc, output: str(Path(output.svg[0]).parent),
     message:
@@ -58,8 +58,8 @@ rule draw_figures:
 rule write_manifest:
     input:
         table="<results>/tables/{paper}.csv",
-        stores=paper_stores,
-        checkpoints=paper_checkpoints,
+        stores=WIRE.paper_inputs("data"),
+        checkpoints=WIRE.paper_inputs("models"),
     output:
         "<results>/tables/{paper}.manifest.json",
     log:
@@ -67,9 +67,9 @@ rule write_manifest:
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=lambda wc: dumps(PLAN.manifest_section(wc.paper)),
+        cfg=WIRE.manifest_section,
         code=digest("provenance"),
-        benchmarks=lambda wc, output: f"{RESULTS}/benchmarks",
+        benchmarks=lambda wc, output: f"{WIRE.root}/benchmarks",
     message:
         "manifest of {wildcards.paper}"
     shell:
@@ -79,7 +79,7 @@ rule write_manifest:
 
 rule make_cards:
     input:
-        [store_path(dataset, split) for dataset, split in PLAN.used_datasets()],
+        WIRE.stores(),
     output:
         "<results>/cards.json",
     log:
@@ -89,7 +89,7 @@ rule make_cards:
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=dumps(PLAN.card_section(store_path), ordered=True),
+        cfg=WIRE.cards_section(),
         code=digest("cards"),
     message:
         "dataset cards"
@@ -109,7 +109,7 @@ rule make_report:
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=dumps(PLAN.report_section(paper_path, f"{RESULTS}/cards.json"), ordered=True),
+        cfg=WIRE.report_section(),
         code=digest("report"),
     message:
         "results page"
@@ -123,4 +123,4 @@ for PAPER in PLAN.papers:
         name:
             PAPER
         input:
-            [paper_path(PAPER, kind) for kind in ("csv", "md", "manifest", *(f"{name}.svg" for name in FIGURES))],
+            WIRE.results_of(PAPER),

@@ -4,7 +4,7 @@
 rule train_network:
     input:
         data="<results>/data/{id}.train.h5",
-        parent=parent_checkpoint,
+        parent=WIRE.parent,
     output:
         "<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
     log:
@@ -17,8 +17,8 @@ rule train_network:
     resources:
         gpu=GPUS,
     params:
-        cfg=PLAN.train_section,
-        code=training_code,
+        cfg=WIRE.train_section,
+        code=WIRE.train_code,
         parent=lambda wc, input: f"--parent {input.parent}" if input.parent else "",
         device=lambda wc, output: DEVICE,
     message:

@@ -13,6 +13,7 @@ from workflow_scripts import plugins
 from workflow_scripts.config import reference
 from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.load import load_config
+from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.errors import OODError
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
 
@@ -160,13 +161,13 @@ def test_methods_declare_known_defects_only():
 
 
 def test_sections_are_plain_json_and_hold_every_default():
-    plan = read_plan(small(), ROOT, {})
+    wire = Wiring(read_plan(small(), ROOT, {}))
     wildcards = SimpleNamespace(id="digits", network="resnet-small", recipe="pretrain", seed="0", score="energy")
-    section = json.loads(plan.train_section(wildcards))
+    section = json.loads(wire.train_section(wildcards))
     assert section["network"]["options"] == {"blocks": [1, 1, 1, 1], "width": 16}
     assert section["recipe"]["training"]["momentum"] == 0.9
     assert "label" not in section["recipe"]
-    assert json.loads(plan.score_section(wildcards))["options"] == {"temperature": 1.0}
+    assert json.loads(wire.score_section(wildcards))["options"] == {"temperature": 1.0}
 
 
 def test_reference_page_is_up_to_date():

@@ -21,7 +21,7 @@ from workflow_scripts.errors import OODError, nearest, unknown
 
 ROOT = Path(__file__).resolve().parent
 # parts of a pydantic location that name a branch of a union, not a key: int, list[int], MeanStd, ...
-_BRANCH = re.compile(r"^(int|float|str|bool|none)$|[\[(]|^[A-Z]\w*$")
+_BRANCH = re.compile(r"^(int|float|str|bool|none)$|[\[(]|^[A-Z]\w+$")
 _ALLOWED_IMPORTS = {"dataclasses", "typing", "annotated_types", "enum", "collections"}
 
 

@@ -1,14 +1,13 @@
 """From a configuration to the list of work: every network to train, every set to score, every table to make.
 
-:class:`Plan` is the one place that knows what to run. The rules ask it, by wildcards, for inputs and for the section of
-the configuration that a job depends on (one JSON text with sorted keys, which Snakemake compares).
+:class:`Plan` is the one place that knows what to run; :mod:`workflow_scripts.config.wiring` turns it into the inputs and
+parameters of jobs.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,9 @@ from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
 from workflow_scripts.data import catalogue
 from workflow_scripts.data.catalogue import Dataset
-from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError, unknown
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
 
-FIGURES = ("histograms", "roc", "heatmap")
 Key = tuple[str, str, str, int]  # ID set, network, recipe (as in paths), seed
 
 
@@ -45,11 +42,6 @@ class Trained:
     @property
     def key(self) -> Key:
         return (self.id, self.network.name, self.path_name, self.seed)
-
-
-def dumps(section: Any, ordered: bool = False) -> str:
-    """A section as text; keys sorted, so that reordering a file changes nothing, unless their order is shown."""
-    return json.dumps(section, sort_keys=not ordered, separators=(",", ":"))
 
 
 def read_plan(raw: dict[str, Any], root: Path, environment: Mapping[str, str] = os.environ) -> Plan:
@@ -89,8 +81,8 @@ class Plan:
         self.datasets = datasets
         self.data_root = data_root
         self.runs: dict[Key, Trained] = {}
-        self.ood: dict[str, list[str]] = {}
-        """OOD sets of each ID set, over all experiments (each network of that ID set sees all of them)."""
+        self.ood: dict[str, dict[str, str]] = {}
+        """OOD sets of each ID set and their groups, over all experiments: each network of that ID set sees them all."""
         self._check_plugins()
         self._switches_used: set[str] = set()
         for number, experiment in enumerate(config.experiments):
@@ -125,8 +117,12 @@ class Plan:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise OODError(f"{where}.ood: '{twice}' stands there twice")
-        known = self.ood.setdefault(experiment.id, [])
-        known.extend(name for name in names if name not in known)
+        known = self.ood.setdefault(experiment.id, {})
+        for group, members in experiment.ood.items():
+            for name in members:
+                if known.setdefault(name, group) != group:
+                    raise OODError(f"{where}.ood.{group}: '{name}' is in group '{known[name]}' in another experiment "
+                                   f"on '{experiment.id}'; a set has one group")
         for network_name in experiment.networks:
             network = self._one(self.config.networks, network_name, f"{where}.networks")
             for recipe_name in experiment.recipes:
@@ -226,6 +222,10 @@ class Plan:
                 groups += [(id, "id", sets[:2]), (id, "ood", sets[2:])]
         return groups
 
+    def needs(self, run: Trained, score: str) -> frozenset[str]:
+        """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
+        return plugins.constant("scores", run.scores[score].module, "NEEDS", frozenset())
+
     def missing_data(self) -> list[str]:
         """A message for each raw file that is not where it is expected."""
         return [line for d, s in self.used_datasets() for line in catalogue.missing(self.datasets[d], s, self.data_root)]
@@ -234,83 +234,9 @@ class Plan:
         """(dataset, split) of every store this configuration needs, each once."""
         return list(dict.fromkeys(pair for id in self.ood for pair in self.sets(id)))
 
-    # -- sections: what a job's numbers depend on -----------------------------------------------------------------
-
-    def prepare_section(self, dataset: str, split: str) -> str:
-        section = self.datasets[dataset].section(split, self.data_root)
-        return dumps({**section, "limit": self.config.limit.images})
-
-    def train_section(self, wildcards: Any) -> str:
-        run = self.run(wildcards)
-        recipe = run.recipe.model_dump(mode="json")
-        for key in ("label", "where", "parent", "released", "name"):
-            del recipe[key]
-        recipe["options"] = self._options("methods", run.recipe.method, run.recipe.options)
-        return dumps({"network": self._network(run.network), "recipe": recipe, "released": run.released,
-                      "steps": self.config.limit.steps})
-
-    def features_section(self, wildcards: Any, sets: list[tuple[str, str]]) -> str:
-        run = self.run(wildcards)
-        return dumps({"network": self._network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
-                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
-                      "batch_size": self.config.features.batch_size})
-
-    def score_section(self, wildcards: Any) -> str:
-        run = self.run(wildcards)
-        score = run.scores[wildcards.score]
-        return dumps({"score": score.module, "name": score.name, "options": self._options("scores", score.module, score.options),
-                      "network": run.network.name})
-
-    def needs(self, run: Trained, score: str) -> frozenset[str]:
-        """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
-        return plugins.constant("scores", run.scores[score].module, "NEEDS", frozenset())
-
-    def metrics_section(self, wildcards: Any) -> str:
-        run = self.run(wildcards)
-        groups: dict[str, list[str]] = {}
-        for experiment in self.config.experiments:
-            if run.id == experiment.id:
-                for group, names in experiment.ood.items():
-                    members = groups.setdefault(group, [])
-                    members.extend(f"{n}.test" for n in names if f"{n}.test" not in members)
-        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": sorted(run.compat)})
-
-    def report_section(self, files: Callable[[str, str], str], cards: str) -> dict[str, Any]:
-        """What the results page shows.
-
-        Args:
-            files: gives the file of a kind (``csv``, ``md``, ``manifest``, ``figures/roc.svg``, ...) of a paper.
-            cards: the file of the dataset cards.
-        """
-        about = {p.name: p.model_dump() for p in self.config.papers}
-        papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
-                   "csv": files(paper, "csv"), "md": files(paper, "md"), "manifest": files(paper, "manifest"),
-                   "figures": [files(paper, f"{name}.svg") for name in FIGURES]} for paper in self.papers]
-        return {"variant": self.config.variant, "title": self.config.title or f"Results of {self.config.variant}",
-                "about": self.config.about, "small": self.config.small, "papers": papers, "cards": cards,
-                "notes": self.config.notes, "names": self.names}
-
-    def card_section(self, store: Callable[[str, str], str]) -> dict[str, Any]:
-        """The dataset cards: every store with its role; ``store`` gives the file of (dataset, split)."""
-        roles = {}
-        for experiment in self.config.experiments:
-            roles |= {(experiment.id, "train"): "ID train", (experiment.id, "test"): "ID test"}
-            for group, names in experiment.ood.items():
-                roles |= {(name, "test"): f"OOD test ({group})" for name in names if (name, "test") not in roles}
-        return {"sets": [{"name": dataset, "path": store(dataset, split), "role": roles[dataset, split],
-                          "licence": self.datasets[dataset].licence, "about": self.datasets[dataset].about}
-                         for dataset, split in self.used_datasets()], "names": self.names}
-
-    def manifest_section(self, paper: str) -> dict[str, Any]:
-        """What the manifest says of the configuration: the experiments of a paper and what they name."""
-        config = self.config.model_dump(mode="json")
-        runs = self.reported(paper)
-        return {"config": {**config, "experiments": [e for e in config["experiments"] if e["paper"] == paper]},
-                "seeds": sorted({run.seed for run in runs}), "code": {
-                    stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
-                | {f"{package}.{name}": digest(f"{package}.{name}") for package, name in sorted(
-                    {("models", r.network.model) for r in runs} | {("methods", r.recipe.method) for r in runs}
-                    | {("scores", s.module) for r in runs for s in r.scores.values()})}}
+    def reported(self, paper: str) -> list[Trained]:
+        """Networks whose results a paper's table holds, each once."""
+        return list({r.key: r for e in self.experiments(paper) for r in self.runs_of(e)}.values())
 
     @property
     def names(self) -> dict[str, str]:
@@ -318,43 +244,3 @@ class Plan:
         scores = {name: score.label for run in self.runs.values() for name, score in run.scores.items()}
         datasets = {name: self.datasets[name].label for name, _ in self.used_datasets()}
         return {name: label for name, label in (scores | datasets).items() if label}
-
-    def reported(self, paper: str) -> list[Trained]:
-        """Networks whose results a paper's table holds, each once."""
-        return list({r.key: r for e in self.experiments(paper) for r in self.runs_of(e)}.values())
-
-    def table_section(self, paper: str, metrics: Callable[[Trained], str],
-                      scores: Callable[[Trained, str], str] | None = None) -> dict[str, Any]:
-        """What a paper's table and figures show: its title and one row per network.
-
-        Args:
-            metrics: gives a network's metrics file.
-            scores: gives a network's score file, where the figures need them.
-        """
-        about = next((p for p in self.config.papers if p.name == paper), None)
-        rows: dict[Key, dict[str, Any]] = {}
-        for experiment in self.experiments(paper):
-            for run in self.runs_of(experiment):
-                row = rows.setdefault(run.key, {
-                    "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
-                    "label": " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)]),
-                    "scores": [], "groups": {}})
-                row["scores"] += [s for s in experiment.scores if s not in row["scores"]]
-                for group, names in experiment.ood.items():
-                    members = row["groups"].setdefault(group, [])
-                    members.extend(n for n in names if n not in members)
-        for key, row in rows.items():
-            row["metrics"] = metrics(self.runs[key])
-            if scores:
-                row["scores"] = {score: scores(self.runs[key], score) for score in row["scores"]}
-        return {"paper": paper, "title": about.title if about else paper, "runs": list(rows.values()),
-                "names": self.names}
-
-    def _network(self, network: Network) -> dict[str, Any]:
-        return {"name": network.name, "model": network.model,
-                "options": self._options("models", network.model, network.options)}
-
-    def _options(self, package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
-        """All options with their defaults, so that a changed default counts as a change."""
-        options = plugins.parse_options(package, name, values, f"{package}.{name}")
-        return {key: getattr(options, key) for key in options.__dataclass_fields__}

@@ -1,0 +1,233 @@
+"""From the plan to the workflow: files, inputs, parameters and code digests of jobs, by wildcards.
+
+The rules hold no logic; what they need is a method of :class:`Wiring`. Sections of the configuration are passed to jobs
+as one JSON text each, which Snakemake compares: a job reruns exactly when its section, its code or an input changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts import plugins
+from workflow_scripts.config.expand import Key, Plan, Trained
+from workflow_scripts.config.models import Network
+from workflow_scripts.digest import digest
+
+FIGURES = ("histograms", "roc", "heatmap")
+Wildcards = Any  # Snakemake's; attributes by name
+
+
+def dumps(section: Any, ordered: bool = False) -> str:
+    """A section as text; keys sorted, so that reordering a file changes nothing, unless their order is shown."""
+    return json.dumps(section, sort_keys=not ordered, separators=(",", ":"))
+
+
+def prepare_environment(repository: Path, data_root: Path | None) -> None:
+    """Let jobs find our package, this Python and the raw data wherever the workflow was started from."""
+    paths = [str(repository), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if data_root:
+        os.environ["OOD_DATA"] = str(data_root.resolve())
+
+
+class Wiring:
+    """Files and parameters of the jobs of a plan; all files lie below ``results``/variant."""
+
+    def __init__(self, plan: Plan, results: str = "results"):
+        self.plan = plan
+        self.root = f"{results}/{plan.config.variant}"
+
+    # -- files ----------------------------------------------------------------------------------------------------
+
+    def store(self, dataset: str, split: str) -> str:
+        return f"{self.root}/data/{dataset}.{split}.h5"
+
+    def file(self, kind: str, run: Trained, *rest: str) -> str:
+        """A file of one trained network: root/kind/id/network/recipe/seedN, then ``rest`` as it is."""
+        return "".join([f"{self.root}/{kind}/{run.id}/{run.network.name}/{run.path_name}/seed{run.seed}", *rest])
+
+    def of_paper(self, paper: str, kind: str) -> str:
+        """A file of a paper: its table (csv, md), its manifest, or a figure by file name."""
+        if kind in ("csv", "md"):
+            return f"{self.root}/tables/{paper}.{kind}"
+        return f"{self.root}/tables/{paper}.manifest.json" if kind == "manifest" else (
+            f"{self.root}/figures/{paper}/{kind}")
+
+    def results_of(self, paper: str) -> list[str]:
+        """Everything a paper's target makes."""
+        return [self.of_paper(paper, kind) for kind in ("csv", "md", "manifest", *(f"{f}.svg" for f in FIGURES))]
+
+    # -- stores and networks --------------------------------------------------------------------------------------
+
+    def stores(self) -> list[str]:
+        return [self.store(dataset, split) for dataset, split in self.plan.used_datasets()]
+
+    def prepare_section(self, wildcards: Wildcards) -> str:
+        section = self.plan.datasets[wildcards.dataset].section(wildcards.split, self.plan.data_root)
+        return dumps({**section, "limit": self.plan.config.limit.images})
+
+    def prepare_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("prepare", f"data.readers.{self.plan.datasets[wildcards.dataset].reader}")
+
+    def parent(self, wildcards: Wildcards) -> str | list:
+        """Checkpoint that a recipe starts from, or nothing."""
+        run = self.plan.run(wildcards)
+        if run.parent is None:
+            return []
+        return self.file("models", self.plan.runs[run.id, run.network.name, run.parent, run.seed], ".pt")
+
+    def train_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        recipe = run.recipe.model_dump(mode="json")
+        for key in ("label", "where", "parent", "released", "name"):
+            del recipe[key]
+        recipe["options"] = _options("methods", run.recipe.method, run.recipe.options)
+        return dumps({"network": _network(run.network), "recipe": recipe, "released": run.released,
+                      "steps": self.plan.config.limit.steps})
+
+    def train_code(self, wildcards: Wildcards) -> dict[str, str]:
+        run = self.plan.run(wildcards)
+        return digest("train", f"models.{run.network.model}", f"methods.{run.recipe.method}")
+
+    # -- features and scores --------------------------------------------------------------------------------------
+
+    def features_section(self, sets: list[tuple[str, str]]) -> Callable[[Wildcards], str]:
+        def section(wildcards: Wildcards) -> str:
+            run = self.plan.run(wildcards)
+            return dumps({"network": _network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
+                          "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                          "batch_size": self.plan.config.features.batch_size})
+
+        return section
+
+    def features_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("features", f"models.{self.plan.run(wildcards).network.model}")
+
+    def scores(self, network: bool) -> str:
+        """The scores that run a network (or those that do not) as the constraint of a wildcard."""
+        named = {name for run in self.plan.runs.values() for name in run.scores
+                 if ("network" in self.plan.needs(run, name)) == network}
+        return "|".join(map(re.escape, sorted(named))) or "(?!)"
+
+    def score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Features of every test set, and what else the score needs."""
+        run = self.plan.run(wildcards)
+        needs = self.plan.needs(run, wildcards.score)
+        tests = self.plan.sets(run.id)[1:]
+        inputs: dict[str, Any] = {"sets": [self.file("features", run, f"/{d}.{s}.h5") for d, s in tests]}
+        if needs & {"head", "batchnorm"}:
+            inputs["head"] = self.file("features", run, "/head.h5")
+        if needs & {"train_features", "train_logits", "train_labels"}:
+            inputs["train"] = self.file("features", run, f"/{run.id}.train.h5")
+        if "statistics" in needs:
+            inputs["statistics"] = self.file("precompute", run, ".h5")
+        return inputs
+
+    def score_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "network": run.network.name,
+                      "options": _options("scores", score.module, score.options)})
+
+    def score_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("score", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
+
+    def metrics_inputs(self, wildcards: Wildcards) -> list[str]:
+        run = self.plan.run(wildcards)
+        return [self.file("scores", run, f"/{score}.h5") for score in run.scores]
+
+    def metrics_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        groups: dict[str, list[str]] = {}
+        for name, group in self.plan.ood[run.id].items():
+            groups.setdefault(group, []).append(f"{name}.test")
+        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": sorted(run.compat)})
+
+    # -- tables, figures, page ------------------------------------------------------------------------------------
+
+    def paper_inputs(self, kind: str) -> Callable[[Wildcards], list[str]]:
+        """``metrics``, ``scores``, ``models`` or ``data`` files of the networks a paper reports."""
+        def inputs(wildcards: Wildcards) -> list[str]:
+            runs = self.plan.reported(wildcards.paper)
+            if kind == "data":
+                return [self.store(*pair) for id in sorted({run.id for run in runs}) for pair in self.plan.sets(id)]
+            if kind == "scores":
+                return [self.file("scores", run, f"/{score}.h5") for run in runs for score in run.scores]
+            return [self.file(kind, run, ".csv" if kind == "metrics" else ".pt") for run in runs]
+
+        return inputs
+
+    def table_section(self, with_scores: bool) -> Callable[[Wildcards], str]:
+        """What a paper's table (or, with score files, its figures) shows: one row per network."""
+        def section(wildcards: Wildcards) -> str:
+            rows: dict[Key, dict[str, Any]] = {}
+            for experiment in self.plan.experiments(wildcards.paper):
+                for run in self.plan.runs_of(experiment):
+                    row = rows.setdefault(run.key, {
+                        "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
+                        "label": " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)]),
+                        "scores": [], "groups": {}, "metrics": self.file("metrics", run, ".csv")})
+                    row["scores"] += [s for s in experiment.scores if s not in row["scores"]]
+                    for group, names in experiment.ood.items():
+                        members = row["groups"].setdefault(group, [])
+                        members.extend(n for n in names if n not in members)
+            if with_scores:
+                for key, row in rows.items():
+                    run = self.plan.runs[key]
+                    row["scores"] = {s: self.file("scores", run, f"/{s}.h5") for s in row["scores"]}
+            title = next((p.title for p in self.plan.config.papers if p.name == wildcards.paper), wildcards.paper)
+            return dumps({"paper": wildcards.paper, "title": title, "runs": list(rows.values()),
+                          "names": self.plan.names}, ordered=True)
+
+        return section
+
+    def manifest_section(self, wildcards: Wildcards) -> str:
+        """The experiments of a paper, what they name, and the digest of the code behind them."""
+        config = self.plan.config.model_dump(mode="json")
+        runs = self.plan.reported(wildcards.paper)
+        code = {stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
+        parts = ({f"models.{r.network.model}" for r in runs} | {f"methods.{r.recipe.method}" for r in runs}
+                 | {f"scores.{s.module}" for r in runs for s in r.scores.values()})
+        return dumps({"config": {**config, "experiments": [e for e in config["experiments"]
+                                                           if e["paper"] == wildcards.paper]},
+                      "code": code | {part: digest(part) for part in sorted(parts)},
+                      "seeds": sorted({run.seed for run in runs})})
+
+    def cards_section(self) -> str:
+        """Every store with its role."""
+        roles: dict[tuple[str, str], str] = {}
+        for id, sets in self.plan.ood.items():
+            roles |= {(id, "train"): "ID train", (id, "test"): "ID test"}
+            for name, group in sets.items():
+                roles.setdefault((name, "test"), f"OOD test ({group})")
+        rows = self.plan.datasets
+        return dumps({"names": self.plan.names, "sets": [
+            {"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence, "about": rows[d].about}
+            for d, s in self.plan.used_datasets()]}, ordered=True)
+
+    def report_section(self) -> str:
+        config = self.plan.config
+        about = {p.name: p.model_dump() for p in config.papers}
+        papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
+                   **{kind: self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")},
+                   "figures": [self.of_paper(paper, f"{name}.svg") for name in FIGURES]} for paper in self.plan.papers]
+        return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
+                      "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,
+                      "cards": f"{self.root}/cards.json", "names": self.plan.names}, ordered=True)
+
+
+def _network(network: Network) -> dict[str, Any]:
+    return {"name": network.name, "model": network.model, "options": _options("models", network.model, network.options)}
+
+
+def _options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """All options with their defaults, so that a changed default counts as a change."""
+    options = plugins.parse_options(package, name, values, f"{package}.{name}")
+    return {key: getattr(options, key) for key in options.__dataclass_fields__}

@@ -1,0 +1,74 @@
+"""What a reader hands over: labels and names at once, pixels in blocks when asked for.
+
+A reader is one module in ``data/readers``. It offers a frozen dataclass ``Options`` (each field with a docstring; an
+option ``files`` names raw files, see :mod:`workflow_scripts.data.sources`) and ``read(options, root) -> Images``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from workflow_scripts.data.sources import alternatives, locate
+from workflow_scripts.errors import OODError
+
+BLOCK = 1000  # images that array-like readers hand over at a time (3 MB at 32x32)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A dataset of N images before its geometry is fixed.
+
+    ``blocks(index)`` yields ``(start, block)``: ``block`` holds the images ``index[start : start + len(block)]``, for
+    ``kind`` "images" uint8 (n, H, W, 3), for "inputs" float32 (n, 3, H, W) already in the network's input space. Blocks
+    may come in any order; an image no block holds could not be decoded and was allowed to be skipped.
+    """
+
+    labels: np.ndarray
+    """int64 (N,); -1 where an image has no label."""
+    names: Sequence[str]
+    """N source names, e.g. ``data_batch_1.bin:17``."""
+    classes: tuple[str, ...]
+    """Class names in the order of the labels; empty for sets without labels."""
+    sources: dict[str, str]
+    """Raw file -> its sha256, or distribution -> its version."""
+    blocks: Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]
+    kind: Literal["images", "inputs"] = "images"
+    notes: list[str] = field(default_factory=list)
+    """What the user should be told, filled while blocks are read."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def unlabelled(n: int) -> np.ndarray:
+    """Labels of n images that have none. -> int64 (n,), all -1."""
+    return np.full(n, -1, np.int64)
+
+
+def array_blocks(array: np.ndarray, size: int = BLOCK) -> Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]:
+    """``blocks`` over an array (N, ...) that is in memory or memory-mapped."""
+
+    def blocks(index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        for start in range(0, len(index), size):
+            yield start, np.ascontiguousarray(array[index[start:start + size]])
+
+    return blocks
+
+
+def raw_files(files: str | Sequence[str], root: Path | None) -> list[Path]:
+    """The raw files of a reader, see :func:`~workflow_scripts.data.sources.locate`.
+
+    Raises:
+        OODError: none of the alternatives exists.
+    """
+    found = locate(files, root)
+    if not found:
+        where = "and no data root is set" if root is None else f"below the data root {root}"
+        raise OODError(f"{' or '.join(alternatives(files))} not found {where}; the config key data_root or the "
+                       "environment variable OOD_DATA names that folder")
+    return found

@@ -1,0 +1,165 @@
+"""The table of datasets (``config/datasets.yaml``): checked rows, and what of their raw files is there.
+
+Imported while the Snakefile is parsed, so it needs pydantic, yaml and the standard library only. ``load`` checks every
+row against its reader's options without importing the reader.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+
+from workflow_scripts import plugins
+from workflow_scripts.data import sources
+from workflow_scripts.errors import OODError
+
+SplitName = Literal["train", "val", "test"]
+Geometry = Annotated[str, StringConstraints(pattern=r"^(native|(squash|crop)[1-9][0-9]*)$")]
+_NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")])
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+
+class Sample(_Strict):
+    """A random subset of every split."""
+
+    n: Annotated[int, Field(gt=0)]
+    """Images to take; a smaller set is taken whole."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the draw."""
+
+
+class Dataset(_Strict):
+    """One row of the table: a dataset as it is used here."""
+
+    label: str = ""
+    """Name in tables and figures; left out: the row's key."""
+    reader: str
+    """Module in `workflow_scripts/data/readers`, one per format."""
+    options: dict[str, Any] = {}
+    """Options of the reader that all splits share."""
+    splits: dict[SplitName, dict[str, Any] | None]
+    """Splits by name; each with its own options of the reader (over the shared ones)."""
+    classes: Annotated[int, Field(ge=0)] | list[str] = 0
+    """Classes of a labelled set: their names in the order of the labels, or their number; 0: labels are not used."""
+    geometry: Geometry = "native"
+    """How images reach the stored size (PIL bilinear): `native` as they are; `squashN` to N x N whatever their shape;
+    `cropN` shorter side to N, then the central N x N."""
+    limit_per_class: Annotated[int, Field(gt=0)] | None = None
+    """Keep the first so many images of each class, in file order."""
+    sample: Sample | None = None
+    """Then draw a random subset."""
+    counts: dict[SplitName, Annotated[int, Field(gt=0)]] = {}
+    """Images of the complete set, after `limit_per_class` and `sample`; fewer are reported when it is prepared."""
+    about: str = ""
+    """What it is and what it is used for."""
+    licence: str = ""
+    """Terms of use."""
+    citation: str = ""
+    """Whom to cite."""
+    url: str | list[str] = []
+    """Where a user gets it."""
+    name: str = ""
+    """The row's key; set when the table is read."""
+
+    def options_of(self, split: str) -> dict[str, Any]:
+        """The reader's options of a split."""
+        return {**self.options, **(self.splits[split] or {})}
+
+    def section(self, split: str, root: str | os.PathLike | None) -> dict[str, Any]:
+        """All that the split's store depends on; plain JSON. Documentation is no part of it."""
+        return {
+            "dataset": self.name, "split": split, "reader": self.reader, "options": self.options_of(split),
+            "classes": self.classes, "geometry": self.geometry, "limit_per_class": self.limit_per_class,
+            "sample": self.sample.model_dump() if self.sample else None, "count": self.counts.get(split),
+            "raw": fingerprint(self, split, root),
+        }
+
+
+def load(path: str | os.PathLike, extra: Sequence[Mapping[str, Any]] = ()) -> dict[str, Dataset]:
+    """Read and check the table.
+
+    Args:
+        path: the YAML file, a mapping from name to row.
+        extra: further tables of the same form; their rows replace rows of the same name.
+
+    Raises:
+        OODError: one line per problem: place, what was found, what is allowed, the nearest match.
+    """
+    path = Path(path)
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise OODError(f"{path}: the table of datasets is not there") from None
+    except yaml.YAMLError as error:
+        raise OODError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    datasets, problems = {}, []
+    for where, rows in ((path.name, table), *(("datasets", more) for more in extra)):
+        if not isinstance(rows, Mapping):
+            raise OODError(f"{where}: a mapping from dataset names to rows expected, found {type(rows).__name__}")
+        for name, row in rows.items():
+            try:
+                datasets[name] = _row(f"{where}: {name}", name, row)
+            except OODError as error:
+                problems.append(str(error))
+    if problems:
+        raise OODError("\n".join(problems))
+    return datasets
+
+
+def _row(where: str, name: Any, row: Any) -> Dataset:
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        raise OODError(f"{where}: a dataset's name is made of a-z, 0-9 and _ (it becomes part of file names)") from None
+    if not isinstance(row, Mapping) or "name" in row:
+        raise OODError(f"{where}: a row is a mapping with reader, splits, ... (its name is its key)")
+    allowed = [key for key in Dataset.model_fields if key != "name"]
+    try:
+        dataset = Dataset.model_validate({**row, "name": name})
+    except ValidationError as error:
+        lines = plugins.explain(error, where, {(): allowed, ("sample",): list(Sample.model_fields)})
+        raise OODError("\n".join(lines)) from None
+    if not dataset.splits:
+        raise OODError(f"{where}.splits: at least one of train, val, test expected")
+    for split in dataset.splits:
+        plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), f"{where}.splits.{split}")
+    return dataset
+
+
+def _files(dataset: Dataset, split: str) -> tuple[str, ...]:
+    """Patterns of the split's raw files; none for sets that are bundled or made."""
+    options = plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), dataset.name)
+    return sources.alternatives(getattr(options, "files", ()))
+
+
+def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[list] | None:
+    """What identifies the split's raw files: see :func:`workflow_scripts.data.sources.fingerprint`, one per file.
+
+    Returns:
+        An empty list for bundled sets and noise; ``None`` when the raw files are not there.
+    """
+    files = _files(dataset, split)
+    if not files:
+        return []
+    return [sources.fingerprint(path, root) for path in sources.locate(files, root)] or None
+
+
+def missing(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[str]:
+    """One message for the split's raw files that are not there: dataset, files expected, where to get them."""
+    files = _files(dataset, split)
+    if not files or sources.locate(files, root):
+        return []
+    where = f"the data root {root}" if root is not None else "the data root, which is not set"
+    urls = [dataset.url] if isinstance(dataset.url, str) else dataset.url
+    return [f"dataset '{dataset.name}' ({split}): {' or '.join(files)} expected below {where}"
+            f"{'; get it from ' + ' or '.join(urls) if urls else ''}; the config key data_root or the environment "
+            "variable OOD_DATA names the data root"]

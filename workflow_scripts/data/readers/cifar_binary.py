@@ -1,0 +1,72 @@
+"""CIFAR-10 and CIFAR-100 in their official binary version (no pickles).
+
+A record is one label byte (CIFAR-10) or a coarse and a fine label byte (CIFAR-100), then 1,024 red, 1,024 green and
+1,024 blue bytes, each row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import MinLen
+
+from workflow_scripts.data.base import BLOCK, Images, raw_files
+from workflow_scripts.data.sources import shown
+from workflow_scripts.errors import OODError
+from workflow_scripts.files import sha256
+
+PIXELS = 3 * 32 * 32
+
+
+@dataclass(frozen=True)
+class Options:
+    files: str | Annotated[tuple[str, ...], MinLen(1)]
+    """The batches: a path or glob below the data root, or a list of alternatives."""
+    records: Literal["cifar10", "cifar100"] = "cifar10"
+    """`cifar10`: 3,073 bytes, one label; `cifar100`: 3,074 bytes, coarse and fine label."""
+    labels: Literal["fine", "coarse"] = "fine"
+    """Which label of CIFAR-100: 100 fine classes or 20 coarse ones."""
+
+
+def read(options: Options, root: Path | None) -> Images:
+    """All records of all files, in file order. Pixels stay on the disk until blocks are read.
+
+    Raises:
+        OODError: no file; a file that is not a whole number of records; a label out of range.
+    """
+    leading = 1 if options.records == "cifar10" else 2
+    classes = {"cifar10": 10, "cifar100": 20 if options.labels == "coarse" else 100}[options.records]
+    column = 0 if options.records == "cifar10" or options.labels == "coarse" else 1
+    tables, names, sources = [], [], {}
+    for path in raw_files(options.files, root):
+        size, record = path.stat().st_size, leading + PIXELS
+        if size == 0 or size % record:
+            raise OODError(f"{path}: {size:,} bytes are not a whole number of {options.records} records of {record:,} "
+                           "bytes; the file is truncated or another version; take the official binary version again")
+        table = np.memmap(path, np.uint8, mode="r").reshape(-1, record)
+        if (largest := int(table[:, column].max())) >= classes:
+            raise OODError(f"{path}: label {largest} in records of {options.records}, which has {classes} "
+                           f"{options.labels if leading == 2 else ''} classes; wrong `records` or a corrupt file")
+        tables.append(table)
+        names += [f"{path.name}:{i}" for i in range(len(table))]
+        sources[shown(path, root)] = sha256(path)
+    starts = np.cumsum([0, *map(len, tables)])
+
+    def blocks(index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        for table, start in zip(tables, starts, strict=False):
+            first, last = np.searchsorted(index, (start, start + len(table)))  # index is ascending
+            for at in range(first, last, BLOCK):
+                rows = table[index[at:min(at + BLOCK, last)] - start, leading:]
+                yield at, np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # (n, 32, 32, 3)
+
+    return Images(
+        labels=np.concatenate([table[:, column] for table in tables]).astype(np.int64),
+        names=names,
+        classes=tuple(str(i) for i in range(classes)),
+        sources=sources,
+        blocks=blocks,
+    )

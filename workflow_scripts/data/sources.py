@@ -1,0 +1,80 @@
+"""Where raw files lie: patterns below the data root, ``file://`` URLs and absolute paths. Standard library only.
+
+A source option is one pattern or a list of alternatives; the first alternative that exists wins. A pattern is a path
+(file or folder) or a glob; a relative one is looked up below the data root.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+_EDGE = 64 * 1024  # bytes hashed at each end of a file by `fingerprint`
+
+
+def _path(pattern: str, root: Path | None) -> Path | None:
+    """The pattern as an absolute path; None when it is relative and there is no data root."""
+    if pattern.startswith("file://"):
+        pattern = unquote(urlparse(pattern).path)
+    path = Path(pattern).expanduser()
+    if path.is_absolute():
+        return path
+    return None if root is None else root / path
+
+
+def alternatives(files: str | Sequence[str]) -> tuple[str, ...]:
+    """One pattern or several, as a tuple."""
+    return (files,) if isinstance(files, str) else tuple(files)
+
+
+def locate(files: str | Sequence[str], root: str | os.PathLike | None) -> list[Path]:
+    """Files or folders of the first alternative that exists, sorted; empty when none does."""
+    for pattern in alternatives(files):
+        path = _path(pattern, None if root is None else Path(root))
+        if path is None:
+            continue
+        if path.exists():
+            return [path]
+        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+        if found:
+            return found
+    return []
+
+
+def shown(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
+    """``path`` as it is written to results: relative to the data root where it lies below it."""
+    path = Path(path)
+    if root is not None and path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return path.as_posix()
+
+
+def listing(folder: Path) -> str:
+    """SHA-256 of the first level of a folder: its names, and how many entries each folder in it holds."""
+    lines = []
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        count = len(os.listdir(entry.path)) if entry.is_dir() else entry.stat().st_size
+        lines.append(f"{entry.name}\t{count}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def fingerprint(path: Path, root: str | os.PathLike | None) -> list:
+    """``[path below the root, size in bytes, sha256 of its first and last 64 KiB]``.
+
+    For a folder: ``[path, entries of its first level, sha256 of that level's names and counts]``. Cheap enough to be
+    taken at every start of the workflow; a changed middle of an archive of unchanged size goes unnoticed.
+    """
+    if path.is_dir():
+        return [shown(path, root), len(os.listdir(path)), listing(path)]
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        digest.update(file.read(_EDGE))
+        if size > _EDGE:
+            file.seek(max(_EDGE, size - _EDGE))
+            digest.update(file.read())
+    return [shown(path, root), size, digest.hexdigest()]

@@ -1,0 +1,108 @@
+"""Prepare one split of one dataset: raw files -> image store (HDF5).
+
+Command: ``python -m workflow_scripts.prepare --config JSON --out STORE.h5 [--data-root FOLDER]``
+
+The config is what :meth:`workflow_scripts.data.catalogue.Dataset.section` gives, plus ``limit`` (images to keep, evenly
+spread, for a run cut short; null: all). Raw files lie below the data root, by default the environment variable
+OOD_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts import plugins
+from workflow_scripts.data.base import Images
+from workflow_scripts.data.geometry import resize
+from workflow_scripts.data.store import write_store
+from workflow_scripts.errors import OODError, stage
+
+
+def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """The first ``count`` images of each label, in order. labels (N,) -> indices, ascending.
+
+    With 1,000 this is the rule by which the papers' users cut SVHN's test set to 10,000 (himplos 1c, npos 3.3).
+    """
+    order = np.argsort(labels, kind="stable")
+    sorted_labels = labels[order]
+    rank = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)  # place among its class
+    return np.sort(order[rank < count])
+
+
+def select(labels: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+    """Images to keep, ascending: first ``limit_per_class``, then ``sample``, then ``limit``. labels (N,) -> (M,)."""
+    index = np.arange(len(labels))
+    if config["limit_per_class"]:
+        index = first_per_class(labels, config["limit_per_class"])
+    if config["sample"]:
+        random = np.random.RandomState(config["sample"]["seed"])  # a frozen stream: the same list under every numpy
+        index = np.sort(index[random.permutation(len(index))[:config["sample"]["n"]]])
+    if config.get("limit") and config["limit"] < len(index):
+        index = index[np.linspace(0, len(index) - 1, config["limit"]).astype(np.int64)]
+    return index
+
+
+def class_names(config: dict[str, Any], images: Images) -> tuple[str, ...]:
+    """Names of the classes the row declares; empty when labels are not used.
+
+    Raises:
+        OODError: the row declares another number of classes than the raw files have.
+    """
+    declared = config["classes"]
+    number = declared if isinstance(declared, int) else len(declared)
+    if not number:
+        return ()
+    if len(images.classes) != number:
+        raise OODError(f"classes: {number} declared, the raw files have {len(images.classes)}"
+                       f"{' (' + ', '.join(images.classes[:5]) + ', ...)' if images.classes else ''}")
+    return images.classes if isinstance(declared, int) else tuple(declared)
+
+
+def prepare(config: dict[str, Any], out: Path, root: Path | None) -> list[str]:
+    """Write the store.
+
+    Returns:
+        Notes for the user: images left out, a set that is not complete.
+
+    Raises:
+        OODError: the dataset and what is wrong with it.
+    """
+    where = f"dataset '{config['dataset']}' ({config['split']})"
+    options = plugins.parse_options("data.readers", config["reader"], config["options"], where)
+    try:
+        images = plugins.load("data.readers", config["reader"]).read(options, root)
+        index = select(images.labels, config)
+        left_out = write_store(out, images, index, class_names(config, images), config,
+                               partial(resize, geometry=config["geometry"]))
+    except OODError as error:
+        message = str(error)
+        raise OODError(message if message.startswith(where) else f"{where}: {message}") from None
+    notes = [f"{where}: {note}" for note in images.notes]
+    count = len(index) - len(left_out)
+    if not config.get("limit") and config["count"] and count != config["count"]:
+        notes.append(f"{where}: {count:,} images; the complete set has {config['count']:,}")
+    return notes
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.prepare", description=__doc__.split("\n")[0])
+    parser.add_argument("--config", required=True, help="JSON: the dataset's section for one split")
+    parser.add_argument("--out", required=True, type=Path, help="store to write")
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
+    args = parser.parse_args(argv)
+    for note in prepare(json.loads(args.config), args.out, args.data_root):
+        print(f"note: {note}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
