@@ -30,3 +30,7 @@ rule all:
 
 onstart:
     check_raw_data()
+
+
+onsuccess:
+    print_page()

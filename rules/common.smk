@@ -38,6 +38,13 @@ wildcard_constraints:
     paper=r"[\w.-]+",
 
 
+def print_page():
+    """After the last job: where the results page is."""
+    page = Path(WIRE.root) / "report.html"
+    if page.is_file():
+        print(f"results page: {page.resolve().as_uri()}", file=sys.stderr)
+
+
 def check_raw_data():
     """Before the first job: end with a line for each raw file that is not where it is expected."""
     missing = PLAN.missing_data()

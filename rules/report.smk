@@ -111,10 +111,11 @@ rule make_report:
     params:
         cfg=WIRE.report_section(),
         code=digest("report"),
+        newest=lambda wc, output: "results/report.html",
     message:
         "results page"
     shell:
-        "python -m workflow_scripts.report --config {params.cfg:q} --out {output} > {log} 2>&1"
+        "python -m workflow_scripts.report --config {params.cfg:q} --out {output} --newest {params.newest} > {log} 2>&1"
 
 
 for PAPER in PLAN.papers:

@@ -39,10 +39,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.report", description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True, help="JSON text, or the path of a JSON file")
     parser.add_argument("--out", required=True, type=Path, help="page to write")
+    parser.add_argument("--newest", type=Path, help="a second place for it, that always holds the newest page")
     args = parser.parse_args(argv)
     text = render(read_config(args.config))
-    with atomic(args.out) as partial:
-        partial.write_text(text, encoding="utf-8")
+    for target in filter(None, (args.newest, args.out)):
+        with atomic(target) as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

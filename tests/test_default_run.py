@@ -1,0 +1,112 @@
+"""The default run, as a newcomer meets it: a fresh checkout, one command, a page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import defaultdict
+
+import pytest
+import yaml
+
+from tests.checkout import ROOT, snakemake, would_run
+from workflow_scripts.config.expand import read_plan
+from workflow_scripts.training import checkpoint
+
+PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
+
+
+@pytest.fixture(scope="session")
+def table(default_run) -> dict[tuple[str, str, str, str], dict[str, float]]:
+    """(recipe, score, dataset, metric) -> value per seed, over all tables."""
+    values: dict = defaultdict(dict)
+    for path in (default_run / "results" / "small" / "tables").glob("*.csv"):
+        for row in csv.DictReader(path.open()):
+            for pair in row["values"].split(";"):
+                seed, value = pair.split("=")
+                values[row["recipe"], row["score"], row["dataset"], row["metric"]][seed] = float(value)
+    return values
+
+
+def test_it_ends_with_tables_figures_and_a_page_whose_path_it_prints(default_run):
+    results = default_run / "results" / "small"
+    for paper in PLAN.papers:
+        for kind in ("csv", "md", "manifest.json"):
+            assert (results / "tables" / f"{paper}.{kind}").stat().st_size > 100
+        assert len(list((results / "figures" / paper).glob("*.svg"))) == len(
+            list((results / "figures" / paper).glob("*.png"))) > 0
+    page = results / "report.html"
+    assert page.resolve().as_uri() in (default_run / "terminal.txt").read_text()
+    assert (default_run / "results" / "report.html").read_bytes() == page.read_bytes()
+
+
+def test_a_second_run_says_nothing_to_be_done(default_run):
+    assert "Nothing to be done" in snakemake(default_run, "--cores", "all").stdout
+
+
+def test_everything_lies_below_its_variant(default_run):
+    assert {p.name for p in (default_run / "results").iterdir()} == {"small", "report.html", ".gitkeep"}
+
+
+def test_networks_are_accurate_and_have_learned(default_run, table):
+    for run in PLAN.runs.values():
+        history = checkpoint.read(default_run / "results" / "small" / "models" / run.id / run.network.name
+                                  / run.path_name / f"seed{run.seed}.pt")["about"]["history"]
+        assert len(history) >= 3
+        assert history[-1]["loss"] < history[0]["loss"] / 2
+    for (_, _, dataset, metric), seeds in table.items():
+        if metric == "accuracy" and dataset == "digits":
+            assert min(seeds.values()) >= 0.9
+
+
+def test_the_page_teaches(default_run, table):
+    """Energy is neither chance nor perfect on at least half the sets with both seeds; near-OOD is there."""
+    sets = PLAN.ood["digits"]
+    telling = [s for s in sets if all(0.55 < v < 0.99 for v in table["pretrain", "energy", s, "auroc"].values())]
+    assert len(telling) >= len(sets) / 2
+    assert "near" in sets.values() and ("pretrain", "energy", "digits89", "auroc") in table
+    assert all(len(seeds) == 2 for seeds in table.values())
+
+
+def test_every_set_below_chance_is_explained_on_the_page(default_run, table):
+    page = (default_run / "results" / "small" / "report.html").read_text()
+    below = {dataset for (_, _, dataset, metric), seeds in table.items()
+             if metric == "auroc" and sum(seeds.values()) / len(seeds) < 0.5 and dataset in PLAN.ood["digits"]}
+    assert ("No score is below chance" in page) == (not below)
+    for dataset in below:
+        assert re.search(rf"{PLAN.datasets[dataset].label}[^<]*below chance|below chance[^<]*"
+                         rf"{PLAN.datasets[dataset].label}", page)
+
+
+def test_few_processes_import_torch(tmp_path):
+    """All jobs that run a network, over the whole default run: at most 70 once all five papers live there."""
+    jobs = would_run(ROOT, "--forceall")
+    torch_jobs = sum(n for rule, n in jobs.items() if rule.startswith(("train", "features", "score_network")))
+    assert 0 < torch_jobs <= 70
+
+
+def test_the_manifest_tells_where_the_numbers_come_from(default_run):
+    for paper in PLAN.papers:
+        manifest = json.loads((default_run / "results" / "small" / "tables" / f"{paper}.manifest.json").read_text())
+        assert manifest["seeds"] == [0, 1] and manifest["config"]["variant"] == "small"
+        assert {"torch", "numpy", "snakemake", "python"} <= manifest["packages"].keys()
+        assert any("models/resnet_cifar.py" in key for key in manifest["code"]["models.resnet_cifar"])
+        assert all(entry["sha256"] for entry in manifest["inputs"])
+        assert sum(entry["path"].endswith(".pt") for entry in manifest["inputs"]) >= 2
+        trained = [s for s in manifest["stages"] if s["job"].startswith("models/")]
+        assert trained and all(s["seconds"] > 0 for s in trained)
+        assert manifest["hardware"]["cores"] >= 1
+
+
+def test_one_job_alone_can_be_asked_for(default_run):
+    assert would_run(default_run, "results/small/scores/digits/resnet-small/pretrain/seed0/energy.h5", "--force") == {
+        "score_sets": 1}
+
+
+def test_a_mistyped_key_is_named_in_one_line(default_run):
+    done = snakemake(default_run, "--cores", "1", "-n", "--config", "sedes=3")
+    named = [line for line in done.stdout.splitlines() if "sedes" in line and not line.startswith(" ")]
+    assert done.returncode != 0
+    assert named[-1].startswith("config: sedes: unknown key 'sedes'; did you mean 'seeds'?")
+    assert "Traceback" not in done.stdout

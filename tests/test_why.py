@@ -1,0 +1,42 @@
+"""Why something would run again: the reasons of a dry run boiled down."""
+
+from __future__ import annotations
+
+from workflow_scripts.why import changes, explain, reasons, summary
+
+RUN = """
+Building DAG of jobs...
+Job 3: train small on digits: pretrain, seed 0
+Reason: Params have changed since last execution: Union of exclusive params before and now across all output: before: {0} now: {1}
+[Fri Nov 20 19:21:19 2026]
+Job 4: features of digits
+Reason: Input files updated by another job: results/a.pt
+Job 5: page
+Reason: Missing output files: results/report.html
+"""  # noqa: E501 (a line of Snakemake's output)
+
+
+def test_a_changed_file_is_named():
+    before = repr({"numpy": "2.4.6", "workflow_scripts/a.py": "1", "workflow_scripts/b.py": "2"})
+    now = repr({"numpy": "2.5.0", "workflow_scripts/a.py": "1", "workflow_scripts/b.py": "3"})
+    text = RUN.replace("{0}", before).replace("{1}", now)
+    assert [job for job, _ in reasons(text)] == ["train small on digits: pretrain, seed 0", "features of digits", "page"]
+    assert summary(text).splitlines() == [
+        "numpy: 2.4.6 -> 2.5.0", "workflow_scripts/b.py changed", "    train small on digits: pretrain, seed 0",
+        "never made (or deleted)", "    page", "and 1 jobs that follow from these"]
+
+
+def test_a_changed_key_is_named_even_where_its_text_is_tricky():
+    old = '{"recipe":{"lr":0.1,"note":"before: x now: y"}}'
+    new = '{"recipe":{"lr":0.2,"note":"before: x now: y"}}'
+    assert changes(f"{old!r} now: {new!r} ") == ["recipe.lr: 0.1 -> 0.2"]
+    assert changes(f"{old!r} now: <nothing exclusive> ") == ["recipe.lr: 0.1 -> none",
+                                                              "recipe.note: before: x now: y -> none"]
+
+
+def test_a_job_that_follows_has_no_cause_of_its_own():
+    assert explain("Input files updated by another job: x") is None
+
+
+def test_nothing_to_do():
+    assert summary("Building DAG of jobs...\nNothing to be done.") == "Nothing would run: all results are up to date."
