@@ -182,6 +182,12 @@ def test_every_option_is_documented():
             plugins.options_class(package, name)  # can be read without importing the module
 
 
-def test_explicit_keys_of_the_default_configuration_are_commented():
-    text = (ROOT / "config.yaml").read_text()
-    assert text.startswith("#")
+def test_every_key_of_the_default_configuration_is_commented():
+    """Above each top-level key stands a comment, or one that also covers the keys right above it."""
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line and line[0].isalpha():
+            above = number
+            while above and lines[above - 1] and lines[above - 1][0].isalpha():
+                above -= 1
+            assert lines[above - 1].startswith("#"), line

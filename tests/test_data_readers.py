@@ -258,21 +258,21 @@ def test_digits_split_is_stratified_disjoint_and_repeatable():
     assert read("digits", part="train", train_per_class=100, seed=4).names != part["train"].names
 
 
-def test_digits_colours_keep_their_distance_and_belong_to_the_image():
-    plain, painted = read("digits", classes=[8, 9]), read("digits", classes=[8, 9], contrast=0.4)
-    grey = pixels(plain)
+def test_digits_tint_stays_in_its_range_and_belongs_to_the_image():
+    plain, painted = read("digits", classes=[8, 9]), read("digits", classes=[8, 9], tint=0.3)
+    grey, colour = pixels(plain), pixels(painted)
     assert (grey == grey[..., :1]).all()
-    assert grey.max() == 255
-    ink = grey[..., 0].reshape(len(grey), -1) / 255.0
-    luma = pixels(painted) @ np.array([0.299, 0.587, 0.114]) / 255
-    luma = luma.reshape(len(luma), -1)
-    rows = np.arange(len(luma))
-    span = (luma[rows, ink.argmax(1)] - luma[rows, ink.argmin(1)]) / (ink.max(1) - ink.min(1))
-    assert span.min() >= 0.4 - 0.01  # 8-bit rounding
-    assert painted.labels.tolist() == [{"8": 0, "9": 1}[str(d)] for d in np.array([8, 9])[painted.labels]]
-    everything = read("digits", contrast=0.4)
+    black, white = grey[..., 0] == 0, grey[..., 0] == 255
+    assert 0 <= colour[black].min() < 5  # 0..0.3 and 0.7..1 of 255, nearly filled by 354 images
+    assert 70 < colour[black].max() <= round(0.3 * 255)
+    assert round(0.7 * 255) - 1 <= colour[white].min() < 184
+    assert colour[white].max() > 250
+    corners = colour[:, 0, 0]  # always background
+    assert len({tuple(corner) for corner in corners.tolist()}) > 300
+    everything = read("digits", tint=0.3)
     place = {name: i for i, name in enumerate(everything.names)}
-    assert np.array_equal(pixels(everything)[[place[name] for name in painted.names]], pixels(painted))
+    assert np.array_equal(pixels(everything)[[place[name] for name in painted.names]], colour)
+    assert painted.labels.tolist() == (everything.labels[[place[name] for name in painted.names]] - 8).tolist()
 
 
 def test_digits_class_named_twice():

@@ -27,7 +27,8 @@ NUMERICAL = {
 }
 # Storage and plumbing: a new version of these reads and writes the same numbers.
 PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "yaml", "tqdm", "psutil", "pooch",
-            "snakemake", "packaging", "pydantic_core", "markupsafe"}
+            "snakemake", "packaging", "pydantic_core", "markupsafe",
+            "requests", "urllib3", "filelock"}
 # Our own plumbing: messages, atomic writing and finding plugins cannot change a number.
 WITHOUT_NUMBERS = {"workflow_scripts.errors", "workflow_scripts.files", "workflow_scripts.plugins"}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import errno
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -41,12 +42,12 @@ def stage(main: Callable[..., None]) -> Callable[..., None]:
         except OODError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except (OSError, RuntimeError) as error:  # HDF5 wraps the system's error in its own text
+            if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and "No space left" not in str(error):
                 raise
-            where = error.filename or "the results folder"
+            where = getattr(error, "filename", None) or "the results"
             print(f"error: no space left on the disk while writing {where}; free some and run again, "
-                  "finished outputs are kept", file=sys.stderr)
-            raise SystemExit(1) from None
+                  "finished outputs are kept", file=sys.stderr, flush=True)
+            os._exit(1)  # HDF5 may crash while it closes a file it could not flush
 
     return run

@@ -185,6 +185,8 @@ class Paper(Strict):
     """A paragraph."""
     reference: str = ""
     """Where it was published."""
+    headline: str = ""
+    """Score whose histograms are drawn; left out: the first of the experiment."""
 
 
 class Fidelity(Strict):

@@ -182,9 +182,12 @@ class Wiring:
                 for key, row in rows.items():
                     run = self.plan.runs[key]
                     row["scores"] = {s: self.file("scores", run, f"/{s}.h5") for s in row["scores"]}
-            title = next((p.title for p in self.plan.config.papers if p.name == wildcards.paper), wildcards.paper)
-            return dumps({"paper": wildcards.paper, "title": title, "runs": list(rows.values()),
-                          "names": self.plan.names}, ordered=True)
+            about = next((p for p in self.plan.config.papers if p.name == wildcards.paper), None)
+            section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
+                       "runs": list(rows.values()), "names": self.plan.names}
+            if with_scores and about and about.headline:
+                section["headline"] = about.headline
+            return dumps(section, ordered=True)
 
         return section
 

@@ -18,8 +18,6 @@ from workflow_scripts.data.base import Images, array_blocks
 from workflow_scripts.errors import OODError
 from workflow_scripts.files import sha256
 
-LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601 weights of R, G, B
-
 
 @dataclass(frozen=True)
 class Options:
@@ -31,9 +29,9 @@ class Options:
     """Images of each digit that make up the train part (the rarest digit has 174)."""
     seed: Annotated[int, Ge(0)] = 0
     """Seed of the split and of the colours."""
-    contrast: Annotated[float, Ge(0), Le(0.5)] = 0.0
-    """0: white strokes on black. Otherwise each image gets a random stroke and a random background colour, the stroke
-    brighter (ITU-R BT.601, 0..1) by at least this much."""
+    tint: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    """0: white strokes on black. Otherwise each image gets a random background colour with channels in 0..tint of the
+    range and a random stroke colour with channels in 1-tint..1."""
 
 
 def scans() -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
@@ -64,29 +62,25 @@ def split(labels: np.ndarray, options: Options) -> np.ndarray:
     return np.flatnonzero(wanted)
 
 
-def colours(n: int, contrast: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stroke and background colour of n images, uniform in the RGB cube given the contrast: two (n, 3) in 0..1."""
-    random = np.random.RandomState(seed + 1)
-    stroke, ground = random.uniform(size=(2, n, 3))
-    while (close := (stroke - ground) @ LUMA < contrast).any():
-        stroke[close], ground[close] = random.uniform(size=(2, close.sum(), 3))
-    return stroke, ground
+def colours(n: int, tint: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Stroke and background colours of n images, uniform in 1-tint..1 and 0..tint. -> two (n, 1, 1, 3)."""
+    strokes, grounds = np.random.RandomState(seed + 1).uniform(0, tint, size=(2, n, 1, 1, 3))
+    return 1 - strokes, grounds
 
 
 def read(options: Options, root: Path | None) -> Images:
     """The chosen digits as 8x8 RGB images (choose a geometry such as squash32); ``root`` is not used.
 
     Raises:
-        OODError: a part is empty, or a class is named twice.
+        OODError: a class is named twice.
     """
     if len(set(options.classes)) != len(options.classes):
         raise OODError(f"classes: a digit is named twice in {list(options.classes)}")
     scan, digit, sources = scans()
     index = split(digit, options)
     # colours belong to the image, whatever the part or the classes taken
-    stroke, ground = colours(len(scan), options.contrast, options.seed) if options.contrast else (1.0, 0.0)
-    grey = scan[..., None]
-    pixels = ground_and_stroke(grey, stroke, ground)[index]
+    stroke, ground = colours(len(scan), options.tint, options.seed)
+    pixels = np.rint((ground + scan[..., None] * (stroke - ground)) * 255).astype(np.uint8)[index]  # (n, 8, 8, 3)
     place = {c: i for i, c in enumerate(options.classes)}
     return Images(
         labels=np.array([place[d] for d in digit[index].tolist()], np.int64),
@@ -95,9 +89,3 @@ def read(options: Options, root: Path | None) -> Images:
         sources=sources,
         blocks=array_blocks(pixels),
     )
-
-
-def ground_and_stroke(ink: np.ndarray, stroke: np.ndarray | float, ground: np.ndarray | float) -> np.ndarray:
-    """Paint. ink (N, 8, 8, 1) in 0..1; colours (N, 3) or scalars -> uint8 (N, 8, 8, 3)."""
-    stroke, ground = (np.reshape(c, (-1, 1, 1, 3 if np.ndim(c) else 1)) for c in (stroke, ground))
-    return np.broadcast_to(np.rint((ground + ink * (stroke - ground)) * 255), (*ink.shape[:3], 3)).astype(np.uint8)
