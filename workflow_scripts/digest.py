@@ -64,6 +64,8 @@ def _module(module: str) -> tuple[str, frozenset[str], frozenset[str]]:
             imported = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             imported = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "find_spec":
+            imported = [a.value for a in node.args if isinstance(a, ast.Constant)]  # reads files of that package
         else:
             continue
         for name in imported:
