@@ -75,13 +75,72 @@ rule score_sets:
         cfg=WIRE.score_section,
         code=WIRE.score_code,
         known=lambda wc, input: " ".join(
-            f"--{name} {input[name]}" for name in ("head", "train", "statistics") if name in input.keys()
+            f"--{name} {input[name]}" for name in ("head", "train", "statistics", "choice") if name in input.keys()
         ),
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.score --config {params.cfg:q} --sets {input.sets} {params.known} "
         "--out {output} > {log} 2>&1"
+
+
+rule score_network:
+    input:
+        unpack(WIRE.network_score_inputs),
+        checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+    output:
+        "<results>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.h5",
+    log:
+        "<logs>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.log",
+    benchmark:
+        "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+    wildcard_constraints:
+        score=WIRE.scores(network=True),
+    conda:
+        "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=WIRE.network_score_section,
+        code=WIRE.network_score_code,
+        train=lambda wc, input: f"--train-store {input.train}" if "train" in input.keys() else "",
+        device=lambda wc, output: DEVICE,
+    message:
+        "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.score_network --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "--stores {input.stores} {params.train} --device {params.device} --threads {threads} "
+        "--out {output} > {log} 2>&1"
+
+
+rule choose_options:
+    input:
+        checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+        store="<results>/data/{id}.train.h5",
+        statistics="<results>/precompute/{id}/{network}/{recipe}/seed{seed}.h5",
+    output:
+        csv="<results>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.csv",
+        json="<results>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.json",
+    log:
+        "<logs>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.log",
+    benchmark:
+        "<benchmarks>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=WIRE.sweep_section,
+        code=WIRE.sweep_code,
+        device=lambda wc, output: DEVICE,
+    message:
+        "choose options of {wildcards.score} on {wildcards.id}/{wildcards.network}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.sweep --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "--store {input.store} --statistics {input.statistics} --csv {output.csv} --json {output.json} "
+        "--device {params.device} --threads {threads} > {log} 2>&1"
 
 
 rule compute_metrics:

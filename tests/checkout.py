@@ -27,8 +27,9 @@ def copy(target: Path) -> Path:
 
 def snakemake(folder: Path, *words: str, timeout: int = 900, **environment: str) -> subprocess.CompletedProcess[str]:
     """``snakemake`` in ``folder``, as a user runs it; output and errors together."""
-    return subprocess.run([sys.executable, "-m", "snakemake", *words], cwd=folder, text=True, timeout=timeout, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+    return subprocess.run([sys.executable, "-m", "snakemake", *words], cwd=folder, text=True, timeout=timeout,
+                          check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env={**os.environ, **environment})
 
 
 def would_run(folder: Path, *words: str, **environment: str) -> Counter[str]:

@@ -20,7 +20,8 @@ def test_cifar_on_images_that_are_there(tmp_path):
     done = snakemake(folder, "--cores", "2", "--configfile", "short.yaml")
     assert done.returncode == 0, done.stdout[-4000:]
     rows = list(csv.DictReader((folder / "results/cifar-test/tables/house.csv").open()))
-    found = {(r["score"], r["dataset"]): (r["n_id"], r["n_ood"], float(r["mean"])) for r in rows if r["metric"] == "auroc"}
+    found = {(r["score"], r["dataset"]): (r["n_id"], r["n_ood"], float(r["mean"]))
+             for r in rows if r["metric"] == "auroc"}
     assert found["energy", "cifar100"][:2] == ("1000", "1000")
     assert found["energy", "svhn_sample"][1] == "40" and found["energy", "textures"][1] == "150"
     assert found["energy", "places"][1] == "1000"

@@ -18,15 +18,19 @@ from workflow_scripts.config.expand import read_plan
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 PAPERS = len(PLAN.papers)
 NETWORKS = len(PLAN.runs)
-SCORES = sum(len(run.scores) for run in PLAN.runs.values())
+ALL_SCORES = [(run, name) for run in PLAN.runs.values() for name in run.scores]
+WITH_NETWORK = sum("network" in PLAN.needs(run, name) for run, name in ALL_SCORES)
+SWEEPS = sum(run.scores[name].choose is not None for run, name in ALL_SCORES)
 
 PAGE = {"make_report": 1}
 SHOWN = {"make_tables": PAPERS, "draw_figures": PAPERS, "write_manifest": PAPERS, **PAGE}
 MEASURED = {"compute_metrics": NETWORKS, **SHOWN}
 STATISTICS = sum(any("statistics" in PLAN.needs(run, s) for s in run.scores) for run in PLAN.runs.values())
-SCORED = {"score_sets": SCORES, "precompute_statistics": STATISTICS, **MEASURED}
+SCORED = {"score_sets": len(ALL_SCORES) - WITH_NETWORK, "precompute_statistics": STATISTICS, "choose_options": SWEEPS,
+          **MEASURED}
 EXTRACTED = {"features_digits_all": NETWORKS, **SCORED}
-TRAINED = {"train_network": NETWORKS, **EXTRACTED}
+SEEN_BY_NETWORK = {"score_network": WITH_NETWORK, **EXTRACTED}  # other test images
+TRAINED = {"train_network": NETWORKS, **SEEN_BY_NETWORK}
 
 
 def scored_by(module: str) -> dict[str, int]:
@@ -96,12 +100,13 @@ MATRIX = {
     "nothing": (lambda folder: None, {}),
     "touch every source": (touch_all, {}),
     "a comment in a score": (append("workflow_scripts/scores/energy.py", "\n# a remark\n"), {}),
-    "a docstring of a network": (replace("workflow_scripts/models/resnet_cifar.py", "Basic blocks in", "Blocks in"), {}),
-    "the text of an error": (replace("workflow_scripts/training/loop.py", "lower training.lr", "reduce training.lr"), {}),
+    "a docstring of a network": (replace("workflow_scripts/models/resnet_cifar.py", "Basic blocks in", "Blocks"), {}),
+    "the text of an error": (replace("workflow_scripts/training/loop.py", "lower training.lr", "less training.lr"), {}),
     "the keys of the configuration in another order": (_config(_reorder), {}),
     "a score": (replace("workflow_scripts/scores/energy.py", r"return options\.", "return 1.0 * options."),
                 scored_by("energy")),
-    "a network in use": (append("workflow_scripts/models/resnet_cifar.py", "\nNEW = 1\n"), with_network("resnet_cifar")),
+    "a network in use": (append("workflow_scripts/models/resnet_cifar.py", "\nNEW = 1\n"),
+                         with_network("resnet_cifar")),
     "a network not in use": (append("workflow_scripts/models/densenet_bc.py", "\nNEW = 1\n"),
                              with_network("densenet_bc")),
     "a method": (append("workflow_scripts/methods/cross_entropy.py", "\nNEW = 1\n"), TRAINED),
@@ -109,7 +114,7 @@ MATRIX = {
     "the page's template": (append("workflow_scripts/reporting/page/page.css", "\nb { color: inherit }\n"), PAGE),
     "the cards": (append("workflow_scripts/cards.py", "\nNEW = 1\n"), {"make_cards": 1, **PAGE}),
     "a reader": (append("workflow_scripts/data/readers/noise.py", "\nNEW = 1\n"),
-                 {"prepare_dataset": 3, "make_cards": 1, **EXTRACTED}),
+                 {"prepare_dataset": 3, "make_cards": 1, **SEEN_BY_NETWORK}),
     "the learning rate": (_config(lambda raw: raw["recipes"][0]["training"].update(lr=0.01)), TRAINED),
     "an option of a score": (_config(lambda raw: next(s for s in raw["scores"] if s["name"] == "energy")
                                      .update(options={"temperature": 2.0})), scored_by("energy")),
@@ -117,7 +122,8 @@ MATRIX = {
                              {"make_tables": 1, "draw_figures": 1, "write_manifest": PAPERS, **PAGE}),
     "a third seed": (_config(lambda raw: raw.update(seeds=[0, 1, 2])), ONE_MORE_SEED),
     "one seed less": (_config(lambda raw: raw.update(seeds=[0])), SHOWN),
-    "threads and device": (_config(lambda raw: raw.update(threads=2, device="auto")), {"write_manifest": PAPERS, **PAGE}),
+    "threads and device": (_config(lambda raw: raw.update(threads=2, device="auto")),
+                           {"write_manifest": PAPERS, **PAGE}),
 }
 
 

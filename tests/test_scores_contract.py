@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scores_data import CLASSES, WIDTH, evidence, run
 
+from tests.scores_data import CLASSES, WIDTH, evidence, run
 from workflow_scripts import plugins
 from workflow_scripts.errors import OODError
 from workflow_scripts.scores import (

@@ -5,8 +5,8 @@ Each row states the monotone map from ours to theirs. Where the definitions diff
 
 import numpy as np
 import pytest
-from scores_data import CLASSES, WIDTH, evidence, run
 
+from tests.scores_data import CLASSES, WIDTH, evidence, run
 from workflow_scripts import plugins
 from workflow_scripts.scores import ash, gen, gradnorm, msp, scale, vim
 from workflow_scripts.scores.base import Batch, Known

@@ -7,8 +7,8 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from scores_data import CLASSES, WIDTH, evidence, run
 
+from tests.scores_data import CLASSES, WIDTH, evidence, run
 from workflow_scripts import plugins, precompute, score
 from workflow_scripts.scores import cached
 

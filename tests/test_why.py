@@ -20,7 +20,8 @@ def test_a_changed_file_is_named():
     before = repr({"numpy": "2.4.6", "workflow_scripts/a.py": "1", "workflow_scripts/b.py": "2"})
     now = repr({"numpy": "2.5.0", "workflow_scripts/a.py": "1", "workflow_scripts/b.py": "3"})
     text = RUN.replace("{0}", before).replace("{1}", now)
-    assert [job for job, _ in reasons(text)] == ["train small on digits: pretrain, seed 0", "features of digits", "page"]
+    jobs = ["train small on digits: pretrain, seed 0", "features of digits", "page"]
+    assert [job for job, _ in reasons(text)] == jobs
     assert summary(text).splitlines() == [
         "numpy: 2.4.6 -> 2.5.0", "workflow_scripts/b.py changed", "    train small on digits: pretrain, seed 0",
         "never made (or deleted)", "    page", "and 1 jobs that follow from these"]

@@ -18,8 +18,8 @@ from workflow_scripts.data.augment import normalise
 from workflow_scripts.data.store import Store, load_store
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic
-from workflow_scripts.training import checkpoint, device
-from workflow_scripts.training.network import build
+from workflow_scripts.training import device
+from workflow_scripts.training.network import trained
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -42,10 +42,7 @@ def main(argv: list[str] | None = None) -> None:
     if not len(sets) == len(args.stores) == len(args.out):
         raise OODError(f"{len(sets)} sets need as many --stores ({len(args.stores)}) and --out ({len(args.out)})")
     where = device.pick(args.device, args.threads)
-    content = checkpoint.read(args.checkpoint)
-    network = build(args.config["network"], len(content["about"]["classes"]))
-    checkpoint.load_weights(network, content["state_dict"], args.checkpoint, args.config["network"]["name"])
-    network = network.to(where, memory_format=torch.channels_last).eval()
+    network = trained(args.config["network"], args.checkpoint, where)
     for name, source, target in zip(sets, args.stores, args.out, strict=True):
         store = load_store(source)
         extract(network, store, args.config, where, name, target)

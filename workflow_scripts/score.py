@@ -141,10 +141,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--train", type=Path, help="features of the ID train set")
     parser.add_argument("--head", type=Path, help="the last linear layer")
     parser.add_argument("--statistics", type=Path, help="class means of the ID train set")
+    parser.add_argument("--choice", type=Path, help="JSON of a sweep; what it chose replaces options of the same name")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="the scores to write")
     given = parser.parse_args(arguments)
     score, name, options, network = configuration(given.config, given.sets)
+    if given.choice:
+        chosen = json.loads(given.choice.read_text(encoding="utf-8"))
+        options = replace(options, **{key: chosen[key] for key in asdict(options).keys() & chosen.keys()})
     module = plugins.load("scores", score)
     kinds = base.needs(module, options)
     if "network" in kinds:

@@ -3,8 +3,8 @@
     uv run python -m workflow_scripts.why                                    the default run
     uv run python -m workflow_scripts.why --configfile config/cifar.yaml     any words that snakemake takes
 
-Asks ``snakemake --dry-run`` and boils its reasons down: of the code digests and configuration sections that differ, only
-the files, package versions and keys that changed are shown.
+Asks ``snakemake --dry-run`` and boils its reasons down: of the code digests and configuration sections that differ,
+only the files, package versions and keys that changed are shown.
 """
 
 from __future__ import annotations

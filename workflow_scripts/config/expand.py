@@ -1,7 +1,7 @@
 """From a configuration to the list of work: every network to train, every set to score, every table to make.
 
-:class:`Plan` is the one place that knows what to run; :mod:`workflow_scripts.config.wiring` turns it into the inputs and
-parameters of jobs.
+:class:`Plan` is the one place that knows what to run; :mod:`workflow_scripts.config.wiring` turns it into the inputs
+and parameters of jobs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from workflow_scripts import plugins
 from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
-from workflow_scripts.data import catalogue
+from workflow_scripts.data import catalogue, sources
 from workflow_scripts.data.catalogue import Dataset
 from workflow_scripts.errors import OODError, unknown
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
@@ -87,6 +87,7 @@ class Plan:
         self._switches_used: set[str] = set()
         for number, experiment in enumerate(config.experiments):
             self._expand(experiment, f"experiments[{number}]")
+        self._check_outliers()
         for bug in config.fidelity.released:
             if bug in DEFECTS and bug not in self._switches_used:
                 raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
@@ -98,11 +99,14 @@ class Plan:
             plugins.find("models", network.model, f"networks[{i}].model")
             plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
         for i, recipe in enumerate(self.config.recipes):
-            plugins.find("methods", recipe.method, f"recipes[{i}].method")
-            plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
+            if recipe.checkpoint is None:
+                plugins.find("methods", recipe.method, f"recipes[{i}].method")
+                plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
         for i, score in enumerate(self.config.scores):
             plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
             plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
+            if score.choose is not None:
+                plugins.parse_options("", "sweep", score.choose.sweep, f"scores[{i}].choose.sweep")
 
     def _expand(self, experiment: Experiment, where: str) -> None:
         id_set = self._dataset(experiment.id, f"{where}.id", "train", "test")
@@ -146,11 +150,22 @@ class Plan:
             if recipe.parent:
                 parent = self._train(id, network, recipe.parent, seed, f"recipe '{name}', key parent",
                                      (*children, name)).path_name
+            if recipe.outliers:
+                self._dataset(recipe.outliers.dataset, f"recipe '{name}', key outliers.dataset", "train")
             self.runs[key] = Trained(id, network, recipe, path_name, released, parent, seed)
         return self.runs[key]
 
+    def _check_outliers(self) -> None:
+        """An outlier set that is also scored would make the test a training set."""
+        for run in self.runs.values():
+            outliers = run.recipe.outliers
+            if outliers and outliers.dataset in {run.id, *self.ood.get(run.id, {})}:
+                role = "the ID set" if outliers.dataset == run.id else "an OOD test set"
+                raise OODError(f"recipe '{run.recipe.name}', key outliers.dataset: '{outliers.dataset}' is {role} of "
+                               f"'{run.id}'; training on it would make its test meaningless")
+
     def _named(self, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
-        switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ()))
+        switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ())) if recipe.method else ()
         self._switches_used.update(switches)
         released = resolve(self.config.fidelity.released, recipe.released, switches, f"recipe '{recipe.name}'")
         return recipe.name + suffix(released), released
@@ -228,11 +243,20 @@ class Plan:
 
     def missing_data(self) -> list[str]:
         """A message for each raw file that is not where it is expected."""
-        return [line for d, s in self.used_datasets() for line in catalogue.missing(self.datasets[d], s, self.data_root)]
+        lines = [line for d, s in self.used_datasets()
+                 for line in catalogue.missing(self.datasets[d], s, self.data_root)]
+        for recipe in {r.recipe.name: r.recipe for r in self.runs.values() if r.recipe.checkpoint}.values():
+            file = recipe.checkpoint.file
+            if not sources.locate(file, self.data_root):
+                origin = f"; get it from {recipe.checkpoint.url}" if recipe.checkpoint.url else ""
+                lines.append(f"recipe '{recipe.name}': checkpoint {file} expected below the data root "
+                             f"{self.data_root or '(not set)'}{origin}")
+        return lines
 
     def used_datasets(self) -> list[tuple[str, str]]:
         """(dataset, split) of every store this configuration needs, each once."""
-        return list(dict.fromkeys(pair for id in self.ood for pair in self.sets(id)))
+        pools = [(r.recipe.outliers.dataset, "train") for r in self.runs.values() if r.recipe.outliers]
+        return list(dict.fromkeys([*(pair for id in self.ood for pair in self.sets(id)), *pools]))
 
     def reported(self, paper: str) -> list[Trained]:
         """Networks whose results a paper's table holds, each once."""

@@ -109,14 +109,53 @@ class HorizontalFlip(Strict):
 Augmentation = RandomCrop | HorizontalFlip
 
 
+class Checkpoint(Strict):
+    """Weights that were trained elsewhere: a file of tensors, read without executing anything in it."""
+
+    file: str
+    """Path below the data root, absolute path or `file://` URL."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    """Expected hash of the file."""
+    key: str = ""
+    """Entry of the file that holds the tensors, e.g. `state_dict`; left out: the file is the tensors."""
+    strip_prefix: str = ""
+    """Prefix to take off every tensor's name, e.g. `module.`."""
+    rename: dict[str, str] = {}
+    """Prefixes of tensor names to replace."""
+    url: str = ""
+    """Where a user gets the file."""
+
+
+class Outliers(Strict):
+    """A set of images without ID semantics that a method trains against."""
+
+    dataset: Name
+    """A row of `config/datasets.yaml`; its train split."""
+    batch_size: Annotated[int, Field(gt=0)] = 256
+    """Outlier images per step."""
+    order: Literal["shuffled", "block"] = "shuffled"
+    """`block`: a contiguous run of images from a random place in each epoch."""
+
+
+class Validation(Strict):
+    """ID train images that are held out to choose the epoch."""
+
+    count: Annotated[int, Field(gt=0)]
+    """How many."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of their draw, where there is no list."""
+    list: str | None = None
+    """File of image numbers, one in a line, counted from 0."""
+
+
 class Recipe(Strict):
-    """How the weights of a network come to be."""
+    """How the weights of a network come to be: trained by a method, or read from a file."""
 
     name: Name
     """Name in paths; defects of the release are appended (`npos+B1`)."""
     label: str
     """Name in tables and figures."""
-    method: str
+    method: str = ""
     """A module of `workflow_scripts/methods`."""
     options: dict[str, Any] = {}
     """Options of that module (see Methods below)."""
@@ -124,14 +163,38 @@ class Recipe(Strict):
     """Pixel values to network inputs: a fixed mean and std, or `per_image`: zero mean and unit std of each image."""
     augment: list[Augmentation] = []
     """Random changes to the train images, in order."""
-    training: Training
+    training: Training | None = None
     """Optimisation."""
+    checkpoint: Checkpoint | None = None
+    """Weights from a file, instead of method and training."""
+    outliers: Outliers | None = None
+    """Images to train against, for methods that do."""
+    validation: Validation | None = None
+    """ID train images held out; left out: none."""
+    keep: Literal["last", "best"] = "last"
+    """The epoch whose weights are kept: the last one, or the one of best validation accuracy."""
     parent: Name | None = None
     """Recipe whose weights (same ID set, network and seed) are the start; none: random initialisation."""
     released: list[str] = []
     """Defects of the released code to reproduce in this recipe, e.g. [npos.B1]; none: corrected."""
     where: Where = Where()
     """ID sets and networks this entry is for."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Recipe:
+        trained, read = bool(self.method and self.training), self.checkpoint is not None
+        if trained == read or (read and (self.method or self.training or self.parent)):
+            raise ValueError(f"recipe '{self.name}' needs either method and training, or checkpoint")
+        if self.keep == "best" and self.validation is None:
+            raise ValueError(f"recipe '{self.name}': keep: best needs validation")
+        return self
+
+
+class Sweep(Strict):
+    """Choose options of a score on ID train images against pseudo-OOD images, without test OOD data."""
+
+    sweep: dict[str, Any] = {}
+    """Options of `workflow_scripts/sweep.py`; left out: its defaults."""
 
 
 class Score(Strict):
@@ -145,6 +208,8 @@ class Score(Strict):
     """Name in tables and figures; left out: `name`."""
     options: dict[str, Any] = {}
     """Options of that module (see Scores below)."""
+    choose: Sweep | None = None
+    """Options chosen by a sweep for each network; they replace those above (`himplos`: p and clip)."""
     where: Where = Where()
     """ID sets and networks this entry is for."""
 

@@ -34,7 +34,7 @@ def text() -> str:
     """The whole page as Markdown."""
     lines = ["# Configuration", "", "<!-- generated: uv run python -m workflow_scripts.config.reference -->", "",
              "A configuration is one YAML file: `config.yaml` (the default run) or the one given by `--configfile`, "
-             "which stands alone and inherits nothing from `config.yaml`. `--config key=value` changes a key of either. "
+             "which stands alone and inherits nothing of `config.yaml`. `--config key=value` changes a key of either. "
              "Unknown keys, wrong types and unknown names end the run with one line that names the key.", ""]
     lines += _model("Top level", models.Config)
     for model in _nested(models.Config):

@@ -86,11 +86,35 @@ class Wiring:
     def train_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         recipe = run.recipe.model_dump(mode="json")
-        for key in ("label", "where", "parent", "released", "name"):
+        for key in ("label", "where", "parent", "released", "name", "checkpoint"):
             del recipe[key]
+        if recipe["outliers"]:
+            del recipe["outliers"]["dataset"]  # the store is an input
         recipe["options"] = _options("methods", run.recipe.method, run.recipe.options)
         return dumps({"network": _network(run.network), "recipe": recipe, "released": run.released,
                       "steps": self.plan.config.limit.steps})
+
+    def outliers(self, wildcards: Wildcards) -> str | list:
+        """Store that a recipe trains against, or nothing."""
+        outliers = self.plan.run(wildcards).recipe.outliers
+        return self.store(outliers.dataset, "train") if outliers else []
+
+    def recipes(self, imported: bool) -> str:
+        """The recipes whose weights are read from a file (or are trained) as the constraint of a wildcard."""
+        named = {run.path_name for run in self.plan.runs.values() if (run.recipe.checkpoint is not None) == imported}
+        return "|".join(map(re.escape, sorted(named))) or "(?!)"
+
+    def import_file(self, wildcards: Wildcards) -> str:
+        """The file of released weights, as it is called below the data root."""
+        return self.plan.run(wildcards).recipe.checkpoint.file
+
+    def import_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        return dumps({"network": _network(run.network),
+                      **run.recipe.checkpoint.model_dump(include={"sha256", "key", "strip_prefix", "rename"})})
+
+    def import_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("import_checkpoint", f"models.{self.plan.run(wildcards).network.model}")
 
     def train_code(self, wildcards: Wildcards) -> dict[str, str]:
         run = self.plan.run(wildcards)
@@ -128,7 +152,39 @@ class Wiring:
             inputs["train"] = self.file("features", run, f"/{run.id}.train.h5")
         if "statistics" in needs:
             inputs["statistics"] = self.file("precompute", run, ".h5")
+        if run.scores[wildcards.score].choose is not None:
+            inputs["choice"] = self.file("sweep", run, f"/{wildcards.score}.json")
         return inputs
+
+    def network_score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Stores of every test set, and the train images where the score learns from them."""
+        run = self.plan.run(wildcards)
+        inputs: dict[str, Any] = {"stores": [self.store(*pair) for pair in self.plan.sets(run.id)[1:]]}
+        if "train_labels" in self.plan.needs(run, wildcards.score):
+            inputs["train"] = self.store(run.id, "train")
+        return inputs
+
+    def network_score_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "network": _network(run.network),
+                      "options": _options("scores", score.module, score.options),
+                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "batch_size": self.plan.config.features.batch_size,
+                      "sets": [f"{d}.{s}" for d, s in self.plan.sets(run.id)[1:]]})
+
+    def network_score_code(self, wildcards: Wildcards) -> dict[str, str]:
+        run = self.plan.run(wildcards)
+        return digest("score_network", f"scores.{run.scores[wildcards.score].module}", f"models.{run.network.model}")
+
+    def sweep_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        return dumps({"network": _network(run.network), "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "batch_size": self.plan.config.features.batch_size,
+                      "options": _options("", "sweep", run.scores[wildcards.score].choose.sweep)})
+
+    def sweep_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("sweep", f"models.{self.plan.run(wildcards).network.model}")
 
     def score_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
@@ -196,7 +252,8 @@ class Wiring:
         config = self.plan.config.model_dump(mode="json")
         runs = self.plan.reported(wildcards.paper)
         code = {stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
-        parts = ({f"models.{r.network.model}" for r in runs} | {f"methods.{r.recipe.method}" for r in runs}
+        parts = ({f"models.{r.network.model}" for r in runs}
+                 | {f"methods.{r.recipe.method}" for r in runs if r.recipe.method}
                  | {f"scores.{s.module}" for r in runs for s in r.scores.values()})
         return dumps({"config": {**config, "experiments": [e for e in config["experiments"]
                                                            if e["paper"] == wildcards.paper]},
@@ -210,9 +267,13 @@ class Wiring:
             roles |= {(id, "train"): "ID train", (id, "test"): "ID test"}
             for name, group in sets.items():
                 roles.setdefault((name, "test"), f"OOD test ({group})")
+        for run in self.plan.runs.values():
+            if run.recipe.outliers:
+                roles[run.recipe.outliers.dataset, "train"] = "outliers to train against"
         rows = self.plan.datasets
         return dumps({"names": self.plan.names, "sets": [
-            {"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence, "about": rows[d].about}
+            {"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence,
+             "about": rows[d].about}
             for d, s in self.plan.used_datasets()]}, ordered=True)
 
     def report_section(self) -> str:

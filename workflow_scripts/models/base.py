@@ -1,6 +1,7 @@
 """What every network offers to the stages.
 
 ``maps(x)``: (N, 3, H, W) normalised input -> (N, D, h, w), the last feature maps after their ReLU.
+``stages(x)``: yields the output of each stage, computed one after the other; the last one is the maps.
 ``features(x)``: -> (N, D) penultimate features, the spatial mean of the maps.
 ``head``: the last linear layer, a property that names whatever attribute the architecture's checkpoints call it.
 ``last_batchnorm``: the batch norm whose ReLU gives the maps, or ``None``.
@@ -10,6 +11,9 @@ An architecture is one module in this folder with a frozen dataclass ``Options``
 """
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +27,14 @@ class Classifier(nn.Module):
     def maps(self, x: Tensor) -> Tensor:
         """Last feature maps after their ReLU. (N, 3, H, W) -> (N, D, h, w)."""
         raise NotImplementedError
+
+    def stages(self, x: Tensor) -> Iterator[Tensor]:
+        """Outputs of the network's stages, first to last, for scores that read several layers.
+
+        (N, 3, H, W) -> (N, D_l, h_l, w_l) each. Whoever stops early saves the stages behind. A network that does not
+        tell its stages apart has one, its maps.
+        """
+        yield self.maps(x)
 
     def features(self, x: Tensor) -> Tensor:
         """Penultimate features. (N, 3, H, W) -> (N, D)."""
@@ -54,6 +66,11 @@ def initialise_fan_out(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
+
+
+def last(outputs: Iterator[Tensor]) -> Tensor:
+    """The last of ``outputs``; none but the newest is kept alive."""
+    return deque(outputs, maxlen=1).pop()
 
 
 def relu(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ channels, 800,032 parameters for 100 classes. Tensor names are those of the chec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor, nn
 
-from workflow_scripts.models.base import Classifier, initialise_fan_out, relu
+from workflow_scripts.models.base import Classifier, initialise_fan_out, last, relu
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,17 @@ class DenseNet(Classifier):
         initialise_fan_out(self)
 
     def maps(self, x: Tensor) -> Tensor:
-        x = self.trans1(self.block1(self.conv1(x)))
-        return relu(self.bn1(self.block3(self.trans2(self.block2(x)))))
+        return last(self.stages(x))
+
+    def stages(self, x: Tensor) -> Iterator[Tensor]:
+        """The first convolution, the two transitions and the last block after batch norm and ReLU."""
+        x = self.conv1(x)
+        yield x
+        x = self.trans1(self.block1(x))
+        yield x
+        x = self.trans2(self.block2(x))
+        yield x
+        yield relu(self.bn1(self.block3(x)))
 
     @property
     def last_batchnorm(self) -> nn.BatchNorm2d:

@@ -7,13 +7,14 @@ small relative of the default run. Tensor names are torchvision's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 from annotated_types import Gt, Len
 from torch import Tensor, nn
 
-from workflow_scripts.models.base import Classifier, relu
+from workflow_scripts.models.base import Classifier, last, relu
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,15 @@ class ResNet(Classifier):
         self.fc = nn.Linear(channels, classes)
 
     def maps(self, x: Tensor) -> Tensor:
+        return last(self.stages(x))
+
+    def stages(self, x: Tensor) -> Iterator[Tensor]:
+        """The stem and the four stages."""
         x = relu(self.bn1(self.conv1(x)))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        yield x
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            yield x
 
     @property
     def last_batchnorm(self) -> nn.BatchNorm2d:

@@ -15,7 +15,8 @@ A score is one module in this folder. It offers
 
 Scores without ``network`` in ``NEEDS`` are written against the array API through :mod:`workflow_scripts.scores.arrays`:
 the same code runs on numpy (no torch is imported) and on CUDA tensors. Scores with ``network`` get a network and images
-and offer ``score(options, known, state, network, images)`` on torch tensors instead.
+and offer ``score(options, known, state, network, images)`` on torch tensors instead, and where they learn from ID train
+images ``fit(options, known, network, batches)`` with ``batches`` of (inputs, labels), once through the train set.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ class Options:
     """What stands for OOD: one step up the cross-entropy of the label, or Gaussian noise."""
     strength: Annotated[float, Gt(0)] = 0.05
     """Size of the FGSM step, or standard deviation of the noise, in units of the normalised input; afterwards values
-    are cut to the range that the held-out images have in each channel."""
+    are cut to the range that the held-out images have in each channel. It should stand out of the images' own noise:
+    a change that no layer notices fixes no weights."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ class Moments:
         """
         empty = torch.nonzero(self.counts == 0).flatten().tolist()
         if empty:
-            raise OODError(f"train set: class {empty[0]} has no image besides the held-out ones ({len(empty)} of "
-                           f"{len(self.counts)} classes); lower held_out or take more train images")
+            raise OODError(f"train set: class {empty[0]} has no image ({len(empty)} of {len(self.counts)} classes are "
+                           "empty); every class needs at least one")
         means = self.sums / self.counts[:, None]
         covariance = (self.squares - self.sums.T @ means) / self.counts.sum()
         values, vectors = torch.linalg.eigh(covariance)  # rising
@@ -127,30 +128,29 @@ def confidences(network: nn.Module, gaussians: list[Gaussians], images: Tensor, 
     return torch.stack(columns, dim=1).reshape(len(images), len(gaussians), len(magnitudes))
 
 
-def pseudo_ood(options: Options, network: nn.Module, images: Tensor, labels: Tensor, low: Tensor, high: Tensor,
-               ) -> Tensor:
-    """Perturbed copies of ID images, within ``low`` and ``high`` (3, 1, 1) of each channel. -> (N, 3, H, W)."""
+def pseudo_ood(options: Options, network: nn.Module, images: Tensor, labels: Tensor, random: torch.Generator) -> Tensor:
+    """Perturbed copies of ID images, not cut yet. (N, 3, H, W), (N,) -> (N, 3, H, W)."""
     if options.pseudo_ood == "noise":
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(len(images)), dtype=images.dtype)
-        step = options.strength * noise.to(images.device)
-    else:
-        with torch.enable_grad():
-            x = images.detach().requires_grad_()
-            step = -options.strength * downhill(functional.cross_entropy(network(x), labels, reduction="sum"), x)
-    return torch.minimum(torch.maximum(images + step, low), high)
+        noise = torch.randn(images.shape, generator=random).to(images)  # drawn on the CPU: the same on every device
+        return images + options.strength * noise
+    with torch.enable_grad():
+        x = images.detach().requires_grad_()
+        return images - options.strength * downhill(functional.cross_entropy(network(x), labels, reduction="sum"), x)
 
 
-def held_out(options: Options, images: int) -> np.ndarray:
-    """Mask of the train images that fit and choose, evenly spaced. -> (M,) bool.
+def held_out(options: Options, labels: np.ndarray) -> np.ndarray:
+    """Mask of the train images that fit and choose, evenly spaced; the first of each class is none. (M,) -> (M,) bool.
 
     Raises:
         OODError: too few train images.
     """
-    count = min(options.held_out, images // 5) // 2 * 2
+    free = np.setdiff1d(np.arange(len(labels)), np.unique(labels, return_index=True)[1])
+    count = min(options.held_out, len(labels) // 5, len(free)) // 2 * 2
     if count < 4:
-        raise OODError(f"train set: {images} images are too few; a fifth of them is held out, which must be at least 4")
-    mask = np.zeros(images, bool)
-    mask[np.arange(count) * images // count] = True
+        raise OODError(f"train set: {len(labels)} images are too few; a fifth of them, beyond one of each class, is "
+                       "held out, which must be at least 4")
+    mask = np.zeros(len(labels), bool)
+    mask[free[np.arange(count) * len(free) // count]] = True
     return mask
 
 
@@ -164,15 +164,13 @@ def fit(options: Options, known: Known, network: nn.Module, batches: Iterable[tu
     Raises:
         OODError: too few train images, or a class without one.
     """
-    aside = held_out(options, len(known.train_labels))
+    aside = held_out(options, known.train_labels)
     moments: list[Moments] = []
-    kept, start = [], 0
+    kept, start, size = [], 0, 1
     for x, labels in batches:
         mask = torch.from_numpy(aside[start:start + len(x)]).to(x.device)
-        start += len(x)
+        start, size = start + len(x), max(size, len(x))
         kept.append((x[mask], labels[mask]))
-        if mask.all():
-            continue
         with torch.no_grad():
             for number, h in enumerate(layers(network, x[~mask])):
                 if number == len(moments):
@@ -180,26 +178,29 @@ def fit(options: Options, known: Known, network: nn.Module, batches: Iterable[tu
                 moments[number].add(h, labels[~mask])
     gaussians = [layer.gaussians() for layer in moments]
 
-    every = torch.cat([x for x, _ in kept])
-    low, high = every.amin(dim=(0, 2, 3))[:, None, None], every.amax(dim=(0, 2, 3))[:, None, None]
-    known_id = torch.cat([confidences(network, gaussians, x, options.magnitudes) for x, _ in kept if len(x)])
-    pseudo = torch.cat([confidences(network, gaussians, pseudo_ood(options, network, x, labels, low, high),
-                                    options.magnitudes) for x, labels in kept if len(x)])
+    clean, labels = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    low, high = (edge(clean, dim=(0, 2, 3))[:, None, None] for edge in (torch.amin, torch.amax))
+    random = torch.Generator().manual_seed(0)
+    known_id, pseudo = [], []
+    for x, y in zip(clean.split(size), labels.split(size), strict=True):
+        known_id.append(confidences(network, gaussians, x, options.magnitudes))
+        cut = pseudo_ood(options, network, x, y, random).maximum(low).minimum(high)
+        pseudo.append(confidences(network, gaussians, cut, options.magnitudes))
+    inside, outside = torch.cat(known_id).cpu().numpy(), torch.cat(pseudo).cpu().numpy()  # (held out, L, m)
     best = None
     for column, m in enumerate(options.magnitudes):
-        inside, outside = known_id[:, :, column].cpu().numpy(), pseudo[:, :, column].cpu().numpy()
-        weights, intercept = regression(inside[::2], outside[::2])
-        joined = curve(inside[1::2] @ weights + intercept, outside[1::2] @ weights + intercept)
+        weights, intercept = regression(inside[::2, :, column], outside[::2, :, column])
+        joined = curve(*(part[1::2, :, column] @ weights + intercept for part in (inside, outside)))
         rank = (fpr95(joined), -auroc(joined), column)
         if best is None or rank < best[0]:
             best = rank, m, weights, intercept
     _, m, weights, intercept = best
-    return State(gaussians, m, torch.from_numpy(weights).to(known_id.device), intercept)
+    return State(gaussians, m, torch.from_numpy(weights).to(clean.device), intercept)
 
 
 def regression(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, float]:
     """Weights (L,) and intercept of the logit of P(ID), for (N, L) confidences of ID images and their opposites."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - 3 s, and only here
+    from sklearn.linear_model import LogisticRegression  # here, since it takes 3 s and scoring does without
 
     mean, std = inside.mean(axis=0), inside.std(axis=0)
     scale = np.where(std > 0, std, 1.0)

@@ -1,0 +1,78 @@
+"""Take in released or foreign weights instead of training: a file + its layout -> a checkpoint of this workflow.
+
+    python -m workflow_scripts.import_checkpoint --config '{"network": {"name": "densenet100", "model": "densenet_bc",
+        "options": {}}, "sha256": "ce37...", "key": "state_dict", "strip_prefix": "", "rename": {}}'
+        --file densenet_parameter.pth --classes-from DATA/cifar100.train.h5 --out seed0.pt
+
+All keys but `network` may be left out. Other tensors than the network's, another number of classes or another hash end
+in an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from workflow_scripts.data import sources
+from workflow_scripts.data.store import open_store
+from workflow_scripts.errors import OODError, stage, unknown
+from workflow_scripts.training import checkpoint, foreign
+from workflow_scripts.training.network import build
+
+KEYS = ("network", "sha256", "key", "strip_prefix", "rename")
+
+
+def class_names(store: str | None, count: int | None) -> list[str]:
+    """Classes of the ID store, or numbers. Raises OODError when the store has no classes, or no class is asked for."""
+    if store is None:
+        if count < 1:
+            raise OODError(f"--classes: expected at least 1, found {count}")
+        return [str(number) for number in range(count)]
+    with open_store(store) as file:
+        names = json.loads(file.attrs["classes"])
+    if not names:
+        raise OODError(f"{store}: this set has no classes; give the store of the ID set, or --classes")
+    return names
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser.add_argument("--file", required=True, help="the released file")
+    classes = parser.add_mutually_exclusive_group(required=True)
+    classes.add_argument("--classes-from", metavar="STORE", help="store of the ID set, whose class names are taken")
+    classes.add_argument("--classes", type=int, metavar="N", help="number of classes, where there is no store")
+    parser.add_argument("--out", required=True, help="checkpoint to write")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    given = arguments().parse_args(argv)
+    config = {key: value for key, value in given.config.items() if value is not None}
+    for key in config:
+        if key not in KEYS:
+            raise unknown("--config", key, KEYS)
+    if "network" not in config:
+        raise OODError("--config: 'network' is missing; it has name, model and options")
+    section = config.pop("network")
+    expected = config.pop("sha256", None)
+    root = os.environ.get("OOD_DATA")
+    found = sources.locate(given.file, root)
+    if len(found) != 1:
+        raise OODError(f"--file: {given.file} is not there ({f'below the data root {root}' if root else 'no data root'}"
+                       "; OOD_DATA or the config key data_root names it)")
+    given.file = found[0]
+    state = foreign.read(given.file, expected, **config)
+    names = class_names(given.classes_from, given.classes)
+    network = build(section, len(names))
+    foreign.load(network, state, given.file, section["name"])
+    checkpoint.save(given.out, network, {
+        "network": section["name"], "classes": names, "seed": None, "history": [],
+        "source": {"file": Path(given.file).name, "sha256": foreign.sha256_of(given.file)}})
+
+
+if __name__ == "__main__":
+    main()

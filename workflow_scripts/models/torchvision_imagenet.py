@@ -1,0 +1,87 @@
+"""torchvision's ImageNet networks: ResNet-50, ResNet-18 and MobileNetV2, as their papers define them.
+
+Tensor names are torchvision's, so its released files load strictly; the OOD papers use the first ("V1") weights,
+``resnet50-19c8e357.pth``, ``resnet18-5c106cde.pth`` and ``mobilenet_v2-b0353104.pth``. Penultimate features have 2048,
+512 and 1280 values. MobileNetV2's maps end in ReLU6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+from torchvision.models import mobilenetv2, resnet
+
+from workflow_scripts.models.base import Classifier, last
+
+
+@dataclass(frozen=True)
+class Options:
+    architecture: Literal["resnet50", "resnet18", "mobilenet_v2"] = "resnet50"
+    """Name in torchvision."""
+
+
+class ResNet(Classifier, resnet.ResNet):
+    """torchvision's ResNet; its own ``forward`` is hidden by :class:`Classifier`'s, which computes the same."""
+
+    def maps(self, x: Tensor) -> Tensor:
+        return last(self.stages(x))
+
+    def stages(self, x: Tensor) -> Iterator[Tensor]:
+        """The stem before its max-pooling, and the four stages."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        yield x
+        x = self.maxpool(x)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            yield x
+
+    @property
+    def last_batchnorm(self) -> nn.BatchNorm2d:
+        """The last block's last batch norm, as BATS uses it (the shortcut is added behind it)."""
+        return self.layer4[-1].bn3 if isinstance(self.layer4[-1], resnet.Bottleneck) else self.layer4[-1].bn2
+
+
+class MobileNetV2(Classifier, mobilenetv2.MobileNetV2):
+    """torchvision's MobileNetV2, width 1."""
+
+    _STAGE_ENDS = (1, 3, 6, 13, 18)  # the last block of each resolution; 18 is the 1x1 convolution to 1280 channels
+
+    @property
+    def _blocks(self) -> nn.Sequential:
+        """The convolutional part, named ``features`` in checkpoints: a name that the method of the contract hides."""
+        return self._modules["features"]
+
+    def maps(self, x: Tensor) -> Tensor:
+        return self._blocks(x)
+
+    def stages(self, x: Tensor) -> Iterator[Tensor]:
+        """The last block of each resolution, and the maps."""
+        for number, block in enumerate(self._blocks):
+            x = block(x)
+            if number in self._STAGE_ENDS:
+                yield x
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, with dropout 0.2 in train mode."""
+        return self.classifier(self.features(x))
+
+    @property
+    def head(self) -> nn.Linear:
+        return self.classifier[1]
+
+    @property
+    def last_batchnorm(self) -> nn.BatchNorm2d:
+        """The batch norm in front of the last ReLU6."""
+        return self._blocks[-1][1]
+
+
+def build(options: Options, classes: int) -> Classifier:
+    """The network with torchvision's initialisation."""
+    if options.architecture == "resnet50":
+        return ResNet(resnet.Bottleneck, [3, 4, 6, 3], num_classes=classes)
+    if options.architecture == "resnet18":
+        return ResNet(resnet.BasicBlock, [2, 2, 2, 2], num_classes=classes)
+    return MobileNetV2(num_classes=classes)

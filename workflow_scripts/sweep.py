@@ -1,0 +1,204 @@
+"""Choose HIMPLoS's p and lambda (`clip`) without any OOD image: ID images against pseudo-OOD made from them.
+
+checkpoint + ID store + statistics -> a table of AUROC and FPR95 over the grid, and the choice:
+
+    python -m workflow_scripts.sweep --config '{"network": {"name": "resnet18", "model": "resnet_cifar", "options": {}},
+        "normalise": "per_image", "batch_size": 256, "options": {"pseudo_ood": "noise", "std": 0.3}}'
+        --checkpoint seed0.pt --store DATA/cifar10.train.h5 --statistics SEED0.h5 --csv sweep.csv --json choice.json
+
+The store holds ID images that are not test images: held out from training, or the train images themselves. Pseudo-OOD
+is each image with Gaussian noise added to the network input (released tuning), or its 3x3 jigsaw. Both are passed
+through the network once; every point of the grid is arithmetic on the features. ``statistics`` is what
+``workflow_scripts.precompute`` writes. AUROC and FPR95 have ID as positive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Interval, MinLen
+from torch import Tensor, nn
+
+from workflow_scripts import plugins
+from workflow_scripts.data.randomness import uniforms
+from workflow_scripts.data.store import Store, open_store
+from workflow_scripts.errors import OODError, stage, unknown
+from workflow_scripts.features import inputs
+from workflow_scripts.files import atomic
+from workflow_scripts.metrics.ood import auroc, curve, fpr95
+from workflow_scripts.scores import cached, himplos
+from workflow_scripts.scores.base import Batch, Head, Known, Statistics
+from workflow_scripts.training import device
+from workflow_scripts.training.network import trained
+
+KEYS = ("network", "normalise", "batch_size", "options")
+COLUMNS = ("p", "clip", "auroc", "fpr95", "n_id", "n_pseudo")
+ROWS = 4096  # images scored at once
+
+
+@dataclass(frozen=True)
+class Options:
+    p: Annotated[tuple[Annotated[float, Interval(ge=0, le=100)], ...], MinLen(1)] = (
+        0, 10, 20, 30, 40, 50, 60, 70, 80, 90)
+    """Mask percentiles to try."""
+    clip: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.1, 0.5, 0.8, 1.0, 1.5, 2.25, 1e5)
+    """Upper clips (lambda) to try, in feature units."""
+    pseudo_ood: Literal["noise", "jigsaw"] = "noise"
+    """What stands for OOD: Gaussian noise added to the network input, or its 3x3 cells in random order."""
+    std: Annotated[float, Gt(0)] = 0.3
+    """Standard deviation of the noise; 0.3 for CIFAR, 0.5 for ImageNet."""
+    images: Annotated[int, Gt(1)] = 10_000
+    """ID images to take at most, evenly spaced in the store."""
+    criterion: Literal["auroc", "fpr95"] = "auroc"
+    """What is best at the chosen point; equal: the other one, then the smaller p, then the larger clip."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Of the noise or the jigsaw."""
+
+
+def normals(seed: int, index: Tensor, draws: int) -> Tensor:
+    """Independent standard normal numbers of each image, by Box and Muller's transform. index (B,) -> (B, draws)."""
+    pairs = (draws + 1) // 2
+    u, angle = uniforms(seed, 0, index, 2 * pairs).split(pairs, dim=1)
+    radius = torch.sqrt(-2 * torch.log1p(-u))  # u < 1
+    angle = 2 * math.pi * angle
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :draws]
+
+
+def add_noise(x: Tensor, std: float, seed: int, index: Tensor) -> Tensor:
+    """Network inputs plus Gaussian noise. x (B, 3, H, W), index (B,) image numbers."""
+    return x + std * normals(seed, index, x[0].numel()).reshape(x.shape)
+
+
+def jigsaw(x: Tensor, seed: int, index: Tensor) -> Tensor:
+    """The nine cells of a 3x3 grid in a random order for each image; rows and columns left over stay in place.
+
+    x (B, 3, H, W), index (B,) image numbers.
+    """
+    count, channels, height, width = x.shape
+    h, w = height // 3, width // 3
+    order = uniforms(seed, 0, index, 9).argsort(dim=1)  # (B, 9)
+    cells = x[:, :, :3 * h, :3 * w].reshape(count, channels, 3, h, 3, w).permute(0, 2, 4, 1, 3, 5)
+    cells = cells.reshape(count, 9, channels, h, w)[torch.arange(count, device=x.device)[:, None], order]
+    moved = x.clone()
+    cells = cells.reshape(count, 3, 3, channels, h, w).permute(0, 3, 1, 4, 2, 5)  # (B, C, 3, h, 3, w)
+    moved[:, :, :3 * h, :3 * w] = cells.reshape(count, channels, 3 * h, 3 * w)
+    return moved
+
+
+def spaced(path: str, count: int) -> Store:
+    """At most ``count`` images of a store, evenly spaced. Raises OODError when there are fewer than two."""
+    with open_store(path) as file:
+        step = -(-len(file["labels"]) // count)
+        kind = "images" if "images" in file else "inputs"
+        pixels = file[kind][::step]
+        store = Store(**{"images": None, "inputs": None, kind: pixels}, labels=file["labels"][::step], names=[],
+                      classes=(), attrs={})
+    if len(store.labels) < 2:
+        raise OODError(f"{path}: a sweep needs at least two images, found {len(store.labels)}")
+    return store
+
+
+@torch.inference_mode()
+def extract(network: nn.Module, store: Store, config: dict[str, Any], options: Options, where: torch.device,
+            ) -> tuple[Tensor, Tensor]:
+    """Features of the images and of their pseudo-OOD copies, (N, D) each.
+
+    Raises:
+        OODError: a feature is not finite.
+    """
+    clean, changed = [], []
+    for start, x in inputs(store, config, where):
+        index = torch.arange(start, start + len(x), device=where)
+        pseudo = (add_noise(x, options.std, options.seed, index) if options.pseudo_ood == "noise"
+                  else jigsaw(x, options.seed, index))
+        clean.append(network.features(x))
+        changed.append(network.features(pseudo))
+        if not (torch.isfinite(clean[-1]).all() and torch.isfinite(changed[-1]).all()):
+            raise OODError(f"features of images {start}..{start + len(x) - 1} are not finite; the network has diverged "
+                           "or the images are damaged")
+    return torch.cat(clean), torch.cat(changed)
+
+
+def grid(options: Options, known: Known, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
+    """A row of the table for each p and clip: HIMPLoS of cached features, ID positive."""
+    for p in options.p:
+        state = himplos.fit(himplos.Options(p=p), known)  # the masks depend on p alone
+        for clip in options.clip:
+            point = himplos.Options(p=p, clip=clip)
+            scores = [np.concatenate([himplos.score(point, known, state, Batch(features=rows)).cpu().numpy()
+                                      for rows in part.split(ROWS)]) for part in (clean, pseudo)]
+            joined = curve(*scores)
+            yield {"p": p, "clip": clip, "auroc": auroc(joined), "fpr95": fpr95(joined), "n_id": len(scores[0]),
+                   "n_pseudo": len(scores[1])}
+
+
+def best(rows: list[dict[str, Any]], criterion: str) -> dict[str, Any]:
+    """The row of the choice: best by ``criterion``, then by the other number, then the least masked and clipped."""
+    def rank(row: dict[str, Any]) -> tuple[float, ...]:
+        numbers = (-row["auroc"], row["fpr95"])
+        return (*(numbers if criterion == "auroc" else numbers[::-1]), row["p"], -row["clip"])
+    return min(rows, key=rank)
+
+
+def evidence(network: nn.Module, path: str, where: torch.device) -> Known:
+    """Head and prototypes. Raises OODError when the statistics are of another network."""
+    statistics = cached.statistics(path)
+    head = network.head
+    if statistics.class_means.shape != tuple(head.weight.shape):
+        raise OODError(f"{path}: class means {statistics.class_means.shape}, but the checkpoint's head is "
+                       f"{tuple(head.weight.shape)}; the two belong to different networks")
+    moved = Statistics(*(torch.from_numpy(part).to(where) for part in (statistics.class_means, statistics.counts,
+                                                                       statistics.mean)))
+    return Known(head=Head(head.weight.detach(), head.bias.detach()), statistics=moved)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--store", required=True, help="ID images that are not test images")
+    parser.add_argument("--statistics", required=True, help="class means of the ID train features")
+    parser.add_argument("--csv", required=True, help="table to write: " + ", ".join(COLUMNS))
+    parser.add_argument("--json", required=True, help="choice to write: p, clip, their numbers and the options")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    given = arguments().parse_args(argv)
+    config = {"options": {}, **given.config}
+    for key in config:
+        if key not in KEYS:
+            raise unknown("--config", key, KEYS)
+    lacking = [key for key in KEYS if key not in config]
+    if lacking:
+        raise OODError(f"--config: missing {', '.join(lacking)}")
+    options = plugins.parse_options("", "sweep", config["options"], "sweep")
+    where = device.pick(given.device, given.threads)
+    network = trained(config["network"], given.checkpoint, where)
+    known = evidence(network, given.statistics, where)
+    clean, pseudo = extract(network, spaced(given.store, options.images), config, options, where)
+    rows = list(grid(options, known, clean, pseudo))
+    choice = best(rows, options.criterion)
+    with atomic(given.csv) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    with atomic(given.json) as partial:
+        partial.write_text(json.dumps({**choice, "options": asdict(options)}, indent=1, sort_keys=True) + "\n")
+    print(f"p = {choice['p']}, clip = {choice['clip']}: AUROC {choice['auroc']:.4f}, FPR95 {choice['fpr95']:.4f} "
+          f"({len(clean)} images, {len(rows)} points)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Weights that were not trained here: released or foreign files -> a state dict in our tensor names.
+
+A file may hold the tensors themselves or below a key (``state_dict``); names may carry a prefix (``module.``) and other
+names than ours. Everything is strict: what is said about the layout must be so, and nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workflow_scripts.errors import OODError, nearest
+from workflow_scripts.files import sha256
+from workflow_scripts.training import checkpoint
+
+
+def read(path: str | Path, expected_sha256: str | None = None, key: str = "", strip_prefix: str = "",
+         rename: dict[str, str] | None = None) -> dict[str, Tensor]:
+    """The file's tensors, on CPU, in file order. Only tensors and plain values are unpickled.
+
+    Args:
+        path: a file that ``torch.save`` wrote, in its zip or its older form.
+        expected_sha256: of the file, in hexadecimal; ``None``: not compared.
+        key: the entry that holds the tensors; empty: the file is that mapping.
+        strip_prefix: taken off every name, e.g. ``module.``.
+        rename: prefix -> prefix, applied after that; the longest that fits a name wins. A whole name is a prefix too.
+
+    Raises:
+        OODError: the file is missing, not the one expected, not readable, or not laid out as said.
+    """
+    found = sha256_of(path)
+    if expected_sha256 is not None and found != expected_sha256.lower():
+        raise OODError(f"{path}: sha256 is {found}, expected {expected_sha256.lower()}; it is another file or damaged: "
+                       "fetch it again, or correct sha256")
+    state = entry(unpickled(path), key, path)
+    state = renamed({stripped(name, strip_prefix, path): tensor for name, tensor in state.items()}, rename or {}, path)
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise OODError(f"{path}: tensor '{name}' has NaN or infinite values; the weights are of no use")
+    return state
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of the file. Raises OODError when there is none."""
+    try:
+        return sha256(path)
+    except (FileNotFoundError, IsADirectoryError):
+        raise OODError(f"checkpoint {path} is not there; put the released file in that place") from None
+
+
+def unpickled(path: str | Path) -> Any:
+    """What the file holds. Raises OODError when it is no ``torch.save`` file or holds more than tensors."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OODError(f"checkpoint {path} cannot be read ({reason}); expected a torch.save file with nothing but "
+                       "tensors and plain values") from None
+
+
+def entry(content: Any, key: str, path: str | Path) -> dict[str, Tensor]:
+    """The mapping of names to tensors below ``key``. Raises OODError when there is none."""
+    place = f"{path}, key '{key}'" if key else str(path)
+    if key:
+        if not isinstance(content, dict) or key not in content:
+            holds = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
+            hint = nearest(key, content) if isinstance(content, dict) else ""
+            raise OODError(f"{path}: no key '{key}'{hint}; it holds {holds}; set `key` to the entry with the tensors, "
+                           "or to an empty text")
+        content = content[key]
+    if not isinstance(content, dict) or not content:
+        raise OODError(f"{place}: expected a mapping of names to tensors, found {type(content).__name__}")
+    odd = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
+    if odd is not None:
+        inner = [str(name) for name, value in content.items() if isinstance(value, dict)]
+        hint = f"; set `key`, perhaps to {' or '.join(inner)}" if inner else ""
+        raise OODError(f"{place}: '{odd}' is no tensor but {type(content[odd]).__name__}{hint}")
+    return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def stripped(name: str, prefix: str, path: str | Path) -> str:
+    """The name without the prefix, which it must have."""
+    if not name.startswith(prefix):
+        raise OODError(f"{path}: tensor '{name}' does not begin with '{prefix}'; correct strip_prefix")
+    return name[len(prefix):]
+
+
+def renamed(state: dict[str, Tensor], rename: dict[str, str], path: str | Path) -> dict[str, Tensor]:
+    """Tensors with their prefixes replaced. Raises OODError for a rule that fits nothing, or two names that clash."""
+    unused, result = set(rename), {}
+    for name, tensor in state.items():
+        old = max((prefix for prefix in rename if name.startswith(prefix)), key=len, default="")
+        unused.discard(old)
+        new = rename[old] + name[len(old):] if old else name
+        if new in result:
+            raise OODError(f"{path}: two tensors would be called '{new}' (the second is '{name}'); correct rename")
+        result[new] = tensor
+    if unused:
+        prefix = min(unused)
+        raise OODError(f"{path}: no tensor begins with '{prefix}'{nearest(prefix, state)}; correct rename")
+    return result
+
+
+def load(network: nn.Module, state: dict[str, Tensor], path: str | Path, name: str) -> None:
+    """Load foreign weights strictly into ``network``.
+
+    Files older than PyTorch 0.4.1 (torchvision's first ResNets) have no ``num_batches_tracked``, a counter that eval
+    mode does not read; where a file has none at all, they start at 0, as in PyTorch's own rule.
+
+    Raises:
+        OODError: other tensors, other shapes, or another number of classes.
+    """
+    own = network.state_dict()
+    counters = [key for key in own if key.endswith("num_batches_tracked")]
+    if not any(key in state for key in counters):
+        state = state | {key: torch.zeros_like(own[key]) for key in counters}
+    head = next(f"{key}.weight" for key, module in network.named_modules() if module is network.head)
+    if head in state and own.keys() == state.keys():
+        classes, wanted = len(state[head]), network.head.out_features
+        if classes != wanted:
+            raise OODError(f"checkpoint {path} of network '{name}' has {classes} classes, the ID set has {wanted}")
+    checkpoint.load_weights(network, state, path, name)
