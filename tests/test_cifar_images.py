@@ -22,6 +22,8 @@ def test_cifar_on_images_that_are_there(tmp_path):
     rows = list(csv.DictReader((folder / "results/cifar-test/tables/house.csv").open()))
     found = {(r["score"], r["dataset"]): (r["n_id"], r["n_ood"], float(r["mean"]))
              for r in rows if r["metric"] == "auroc"}
+    himplos = list(csv.DictReader((folder / "results/cifar-test/tables/himplos.csv").open()))
+    assert len({r["score"] for r in himplos}) == len(raw["experiments"][1]["scores"]) > 20
     assert found["energy", "cifar100"][:2] == ("1000", "1000")
     assert found["energy", "svhn_sample"][1] == "40" and found["energy", "textures"][1] == "150"
     assert found["energy", "places"][1] == "1000"

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from workflow_scripts import plugins
 from workflow_scripts.config import reference
 from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.load import load_config
+from workflow_scripts.config.load import load_config, with_includes
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.errors import OODError
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
@@ -21,7 +21,10 @@ CONFIGS = [ROOT / "config.yaml", *(p for p in sorted((ROOT / "config").glob("*.y
 
 
 def small() -> dict:
-    return yaml.safe_load((ROOT / "config.yaml").read_text())
+    """The default configuration with what it includes."""
+    raw = with_includes(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT)
+    del raw["include"]
+    return raw
 
 
 def changed(**changes) -> dict:
@@ -61,7 +64,7 @@ REFUSED = [
      r"recipe 'pretrain'.released: 'npos.B11' is not known; did you mean"),
     (with_entry("recipes", normalise="per_imag"), r"^recipes\[0\].normalise: .*'per_image' \(found 'per_imag'\)"),
     (with_entry("recipes", training={"epochs": 1}), r"recipes\[0\].training.lr: required but missing"),
-    (with_entry("scores", name="mps"), r"^scores\[0\].name: 'mps' is not known; did you mean 'msp'"),
+    (with_entry("scores", name="mps"), r"scores\[0\].name: 'mps' is not known; did you mean 'msp'"),
     (with_entry("experiments", id="digit"), r"^experiments\[0\].id: 'digit' is not known; did you mean 'digits'"),
     (with_entry("experiments", id="faces"), r"^experiments\[0\].id: dataset 'faces' has no train split"),
     (with_entry("experiments", networks=["resnet"]),

@@ -75,11 +75,11 @@ def touch_all(folder: Path) -> None:
             os.utime(path, (later, later))
 
 
-def _config(change):
+def _config(change, file: str = "config.yaml"):
     def apply(folder: Path) -> None:
-        raw = yaml.safe_load((folder / "config.yaml").read_text())
+        raw = yaml.safe_load((folder / file).read_text())
         change(raw)
-        (folder / "config.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+        (folder / file).write_text(yaml.safe_dump(raw, sort_keys=False))
     return apply
 
 
@@ -117,7 +117,8 @@ MATRIX = {
                  {"prepare_dataset": 3, "make_cards": 1, **SEEN_BY_NETWORK}),
     "the learning rate": (_config(lambda raw: raw["recipes"][0]["training"].update(lr=0.01)), TRAINED),
     "an option of a score": (_config(lambda raw: next(s for s in raw["scores"] if s["name"] == "energy")
-                                     .update(options={"temperature": 2.0})), scored_by("energy")),
+                                     .update(options={"temperature": 2.0}), "config/scores.yaml"),
+                             scored_by("energy")),
     "the title of a paper": (_set("papers", 0, title="Another title"),
                              {"make_tables": 1, "draw_figures": 1, "write_manifest": PAPERS, **PAGE}),
     "a third seed": (_config(lambda raw: raw.update(seeds=[0, 1, 2])), ONE_MORE_SEED),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.data.augment import normalise
-from workflow_scripts.data.store import Store, load_store
+from workflow_scripts.data.store import Store, streamed
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic
 from workflow_scripts.training import device
@@ -44,8 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     where = device.pick(args.device, args.threads)
     network = trained(args.config["network"], args.checkpoint, where)
     for name, source, target in zip(sets, args.stores, args.out, strict=True):
-        store = load_store(source)
-        extract(network, store, args.config, where, name, target)
+        with streamed(source) as store:
+            extract(network, store, args.config, where, name, target)
         print(f"{name}: {len(store.labels)} images", flush=True)
     if args.head:
         write_head(network, args.head)

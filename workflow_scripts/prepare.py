@@ -38,7 +38,11 @@ def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def select(labels: np.ndarray, config: dict[str, Any]) -> np.ndarray:
-    """Images to keep, ascending: first ``limit_per_class``, then ``sample``, then ``limit``. labels (N,) -> (M,)."""
+    """Images to keep, ascending: first ``limit_per_class``, then ``sample``, then ``limit``. labels (N,) -> (M,).
+
+    ``limit`` cuts a run short: so many images evenly spread or, where the set has classes, the first few of each class
+    that add up to about as many, at least two.
+    """
     index = np.arange(len(labels))
     if config["limit_per_class"]:
         index = first_per_class(labels, config["limit_per_class"])
@@ -46,6 +50,9 @@ def select(labels: np.ndarray, config: dict[str, Any]) -> np.ndarray:
         random = np.random.RandomState(config["sample"]["seed"])  # a frozen stream: the same list under every numpy
         index = np.sort(index[random.permutation(len(index))[:config["sample"]["n"]]])
     if config.get("limit") and config["limit"] < len(index):
+        classes = len(np.unique(labels)) if config.get("classes") else 0
+        if classes:  # no class may lose all its images
+            return index[first_per_class(labels[index], max(2, config["limit"] // classes))]
         index = index[np.linspace(0, len(index) - 1, config["limit"]).astype(np.int64)]
     return index
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts import plugins
-from workflow_scripts.data.store import Store, open_store
+from workflow_scripts.data.store import Store, streamed
 from workflow_scripts.errors import OODError, stage, unknown
 from workflow_scripts.features import inputs
 from workflow_scripts.files import atomic
@@ -37,17 +37,12 @@ PROVIDED = frozenset({"network", "train_labels"})
 
 
 @contextmanager
-def streamed(path: str) -> Iterator[Store]:
-    """A store whose pixels stay in the file; slices of them are read as they are asked for.
-
-    Raises:
-        OODError: no whole store, or fewer than two images.
-    """
-    with open_store(path) as file:
-        if len(file["labels"]) < 2:
+def several(path: str) -> Iterator[Store]:
+    """A streamed store of at least two images. Raises OODError when there are fewer."""
+    with streamed(path) as store:
+        if len(store.labels) < 2:
             raise OODError(f"{path}: it holds a single image; a score's quality cannot be measured with fewer than two")
-        yield Store(images=file.get("images"), inputs=file.get("inputs"), labels=file["labels"][:], names=[],
-                    classes=tuple(json.loads(file.attrs["classes"])), attrs={})
+        yield store
 
 
 def train_batches(store: Store, config: dict[str, Any], where: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
@@ -75,7 +70,7 @@ def prepared(config: dict[str, Any], options: Any, network: nn.Module, train_sto
     if "train_labels" in kinds:
         if train_store is None:
             raise OODError(f"--train-store: score '{name}' needs the ID train images; give their store")
-        with streamed(train_store) as store:
+        with several(train_store) as store:
             classes = network.head.out_features
             if store.labels.min() < 0 or store.labels.max() >= classes:
                 raise OODError(f"{train_store}: labels {store.labels.min()}..{store.labels.max()}, but the checkpoint "
@@ -147,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         out.attrs.update(score=config["score"], name=config["name"])
         out.attrs["options"] = json.dumps(asdict(options), sort_keys=True)
         for name, path in zip(config["sets"], given.stores, strict=True):
-            with streamed(path) as store:
+            with several(path) as store:
                 out[name] = score_set(run, store, config, where, name)
             print(f"{name}: {len(out[name])} images", flush=True)
 

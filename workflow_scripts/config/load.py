@@ -28,13 +28,13 @@ def load_config(raw: dict[str, Any], root: Path) -> Config:
         OODError: one line per problem: key, what was found, what is allowed, the nearest match.
     """
     try:
-        return Config.model_validate(_with_includes(raw, root, ()))
+        return Config.model_validate(with_includes(raw, root))
     except ValidationError as error:
         lines = explain(error, "", _allowed(Config))
         raise OODError("\n".join(line.removeprefix(": ") for line in lines)) from None
 
 
-def _with_includes(raw: dict[str, Any], root: Path, seen: tuple[str, ...]) -> dict[str, Any]:
+def with_includes(raw: dict[str, Any], root: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
     """``raw`` over the files it includes: lists and mappings are joined, equal entries once, other keys replaced."""
     merged: dict[str, Any] = {}
     includes = raw.get("include", [])
@@ -45,7 +45,7 @@ def _with_includes(raw: dict[str, Any], root: Path, seen: tuple[str, ...]) -> di
         if not path.is_file():
             raise OODError(f"include: there is no file {name} (paths are relative to the repository)")
         below = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        merged = _join(merged, _with_includes(below, root, (*seen, name)))
+        merged = _join(merged, with_includes(below, root, (*seen, name)))
     return _join(merged, raw)
 
 

@@ -114,8 +114,8 @@ class Checkpoint(Strict):
 
     file: str
     """Path below the data root, absolute path or `file://` URL."""
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    """Expected hash of the file."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
+    """Expected hash of the file, or its first digits (torchvision's file names end in eight of them)."""
     key: str = ""
     """Entry of the file that holds the tensors, e.g. `state_dict`; left out: the file is the tensors."""
     strip_prefix: str = ""

@@ -172,3 +172,15 @@ def load_store(path: str | os.PathLike) -> Store:
         )
     _check(store.labels, store.classes, str(path))
     return store
+
+
+@contextmanager
+def streamed(path: str | os.PathLike) -> Iterator[Store]:
+    """A store whose pixels stay in the file: ``images`` or ``inputs`` is sliced as it is read, labels are in memory.
+
+    Raises:
+        OODError: there is no whole store.
+    """
+    with open_store(path) as file:
+        yield Store(images=file.get("images"), inputs=file.get("inputs"), labels=file["labels"][:], names=[],
+                    classes=tuple(json.loads(file.attrs["classes"])), attrs={})

@@ -1,0 +1,141 @@
+"""The HIMPLoS configuration at full size: its hyper-parameters, and every stage once at full architecture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+import yaml
+from PIL import Image
+
+from tests.checkout import ROOT, copy, snakemake
+from workflow_scripts.config.expand import read_plan
+from workflow_scripts.config.wiring import Wiring
+from workflow_scripts.models import densenet_bc
+
+RAW = yaml.safe_load((ROOT / "config" / "himplos.yaml").read_text())
+PLAN = read_plan(RAW, ROOT, {})
+
+
+class Wildcards:
+    def __init__(self, **names):
+        self.__dict__.update(names)
+
+
+def options(id: str, network: str, score: str) -> dict:
+    return PLAN.runs[id, network, "pretrain", 0].scores[score].options
+
+
+# HIMPLoS's README and its author's sister repositories: ID set, network -> p, lambda; BATS lambda; LINe p_a, p_w, clip
+SPEC = {
+    ("cifar10", "densenet100"): (60, 1.6, 1.0, (90, 90, 1.0)),
+    ("cifar10", "resnet18"): (60, 0.8, 3.3, (90, 90, 1.0)),
+    ("cifar100", "densenet100"): (60, 1.6, 0.8, (10, 90, 1.0)),
+    ("cifar100", "resnet18"): (60, 0.8, 1.35, (10, 90, 1.0)),
+}
+
+
+@pytest.mark.parametrize(("id", "network"), SPEC)
+def test_hyper_parameters_are_those_of_the_description(id, network):
+    p, clip, lam, line = SPEC[id, network]
+    assert options(id, network, "himplos") == {"p": p, "clip": clip}
+    assert options(id, network, "himplos_mask") == {"p": 60, "clip": math.inf, "cosine": False}
+    assert options(id, network, "himplos_smoothing") == {"p": 0, "clip": math.inf}
+    assert options(id, network, "bats") == {"lam": lam}
+    assert options(id, network, "line") == dict(zip(("p_a", "p_w", "clip"), line, strict=True))
+    assert options(id, network, "odin") == {"temperature": 1000, "epsilon": 0.004}
+    assert options(id, network, "dice") == {"p": 90}
+    assert list(PLAN.ood[id]) == ["svhn", "lsun_c", "lsun_r", "isun", "textures", "places365"]
+    section = json.loads(Wiring(PLAN).train_section(Wildcards(id=id, network=network, recipe="pretrain", seed="0")))
+    training = section["recipe"]["training"]
+    assert (training["lr"], training["momentum"], training["weight_decay"], training["batch_size"], training["epochs"]
+            ) == (0.1, 0.9, 5e-4, 128, 100)
+    assert training["schedule"] == {"name": "multistep", "milestones": [50, 70, 90], "gamma": 0.1, "floor": 0.0}
+    assert not training["nesterov"]
+    assert section["recipe"]["augment"] == [{"random_crop": 4}, {"horizontal_flip": 0.5}]
+    assert section["recipe"]["normalise"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
+
+
+def test_networks_are_the_papers():
+    networks = {n.name: n for n in PLAN.config.networks}
+    assert networks["densenet100"].options == {"depth": 100, "growth": 12, "reduction": 0.5}
+    assert networks["resnet18"].options == {"blocks": [2, 2, 2, 2], "width": 64}
+
+
+def test_full_svhn_is_scored_as_the_release_does():
+    assert PLAN.datasets["svhn"].counts["test"] == 26032 and "svhn_10k" in PLAN.datasets
+
+
+def random_cifar(rng: np.random.Generator, count: int, classes: int, labels: int) -> bytes:
+    """Records of the official binary version: ``labels`` label bytes, then 3,072 pixels."""
+    records = rng.integers(0, 256, (count, labels + 3072), dtype=np.uint8)
+    records[:, :labels] = (np.arange(count) % classes)[:, None]
+    return records.tobytes()
+
+
+def random_images(rng: np.random.Generator, folder: Path, count: int, side: int) -> None:
+    (folder / "x").mkdir(parents=True)
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(folder / "x" / f"{i}.jpg")
+
+
+def random_data(root: Path) -> None:
+    """Small files in the official layouts of everything the configuration reads on CIFAR."""
+    rng = np.random.default_rng(0)
+    for name, classes, labels, files in (("cifar10", 10, 1, ("data_batch_1.bin", "test_batch.bin")),
+                                         ("cifar100", 100, 2, ("train.bin", "test.bin"))):
+        (root / name).mkdir(parents=True)
+        for file in files:
+            (root / name / file).write_bytes(random_cifar(rng, 400, classes, labels))
+    (root / "svhn").mkdir()
+    scipy.io.savemat(root / "svhn" / "test_32x32.mat", {
+        "X": rng.integers(0, 256, (32, 32, 3, 80), dtype=np.uint8),
+        "y": (np.arange(80) % 10 + 1).astype(np.uint8)[:, None]})
+    for name, side in (("LSUN_C", 36), ("LSUN_R", 32), ("iSUN", 32), ("dtd/images", 50)):
+        random_images(rng, root / name, 70, side)
+    (root / "places365").mkdir()
+    with tarfile.open(root / "places365" / "test_256.tar", "w") as tar:
+        for i in range(70):
+            content = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(content, "JPEG")
+            member = tarfile.TarInfo(f"test_256/{i}.jpg")
+            member.size = len(content.getvalue())
+            tar.addfile(member, io.BytesIO(content.getvalue()))
+    folder = root / "checkpoints" / "himplos" / "CIFAR-100"
+    folder.mkdir(parents=True)
+    torch.save({"state_dict": densenet_bc.build(densenet_bc.Options(), 100).state_dict()},
+               folder / "densenet_parameter.pth")
+
+
+@pytest.mark.slow
+def test_every_full_size_stage_once_on_random_images(tmp_path):
+    folder = copy(tmp_path / "checkout")
+    random_data(tmp_path / "data")
+    raw = {**RAW, "variant": "limited", "limit": {"steps": 2, "images": 64}, "seeds": [0], "device": "cpu",
+           "threads": 1, "features": {"batch_size": 32}}
+    next(r for r in raw["recipes"] if r["name"] == "released")["checkpoint"].pop("sha256")  # random weights
+    first, *others = raw["experiments"]
+    # all scores once, then those whose options differ by network; the ensemble over all layers takes minutes on two
+    # cores and has tests of its own
+    first["scores"] = [s for s in first["scores"] if s != "mahalanobis_ensemble"]
+    for experiment in others:
+        experiment["scores"] = ["msp", "odin", "bats", "line", "knn", "himplos"]
+    (folder / "limited.yaml").write_text(yaml.safe_dump(raw))
+    done = snakemake(folder, "--cores", "2", "--configfile", "limited.yaml", OOD_DATA=str(tmp_path / "data"))
+    assert done.returncode == 0, done.stdout[-6000:]
+    rows = list(csv.DictReader((folder / "results/limited/tables/himplos.csv").open()))
+    reported = {(r["id"], r["network"], r["recipe"], r["score"]) for r in rows if r["metric"] == "auroc"}
+    plan = read_plan(raw, ROOT, {})
+    assert reported == {(run.id, run.network.name, run.path_name, score)
+                        for run in plan.runs.values() for score in run.scores}
+    assert {key[:3] for key in reported} == {key[:3] for key in PLAN.runs}
+    values = [float(r["mean"]) for r in rows if r["metric"] == "auroc"]
+    assert all(0 <= v <= 1 for v in values)
