@@ -28,6 +28,7 @@ prepare_environment(Path(workflow.basedir), PLAN.data_root)
 
 
 wildcard_constraints:
+    archive=r"[\w.-]+",
     dataset=r"[\w-]+",
     split=r"train|test",
     id=r"[\w-]+",
@@ -46,8 +47,12 @@ def print_page():
 
 
 def check_raw_data():
-    """Before the first job: end with a line for each raw file that is not where it is expected."""
-    missing = PLAN.missing_data()
+    """Before the first job: end with a line for each raw file that is not where these jobs expect it."""
+    jobs = list(workflow.dag.needrun_jobs())
+    missing = PLAN.missing_data(
+        [(job.wildcards.dataset, job.wildcards.split) for job in jobs if job.rule.name == "prepare_dataset"],
+        [PLAN.run(job.wildcards).recipe for job in jobs if job.rule.name == "import_weights"],
+    )
     if missing:
         print(*(f"missing: {line}" for line in missing), sep="\n", file=sys.stderr)
         sys.exit(1)

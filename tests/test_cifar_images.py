@@ -9,13 +9,11 @@ import yaml
 
 from tests.checkout import copy, snakemake
 
-pytestmark = pytest.mark.data
-
-
+@pytest.mark.data
 def test_cifar_on_images_that_are_there(tmp_path):
     folder = copy(tmp_path)
     raw = yaml.safe_load((folder / "config" / "cifar.yaml").read_text())
-    raw.update(variant="cifar-test", limit={"images": 1000})
+    raw.update(variant="cifar-test", limit={"images": 400})
     (folder / "short.yaml").write_text(yaml.safe_dump(raw))
     done = snakemake(folder, "--cores", "2", "--configfile", "short.yaml")
     assert done.returncode == 0, done.stdout[-4000:]
@@ -24,9 +22,9 @@ def test_cifar_on_images_that_are_there(tmp_path):
              for r in rows if r["metric"] == "auroc"}
     himplos = list(csv.DictReader((folder / "results/cifar-test/tables/himplos.csv").open()))
     assert len({r["score"] for r in himplos}) == len(raw["experiments"][1]["scores"]) > 20
-    assert found["energy", "cifar100"][:2] == ("1000", "1000")
+    assert found["energy", "cifar100"][:2] == ("400", "400")
     assert found["energy", "svhn_sample"][1] == "40" and found["energy", "textures"][1] == "150"
-    assert found["energy", "places"][1] == "1000"
+    assert found["energy", "places"][1] == "400"
     assert all(0 < value < 1 for _, _, value in found.values())
     assert "Nothing to be done" in snakemake(folder, "--cores", "2", "--configfile", "short.yaml").stdout
 
@@ -34,7 +32,10 @@ def test_cifar_on_images_that_are_there(tmp_path):
 def test_a_folder_without_the_data_is_refused_before_the_first_job(tmp_path):
     folder = copy(tmp_path)
     (folder / "empty").mkdir()
-    done = snakemake(folder, "--cores", "1", "--configfile", "config/cifar.yaml", OOD_DATA=str(folder / "empty"))
+    done = snakemake(folder, "--cores", "1", "--configfile", "config/cifar.yaml", "--config", "offline=true",
+                     OOD_DATA=str(folder / "empty"))
     assert done.returncode != 0 and "Traceback" not in done.stdout
-    assert "missing: dataset 'cifar10' (train): cifar10/data_batch_*.bin" in done.stdout
+    assert "missing: dataset 'svhn_sample' (test): svhn/svhn_test_color.tar expected below" in done.stdout
+    for name in ("cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz", "dtd-r1.0.1.tar.gz"):
+        assert f"resources/archives/{name}" in done.stdout
     assert not list((folder / "results").glob("cifar-short/data/*"))

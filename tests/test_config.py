@@ -17,7 +17,7 @@ from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.errors import OODError
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
 
-CONFIGS = [ROOT / "config.yaml", *(p for p in sorted((ROOT / "config").glob("*.yaml")) if "variant:" in p.read_text())]
+CONFIGS = [ROOT / "config.yaml", *(p for p in sorted((ROOT / "config").glob("*.yaml")) if "\nvariant:" in p.read_text())]
 
 
 def small() -> dict:

@@ -105,9 +105,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True, help="JSON: the dataset's section for one split")
     parser.add_argument("--out", required=True, type=Path, help="store to write")
+    parser.add_argument("--files", nargs="+", help="downloaded raw files, read instead of the reader's option `files`")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
     args = parser.parse_args(argv)
-    for note in prepare(json.loads(args.config), args.out, args.data_root):
+    config = json.loads(args.config)
+    if args.files:
+        config["options"]["files"] = [str(Path(name).absolute()) for name in args.files]
+    for note in prepare(config, args.out, args.data_root):
         print(f"note: {note}", file=sys.stderr)
 
 

@@ -7,9 +7,9 @@ and parameters of jobs.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from workflow_scripts import plugins
@@ -17,6 +17,7 @@ from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
 from workflow_scripts.data import catalogue, sources
 from workflow_scripts.data.catalogue import Dataset
+from workflow_scripts.data.raw import Source, load_sources, to_place
 from workflow_scripts.errors import OODError, unknown
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
 
@@ -61,7 +62,7 @@ def read_plan(raw: dict[str, Any], root: Path, environment: Mapping[str, str] = 
     folder = Path(data_root).expanduser() if data_root else None
     if config.data_root and not folder.is_dir():
         raise OODError(f"data_root: there is no folder {folder}")
-    return Plan(config, datasets, folder)
+    return Plan(config, datasets, folder, load_sources(root / "config" / "sources.yaml"))
 
 
 class Plan:
@@ -71,12 +72,15 @@ class Plan:
         config: the checked configuration.
         datasets: rows of the dataset table by name.
         data_root: folder of the raw data, where there is one.
+        sources: rows of the table of raw files by name, which can be downloaded.
 
     Raises:
         OODError: a name that nothing defines, two definitions where one is needed, options a plugin does not have.
     """
 
-    def __init__(self, config: Config, datasets: dict[str, Dataset], data_root: Path | None = None):
+    def __init__(self, config: Config, datasets: dict[str, Dataset], data_root: Path | None = None,
+                 sources: dict[str, Source] | None = None):
+        self.sources = sources or {}
         self.config = config
         self.datasets = datasets
         self.data_root = data_root
@@ -241,11 +245,23 @@ class Plan:
         """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
         return plugins.constant("scores", run.scores[score].module, "NEEDS", frozenset())
 
-    def missing_data(self) -> list[str]:
-        """A message for each raw file that is not where it is expected."""
-        lines = [line for d, s in self.used_datasets()
-                 for line in catalogue.missing(self.datasets[d], s, self.data_root)]
-        for recipe in {r.recipe.name: r.recipe for r in self.runs.values() if r.recipe.checkpoint}.values():
+    def archives(self, dataset: str, split: str) -> list[str]:
+        """Raw files to fetch for a split, by name: none where it is bundled, made, or lies below the data root."""
+        row = self.datasets[dataset]
+        if not catalogue.missing(row, split, self.data_root):
+            return []
+        known = [PurePath(pattern).name for pattern in catalogue.files(row, split)]
+        return [name for name in known if name in self.sources][:1]
+
+    def missing_data(self, stores: Iterable[tuple[str, str]], recipes: Iterable[Recipe]) -> list[str]:
+        """A message for each raw file of these (dataset, split) and checkpoint recipes that is not where it should be."""
+        archives = {pair: self.archives(*pair) for pair in stores}
+        lines = [line for pair, names in archives.items() if not names
+                 for line in catalogue.missing(self.datasets[pair[0]], pair[1], self.data_root)]
+        wanted = {name for names in archives.values() for name in names
+                  if self.config.offline or self.sources[name].by_hand}
+        lines += to_place(self.sources, sorted(wanted), Path(self.config.resources) / "archives").splitlines()
+        for recipe in {recipe.name: recipe for recipe in recipes}.values():
             file = recipe.checkpoint.file
             if not sources.locate(file, self.data_root):
                 origin = f"; get it from {recipe.checkpoint.url}" if recipe.checkpoint.url else ""

@@ -295,6 +295,10 @@ class Config(Strict):
     """Configuration files (relative to the repository) whose lists are put before this one's."""
     data_root: str | None = None
     """Folder of the raw data; left out: the environment variable OOD_DATA."""
+    resources: str = "resources"
+    """Folder of downloaded archives and of the lock file of their checksums."""
+    offline: bool = False
+    """True: download nothing; the run ends with a list of the files to place."""
     seeds: int | list[int] = 1
     """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

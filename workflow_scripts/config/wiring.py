@@ -69,9 +69,27 @@ class Wiring:
     def stores(self) -> list[str]:
         return [self.store(dataset, split) for dataset, split in self.plan.used_datasets()]
 
+    def archives(self, wildcards: Wildcards) -> list[str]:
+        """Downloaded raw files of a store."""
+        names = self.plan.archives(wildcards.dataset, wildcards.split)
+        return [f"{self.plan.config.resources}/archives/{name}" for name in names]
+
+    def source_identity(self, wildcards: Wildcards) -> str:
+        return dumps(self.plan.sources[wildcards.archive].identity())
+
+    def source_row(self, wildcards: Wildcards) -> str:
+        return dumps(self.plan.sources[wildcards.archive].row())
+
+    def fetch_options(self) -> str:
+        """The lock file, and whether to download at all."""
+        offline = " --offline" if self.plan.config.offline else ""
+        return f"--lock {self.plan.config.resources}/checksums.json{offline}"
+
     def prepare_section(self, wildcards: Wildcards) -> str:
         section = self.plan.datasets[wildcards.dataset].section(wildcards.split, self.plan.data_root)
-        return dumps({**section, "limit": self.plan.config.limit.images})
+        fetched = self.plan.archives(wildcards.dataset, wildcards.split)
+        raw = [self.plan.sources[name].identity() for name in fetched] if fetched else section["raw"]
+        return dumps({**section, "raw": raw, "limit": self.plan.config.limit.images})
 
     def prepare_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("prepare", f"data.readers.{self.plan.datasets[wildcards.dataset].reader}")

@@ -135,7 +135,7 @@ def _row(where: str, name: Any, row: Any) -> Dataset:
     return dataset
 
 
-def _files(dataset: Dataset, split: str) -> tuple[str, ...]:
+def files(dataset: Dataset, split: str) -> tuple[str, ...]:
     """Patterns of the split's raw files; none for sets that are bundled or made."""
     options = plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), dataset.name)
     return sources.alternatives(getattr(options, "files", ()))
@@ -147,19 +147,19 @@ def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None) ->
     Returns:
         An empty list for bundled sets and noise; ``None`` when the raw files are not there.
     """
-    files = _files(dataset, split)
-    if not files:
+    patterns = files(dataset, split)
+    if not patterns:
         return []
-    return [sources.fingerprint(path, root) for path in sources.locate(files, root)] or None
+    return [sources.fingerprint(path, root) for path in sources.locate(patterns, root)] or None
 
 
 def missing(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[str]:
     """One message for the split's raw files that are not there: dataset, files expected, where to get them."""
-    files = _files(dataset, split)
-    if not files or sources.locate(files, root):
+    patterns = files(dataset, split)
+    if not patterns or sources.locate(patterns, root):
         return []
     where = f"the data root {root}" if root is not None else "the data root, which is not set"
     urls = [dataset.url] if isinstance(dataset.url, str) else dataset.url
-    return [f"dataset '{dataset.name}' ({split}): {' or '.join(files)} expected below {where}"
+    return [f"dataset '{dataset.name}' ({split}): {' or '.join(patterns)} expected below {where}"
             f"{'; get it from ' + ' or '.join(urls) if urls else ''}; the config key data_root or the environment "
             "variable OOD_DATA names the data root"]

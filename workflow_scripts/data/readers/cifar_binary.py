@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import MinLen
 
+from workflow_scripts.data import unpack
 from workflow_scripts.data.base import BLOCK, Images, raw_files
 from workflow_scripts.data.sources import shown
 from workflow_scripts.errors import OODError
@@ -25,11 +27,29 @@ PIXELS = 3 * 32 * 32
 @dataclass(frozen=True)
 class Options:
     files: str | Annotated[tuple[str, ...], MinLen(1)]
-    """The batches: a path or glob below the data root, or a list of alternatives."""
+    """The batches: a path or glob below the data root, or a list of alternatives; also the official archive."""
+    members: str = "*.bin"
+    """Which batches of an archive: a pattern for the name of its files."""
     records: Literal["cifar10", "cifar100"] = "cifar10"
     """`cifar10`: 3,073 bytes, one label; `cifar100`: 3,074 bytes, coarse and fine label."""
     labels: Literal["fine", "coarse"] = "fine"
     """Which label of CIFAR-100: 100 fine classes or 20 coarse ones."""
+
+
+def batches(path: Path, pattern: str) -> list[tuple[str, np.ndarray]]:
+    """(name, bytes as uint8) of a batch file, or of each matching file of an archive, by name. A file stays on the disk.
+
+    Raises:
+        OODError: no file of the archive matches.
+    """
+    if path.suffix == ".bin":
+        content = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+        return [(path.name, content)]
+    found = {PurePosixPath(member.name).name: np.frombuffer(member.read(), np.uint8) for member in unpack.members(path)
+             if fnmatch(PurePosixPath(member.name).name, pattern)}
+    if not found:
+        raise OODError(f"{path}: no file {pattern} in it; the official binary version expected")
+    return sorted(found.items())
 
 
 def read(options: Options, root: Path | None) -> Images:
@@ -42,17 +62,19 @@ def read(options: Options, root: Path | None) -> Images:
     classes = {"cifar10": 10, "cifar100": 20 if options.labels == "coarse" else 100}[options.records]
     column = 0 if options.records == "cifar10" or options.labels == "coarse" else 1
     tables, names, sources = [], [], {}
+    record = leading + PIXELS
     for path in raw_files(options.files, root):
-        size, record = path.stat().st_size, leading + PIXELS
-        if size == 0 or size % record:
-            raise OODError(f"{path}: {size:,} bytes are not a whole number of {options.records} records of {record:,} "
-                           "bytes; the file is truncated or another version; take the official binary version again")
-        table = np.memmap(path, np.uint8, mode="r").reshape(-1, record)
-        if (largest := int(table[:, column].max())) >= classes:
-            raise OODError(f"{path}: label {largest} in records of {options.records}, which has {classes} "
-                           f"{options.labels if leading == 2 else ''} classes; wrong `records` or a corrupt file")
-        tables.append(table)
-        names += [f"{path.name}:{i}" for i in range(len(table))]
+        for name, content in batches(path, options.members):
+            if len(content) == 0 or len(content) % record:
+                raise OODError(f"{path}: {name} has {len(content):,} bytes, not a whole number of {options.records} "
+                               f"records of {record:,} bytes; the file is truncated or another version; take the "
+                               "official binary version again")
+            table = content.reshape(-1, record)
+            if (largest := int(table[:, column].max())) >= classes:
+                raise OODError(f"{path}: label {largest} in records of {options.records}, which has {classes} "
+                               f"{options.labels if leading == 2 else ''} classes; wrong `records` or a corrupt file")
+            tables.append(table)
+            names += [f"{name}:{i}" for i in range(len(table))]
         sources[shown(path, root)] = sha256(path)
     starts = np.cumsum([0, *map(len, tables)])
 

@@ -1,0 +1,71 @@
+"""Downloads inside the workflow: from addresses to a store, against a local server."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.checkout import copy, snakemake, would_run
+from tests.web_server import Server, good
+from workflow_scripts.data.store import load_store
+
+
+def archive(count: int) -> bytes:
+    """CIFAR-10's official binary archive with few records."""
+    rng = np.random.default_rng(0)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name in ("data_batch_1.bin", "test_batch.bin"):
+            records = rng.integers(0, 256, (count, 3073), dtype=np.uint8)
+            records[:, 0] = np.arange(count) % 10
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = records.size
+            tar.addfile(member, io.BytesIO(records.tobytes()))
+    return packed.getvalue()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout whose CIFAR-10 comes from a local server, with a configuration that needs little else."""
+    folder = copy(tmp_path)
+    server = Server()
+    sources = yaml.safe_load((folder / "config" / "sources.yaml").read_text())
+    sources["cifar-10-binary.tar.gz"] = {
+        "urls": [server.url("/nothing-here.tar.gz", lambda handler: handler.answer(404, b"")),
+                 server.url("/cifar.tar.gz", good(archive(40)))], "datasets": ["cifar10"]}
+    (folder / "config" / "sources.yaml").write_text(yaml.safe_dump(sources))
+    yield folder
+    server.http.shutdown()
+
+
+STORE = "results/cifar-short/data/cifar10.test.h5"
+
+
+def test_a_raw_file_is_fetched_verified_and_read(checkout):
+    folder = checkout
+    words = (STORE, "--cores", "1", "--configfile", "config/cifar.yaml")
+    done = snakemake(folder, *words, OOD_DATA="")
+    assert done.returncode == 0, done.stdout[-3000:]
+    store = load_store(folder / STORE)
+    assert store.images.shape == (40, 32, 32, 3) and store.labels.tolist() == [i % 10 for i in range(40)]
+    lock = json.loads((folder / "resources" / "checksums.json").read_text())
+    assert "cifar-10-binary.tar.gz" in json.dumps(lock)
+    assert would_run(folder, STORE, *words[3:], OOD_DATA="") == {}
+    # another address for the same file reruns nothing; the file stays
+    text = (folder / "config" / "sources.yaml").read_text()
+    (folder / "config" / "sources.yaml").write_text(text.replace("nothing-here", "elsewhere"))
+    assert would_run(folder, STORE, *words[3:], OOD_DATA="") == {}
+
+
+def test_offline_lists_the_file_and_its_place(checkout):
+    folder = checkout
+    done = snakemake(folder, STORE, "--cores", "1", "--configfile", "config/cifar.yaml", "--config", "offline=true",
+                     OOD_DATA="")
+    assert done.returncode != 0
+    assert "resources/archives/cifar-10-binary.tar.gz" in done.stdout
+    assert not (folder / "resources" / "archives").exists()
