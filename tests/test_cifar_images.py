@@ -9,6 +9,7 @@ import yaml
 
 from tests.checkout import copy, snakemake
 
+
 @pytest.mark.data
 def test_cifar_on_images_that_are_there(tmp_path):
     folder = copy(tmp_path)

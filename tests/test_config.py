@@ -17,7 +17,8 @@ from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.errors import OODError
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
 
-CONFIGS = [ROOT / "config.yaml", *(p for p in sorted((ROOT / "config").glob("*.yaml")) if "\nvariant:" in p.read_text())]
+CONFIGS = [ROOT / "config.yaml",
+           *(p for p in sorted((ROOT / "config").glob("*.yaml")) if "\nvariant:" in p.read_text())]
 
 
 def small() -> dict:
@@ -89,12 +90,17 @@ def test_refused_with_one_line_that_names_the_key(raw, message):
     assert all(len(line) < 1200 for line in str(caught.value).splitlines())
 
 
+def one_experiment() -> dict:
+    """The default configuration with its first experiment alone."""
+    return changed(experiments=small()["experiments"][:1])
+
+
 def test_two_definitions_of_one_recipe_are_refused_unless_where_tells_them_apart():
-    raw = small()
+    raw = one_experiment()
     raw["recipes"].append({**raw["recipes"][0], "label": "another"})
     with pytest.raises(OODError, match="'pretrain' has 2 definitions for ID set 'digits'"):
         read_plan(raw, ROOT, {})
-    raw["recipes"][1]["where"] = {"id": ["cifar10"]}
+    raw["recipes"][-1]["where"] = {"id": ["cifar10"]}
     raw["recipes"][0]["where"] = {"id": ["digits"]}
     assert {run.recipe.label for run in read_plan(raw, ROOT, {}).runs.values()} == {raw["recipes"][0]["label"]}
 
@@ -137,7 +143,7 @@ def test_include_joins_lists_and_the_including_file_wins(tmp_path):
 
 
 def test_parents_are_trained_too():
-    raw = small()
+    raw = one_experiment()
     raw["recipes"].append({**raw["recipes"][0], "name": "tuned", "label": "tuned", "parent": "pretrain"})
     raw["experiments"][0]["recipes"] = ["tuned"]
     plan = read_plan(raw, ROOT, {})

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.checkout import ROOT, snakemake, would_run
+from workflow_scripts import plugins
 from workflow_scripts.config.expand import read_plan
 from workflow_scripts.training import checkpoint
 
@@ -54,7 +55,10 @@ def test_networks_are_accurate_and_have_learned(default_run, table):
         history = checkpoint.read(default_run / "results" / "small" / "models" / run.id / run.network.name
                                   / run.path_name / f"seed{run.seed}.pt")["about"]["history"]
         assert len(history) >= 3
-        assert history[-1]["loss"] < history[0]["loss"] / 2
+        if plugins.constant("methods", run.recipe.method, "OUTLIERS") != "always":
+            assert history[-1]["loss"] < history[0]["loss"] / 2
+        else:  # a loss against outliers has a floor: the entropy of what it asks for
+            assert history[-1]["loss"] < history[0]["loss"] and history[-1]["accuracy"] > 0.85
     for (_, _, dataset, metric), seeds in table.items():
         if metric == "accuracy" and dataset == "digits":
             assert min(seeds.values()) >= 0.9

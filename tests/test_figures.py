@@ -12,9 +12,9 @@ import xml.etree.ElementTree as ET
 import h5py
 import numpy as np
 import pytest
-import reporting_data
 from PIL import Image
 
+from tests import reporting_data
 from workflow_scripts import cards, figures
 from workflow_scripts.errors import OODError
 from workflow_scripts.reporting import curves, layout, palette, plots, results

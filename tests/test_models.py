@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from workflow_scripts import plugins
-from workflow_scripts.models import densenet_bc, resnet_cifar
+from workflow_scripts.errors import OODError
+from workflow_scripts.models import densenet_bc, resnet_cifar, wide_resnet
 
 # Counts by executing the released constructors (HIMPLoS 7a01249, G-OE 094d880, bg-resample cf1db77).
 COUNTS = [
@@ -16,6 +17,8 @@ COUNTS = [
     ("resnet_cifar", {}, 200, 11_271_432),
     ("resnet_cifar", {"blocks": [3, 4, 6, 3]}, 10, 21_282_122),
     ("resnet_cifar", {"blocks": [3, 4, 6, 3]}, 100, 21_328_292),
+    ("wide_resnet", {}, 10, 2_243_546),
+    ("wide_resnet", {}, 100, 2_255_156),
     ("densenet_bc", {}, 10, 769_162),
     ("densenet_bc", {}, 100, 800_032),
     ("densenet_bc", {}, 200, 834_332),
@@ -41,6 +44,7 @@ def test_densenet_channels_and_tensors():
 @pytest.mark.parametrize(("name", "network"), [
     ("resnet18_div16", resnet_cifar.build(resnet_cifar.Options(width=4), 7)),
     ("densenet22_k4", densenet_bc.build(densenet_bc.Options(depth=22, growth=4), 7)),
+    ("wrn16_2_div4", wide_resnet.build(wide_resnet.Options(depth=16, dropout=0, width=4), 7)),
 ])
 def test_outputs_equal_the_released_class(golden, name, network):
     arrays = np.load(golden / f"{name}.npz")
@@ -65,6 +69,11 @@ def test_every_network_offers_head_features_and_maps(model):
         torch.testing.assert_close(network(x), network.head(features))
     assert network.last_batchnorm is None or network.last_batchnorm.num_features == maps.shape[1]
     assert (maps >= 0).all()
+
+
+def test_wide_resnet_wants_a_depth_of_6n_plus_4():
+    with pytest.raises(OODError, match=r"depth is 41, but must be 6 n \+ 4"):
+        wide_resnet.build(wide_resnet.Options(depth=41), 10)
 
 
 def test_batch_of_one():

@@ -9,8 +9,8 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-import reporting_data
 
+from tests import reporting_data
 from workflow_scripts import cards, figures, report, tables
 from workflow_scripts.errors import OODError
 from workflow_scripts.reporting import page, palette, results

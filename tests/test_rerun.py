@@ -14,34 +14,67 @@ import yaml
 
 from tests.checkout import ROOT, copy, pretend_finished, would_run
 from workflow_scripts.config.expand import read_plan
+from workflow_scripts.digest import digest
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
+RUNS = list(PLAN.runs.values())
 PAPERS = len(PLAN.papers)
-NETWORKS = len(PLAN.runs)
-ALL_SCORES = [(run, name) for run in PLAN.runs.values() for name in run.scores]
-WITH_NETWORK = sum("network" in PLAN.needs(run, name) for run, name in ALL_SCORES)
-SWEEPS = sum(run.scores[name].choose is not None for run, name in ALL_SCORES)
-
 PAGE = {"make_report": 1}
 SHOWN = {"make_tables": PAPERS, "draw_figures": PAPERS, "write_manifest": PAPERS, **PAGE}
-MEASURED = {"compute_metrics": NETWORKS, **SHOWN}
-STATISTICS = sum(any("statistics" in PLAN.needs(run, s) for s in run.scores) for run in PLAN.runs.values())
-SCORED = {"score_sets": len(ALL_SCORES) - WITH_NETWORK, "precompute_statistics": STATISTICS, "choose_options": SWEEPS,
-          **MEASURED}
-EXTRACTED = {"features_digits_all": NETWORKS, **SCORED}
-SEEN_BY_NETWORK = {"score_network": WITH_NETWORK, **EXTRACTED}  # other test images
-TRAINED = {"train_network": NETWORKS, **SEEN_BY_NETWORK}
+
+
+def shown(runs) -> dict[str, int]:
+    """Tables, figures and page of the papers that report any of these networks."""
+    keys = {run.key for run in runs}
+    papers = sum(any(run.key in keys for run in PLAN.reported(paper)) for paper in PLAN.papers)
+    return {"make_tables": papers, "draw_figures": papers, "write_manifest": papers, **PAGE} if keys else {}
+
+
+def measured(runs) -> dict[str, int]:
+    return {"compute_metrics": len(runs), **shown(runs)}
+
+
+def scored(runs, chosen=lambda run, name: True) -> dict[str, int]:
+    """Scores of these networks (those that ``chosen`` says), and what follows."""
+    named = [(run, name) for run in runs for name in run.scores if chosen(run, name)]
+    network = sum("network" in PLAN.needs(run, name) for run, name in named)
+    return {"score_sets": len(named) - network, "score_network": network,
+            **measured({run.key: run for run, _ in named}.values())}
+
+
+def extracted(runs) -> dict[str, int]:
+    """Features of these networks, and what follows; scores that run a network see images, not features."""
+    jobs = scored(runs)
+    return {**jobs, "features_digits_all": len(runs), "score_network": 0,
+            "precompute_statistics": sum(any("statistics" in PLAN.needs(r, n) for n in r.scores) for r in runs),
+            "choose_options": sum(score.choose is not None for r in runs for score in r.scores.values())}
+
+
+def other_images(runs) -> dict[str, int]:
+    return {**extracted(runs), "score_network": scored(runs)["score_network"]}
+
+
+def trained(runs) -> dict[str, int]:
+    return {"train_network": len(runs), **other_images(runs)} if runs else {}
 
 
 def scored_by(module: str) -> dict[str, int]:
     """Jobs of one score's module and all that follows."""
-    runs = [run for run in PLAN.runs.values() if any(s.module == module for s in run.scores.values())]
-    return {"score_sets": sum(s.module == module for run in runs for s in run.scores.values()),
-            "compute_metrics": len(runs), **SHOWN}
+    return scored(RUNS, lambda run, name: run.scores[name].module == module)
+
+
+def chooses_by_metrics(run, name: str) -> bool:
+    """Scores whose options a sweep chose, or that choose them themselves, by a metric."""
+    score = run.scores[name]
+    return score.choose is not None or "workflow_scripts/metrics/ood.py" in digest(f"scores.{score.module}")
 
 
 def with_network(model: str) -> dict[str, int]:
-    return TRAINED if any(run.network.model == model for run in PLAN.runs.values()) else {}
+    return trained([run for run in RUNS if run.network.model == model])
+
+
+def with_recipe(**values: str) -> dict[str, int]:
+    return trained([run for run in RUNS if all(getattr(run.recipe, k) == v for k, v in values.items())])
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +126,7 @@ def _reorder(raw: dict) -> None:
         raw[key] = raw.pop(key)
 
 
-ONE_MORE_SEED = {kind: count // 2 for kind, count in TRAINED.items() if kind not in SHOWN} | SHOWN
+ONE_MORE_SEED = trained([run for run in RUNS if run.seed == 0]) | SHOWN
 
 # what is done -> jobs that must run, no more and no fewer
 MATRIX = {
@@ -109,13 +142,18 @@ MATRIX = {
                          with_network("resnet_cifar")),
     "a network not in use": (append("workflow_scripts/models/densenet_bc.py", "\nNEW = 1\n"),
                              with_network("densenet_bc")),
-    "a method": (append("workflow_scripts/methods/cross_entropy.py", "\nNEW = 1\n"), TRAINED),
-    "the metrics": (append("workflow_scripts/metrics/ood.py", "\nNEW = 1\n"), MEASURED),
+    "a method": (append("workflow_scripts/methods/cross_entropy.py", "\nNEW = 1\n"),
+                 with_recipe(method="cross_entropy")),
+    "the metrics": (append("workflow_scripts/metrics/ood.py", "\nNEW = 1\n"),
+                    # and what chooses its options by them
+                    {**scored(RUNS, chooses_by_metrics), "choose_options": extracted(RUNS)["choose_options"],
+                     **measured(RUNS)}),
     "the page's template": (append("workflow_scripts/reporting/page/page.css", "\nb { color: inherit }\n"), PAGE),
     "the cards": (append("workflow_scripts/cards.py", "\nNEW = 1\n"), {"make_cards": 1, **PAGE}),
     "a reader": (append("workflow_scripts/data/readers/noise.py", "\nNEW = 1\n"),
-                 {"prepare_dataset": 3, "make_cards": 1, **SEEN_BY_NETWORK}),
-    "the learning rate": (_config(lambda raw: raw["recipes"][0]["training"].update(lr=0.01)), TRAINED),
+                 {"prepare_dataset": 3, "make_cards": 1, **other_images(RUNS)}),
+    "the learning rate": (_config(lambda raw: raw["recipes"][0]["training"].update(lr=0.01)),
+                          with_recipe(name=PLAN.config.recipes[0].name)),
     "an option of a score": (_config(lambda raw: next(s for s in raw["scores"] if s["name"] == "energy")
                                      .update(options={"temperature": 2.0}), "config/scores.yaml"),
                              scored_by("energy")),
@@ -138,7 +176,7 @@ def test_only_what_changed_reruns(finished, tmp_path, case):
 
 
 @pytest.mark.parametrize(("package", "expected"), [
-    ("torch", TRAINED),
+    ("torch", trained(RUNS)),
     ("scikit_image", None),  # the readers that import it, and all that follows
     ("matplotlib", {"draw_figures": PAPERS, **PAGE}),
     ("h5py", {}),
@@ -160,7 +198,7 @@ def test_variants_never_mix(finished, tmp_path):
     raw = yaml.safe_load((folder / "config.yaml").read_text())
     raw.update(variant="other", seeds=[5])
     (folder / "other.yaml").write_text(yaml.safe_dump(raw))
-    assert would_run(folder, "--configfile", "other.yaml")["train_network"] == NETWORKS // 2
+    assert would_run(folder, "--configfile", "other.yaml")["train_network"] == len(RUNS) // 2
     pretend_finished(folder, "--configfile", "other.yaml")
     assert would_run(folder, "--configfile", "other.yaml") == {}
     assert would_run(folder) == {}

@@ -10,8 +10,8 @@ import subprocess
 import sys
 
 import pytest
-import reporting_data
 
+from tests import reporting_data
 from workflow_scripts import tables
 from workflow_scripts.errors import OODError
 from workflow_scripts.reporting import layout, results

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from workflow_scripts.data.base import Images
 from workflow_scripts.data.geometry import resize
 from workflow_scripts.data.store import write_store
 from workflow_scripts.errors import OODError, stage
+
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
@@ -73,8 +76,43 @@ def class_names(config: dict[str, Any], images: Images) -> tuple[str, ...]:
     return images.classes if isinstance(declared, int) else tuple(declared)
 
 
-def prepare(config: dict[str, Any], out: Path, root: Path | None) -> list[str]:
+def listed(names: Sequence[str], path: Path) -> np.ndarray:
+    """Images whose names a list gives, one a line (``#`` starts a comment); a name may lack leading folders.
+
+    Returns:
+        Indices into ``names``, ascending.
+
+    Raises:
+        OODError: no such list, or a name that no image or more than one image has.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise OODError(f"{path}: the list of images to keep cannot be read ({error.strerror}); a row's `keep` names "
+                       "it, `python -m workflow_scripts.publish_list` writes one") from None
+    wanted = [name for name in (line.split("#")[0].strip() for line in lines) if name]
+    by_end: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        by_end.setdefault(name.rpartition("/")[2], []).append(i)
+    found, problems = set(), []
+    for entry in wanted:
+        there = [i for i in by_end.get(entry.rpartition("/")[2], []) if f"/{names[i]}".endswith(f"/{entry}")]
+        if len(there) == 1:
+            found.add(there[0])
+        else:
+            problems.append(f"{entry} ({len(there)} images)")
+    if problems or not wanted:
+        raise OODError(f"{path}: {len(problems)} of {len(wanted)} names do not name exactly one image: "
+                       f"{', '.join(problems[:5])}; other raw files, or names with too few folders")
+    return np.array(sorted(found), np.int64)
+
+
+def prepare(config: dict[str, Any], out: Path, root: Path | None, files: Sequence[str] = ()) -> list[str]:
     """Write the store.
+
+    Args:
+        config: the dataset's section for one split; it becomes the store's definition.
+        files: read in the place of the reader's option ``files``: downloaded ones, or the packed archive.
 
     Returns:
         Notes for the user: images left out, a set that is not complete.
@@ -83,10 +121,15 @@ def prepare(config: dict[str, Any], out: Path, root: Path | None) -> list[str]:
         OODError: the dataset and what is wrong with it.
     """
     where = f"dataset '{config['dataset']}' ({config['split']})"
-    options = plugins.parse_options("data.readers", config["reader"], config["options"], where)
+    read_from = {"files": [str(Path(name).absolute()) for name in files]} if files else {}
+    options = plugins.parse_options("data.readers", config["reader"], {**config["options"], **read_from}, where)
     try:
         images = plugins.load("data.readers", config["reader"]).read(options, root)
-        index = select(images.labels, config)
+        if config.get("keep"):
+            chosen = listed(images.names, REPOSITORY / config["keep"][0])
+            index = chosen[select(images.labels[chosen], {**config, "sample": None})]
+        else:
+            index = select(images.labels, config)
         left_out = write_store(out, images, index, class_names(config, images), config,
                                partial(resize, geometry=config["geometry"]))
     except OODError as error:
@@ -105,13 +148,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.prepare", description=__doc__.split("\n")[0])
     parser.add_argument("--config", required=True, help="JSON: the dataset's section for one split")
     parser.add_argument("--out", required=True, type=Path, help="store to write")
-    parser.add_argument("--files", nargs="+", help="downloaded raw files, read instead of the reader's option `files`")
+    parser.add_argument("--files", nargs="+", help="downloaded or packed files, read instead of the option `files`")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
     args = parser.parse_args(argv)
-    config = json.loads(args.config)
-    if args.files:
-        config["options"]["files"] = [str(Path(name).absolute()) for name in args.files]
-    for note in prepare(config, args.out, args.data_root):
+    for note in prepare(json.loads(args.config), args.out, args.data_root, args.files or ()):
         print(f"note: {note}", file=sys.stderr)
 
 

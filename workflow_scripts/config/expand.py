@@ -154,24 +154,27 @@ class Plan:
             if recipe.parent:
                 parent = self._train(id, network, recipe.parent, seed, f"recipe '{name}', key parent",
                                      (*children, name)).path_name
-            if recipe.outliers:
-                self._dataset(recipe.outliers.dataset, f"recipe '{name}', key outliers.dataset", "train")
             self.runs[key] = Trained(id, network, recipe, path_name, released, parent, seed)
+            outliers = self.outliers(self.runs[key])
+            if outliers:
+                self._dataset(outliers, f"recipe '{name}', key outliers.dataset", "train")
         return self.runs[key]
 
     def _check_outliers(self) -> None:
         """An outlier set that is also scored would make the test a training set."""
         for run in self.runs.values():
-            outliers = run.recipe.outliers
-            if outliers and outliers.dataset in {run.id, *self.ood.get(run.id, {})}:
-                role = "the ID set" if outliers.dataset == run.id else "an OOD test set"
-                raise OODError(f"recipe '{run.recipe.name}', key outliers.dataset: '{outliers.dataset}' is {role} of "
+            outliers = self.outliers(run)
+            if outliers in {run.id, *self.ood.get(run.id, {})}:
+                role = "the ID set" if outliers == run.id else "an OOD test set"
+                raise OODError(f"recipe '{run.recipe.name}', key outliers.dataset: '{outliers}' is {role} of "
                                f"'{run.id}'; training on it would make its test meaningless")
 
     def _named(self, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
         switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ())) if recipe.method else ()
         self._switches_used.update(switches)
-        released = resolve(self.config.fidelity.released, recipe.released, switches, f"recipe '{recipe.name}'")
+        # G-OE's defects are those of its own trainings; plain pretraining shares the method but has no outliers
+        everywhere = [b for b in self.config.fidelity.released if recipe.outliers or not b.startswith("goe.")]
+        released = resolve(everywhere, recipe.released, switches, f"recipe '{recipe.name}'")
         return recipe.name + suffix(released), released
 
     def _one(self, entries: list, name: str, where: str, id: str | None = None, network: str | None = None) -> Any:
@@ -241,6 +244,15 @@ class Plan:
                 groups += [(id, "id", sets[:2]), (id, "ood", sets[2:])]
         return groups
 
+    def outliers(self, run: Trained) -> str | None:
+        """The dataset a run trains against; none where its method, corrected or as released, reads no outliers."""
+        when = plugins.constant("methods", run.recipe.method, "OUTLIERS") if run.recipe.method else None
+        if when == "always" and not run.recipe.outliers:
+            raise OODError(f"recipe '{run.recipe.name}': method {run.recipe.method} trains against outliers; "
+                           "name them, e.g. outliers: {dataset: pool}")
+        reads = run.recipe.outliers and (when == "always" or when in run.released)
+        return run.recipe.outliers.dataset if reads else None
+
     def needs(self, run: Trained, score: str) -> frozenset[str]:
         """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
         return plugins.constant("scores", run.scores[score].module, "NEEDS", frozenset())
@@ -254,7 +266,7 @@ class Plan:
         return [name for name in known if name in self.sources][:1]
 
     def missing_data(self, stores: Iterable[tuple[str, str]], recipes: Iterable[Recipe]) -> list[str]:
-        """A message for each raw file of these (dataset, split) and checkpoint recipes that is not where it should be."""
+        """A message for each raw file of these (dataset, split) and checkpoints of recipes that is not in its place."""
         archives = {pair: self.archives(*pair) for pair in stores}
         lines = [line for pair, names in archives.items() if not names
                  for line in catalogue.missing(self.datasets[pair[0]], pair[1], self.data_root)]
@@ -271,7 +283,7 @@ class Plan:
 
     def used_datasets(self) -> list[tuple[str, str]]:
         """(dataset, split) of every store this configuration needs, each once."""
-        pools = [(r.recipe.outliers.dataset, "train") for r in self.runs.values() if r.recipe.outliers]
+        pools = [(pool, "train") for pool in map(self.outliers, self.runs.values()) if pool]
         return list(dict.fromkeys([*(pair for id in self.ood for pair in self.sets(id)), *pools]))
 
     def reported(self, paper: str) -> list[Trained]:

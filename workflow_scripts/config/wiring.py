@@ -17,7 +17,8 @@ from typing import Any
 from workflow_scripts import plugins
 from workflow_scripts.config.expand import Key, Plan, Trained
 from workflow_scripts.config.models import Network
-from workflow_scripts.digest import digest
+from workflow_scripts.digest import ROOT, digest
+from workflow_scripts.files import sha256
 
 FIGURES = ("histograms", "roc", "heatmap")
 Wildcards = Any  # Snakemake's; attributes by name
@@ -108,14 +109,17 @@ class Wiring:
             del recipe[key]
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"]  # the store is an input
+        if recipe["validation"] and recipe["validation"]["list"]:
+            path = ROOT / recipe["validation"]["list"]
+            recipe["validation"]["sha256"] = sha256(path) if path.is_file() else None
         recipe["options"] = _options("methods", run.recipe.method, run.recipe.options)
         return dumps({"network": _network(run.network), "recipe": recipe, "released": run.released,
                       "steps": self.plan.config.limit.steps})
 
     def outliers(self, wildcards: Wildcards) -> str | list:
         """Store that a recipe trains against, or nothing."""
-        outliers = self.plan.run(wildcards).recipe.outliers
-        return self.store(outliers.dataset, "train") if outliers else []
+        outliers = self.plan.outliers(self.plan.run(wildcards))
+        return self.store(outliers, "train") if outliers else []
 
     def recipes(self, imported: bool) -> str:
         """The recipes whose weights are read from a file (or are trained) as the constraint of a wildcard."""
@@ -286,8 +290,8 @@ class Wiring:
             for name, group in sets.items():
                 roles.setdefault((name, "test"), f"OOD test ({group})")
         for run in self.plan.runs.values():
-            if run.recipe.outliers:
-                roles[run.recipe.outliers.dataset, "train"] = "outliers to train against"
+            if outliers := self.plan.outliers(run):
+                roles[outliers, "train"] = "outliers to train against"
         rows = self.plan.datasets
         return dumps({"names": self.plan.names, "sets": [
             {"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence,

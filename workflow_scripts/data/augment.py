@@ -1,7 +1,7 @@
 """Batched augmentation and normalisation of uint8 images that live on the device.
 
 Each operation takes (B, H, W, 3) uint8 and per-image uniform numbers, so a whole batch is changed at once. Its
-distribution equals torchvision's operation of the same name.
+distribution equals that of torchvision's operation of the same name on PIL images.
 """
 
 from __future__ import annotations
@@ -12,30 +12,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workflow_scripts.data.colour import colour_jitter, grayscale
 from workflow_scripts.data.randomness import uniforms
+from workflow_scripts.data.resample import random_resized_crop
 
 
 def random_crop(images: Tensor, padding: int, u: Tensor) -> Tensor:
     """Pad with black on each side and cut a window of the original size. ``u``: (B, 2) uniforms."""
-    count, height, width, _ = images.shape
+    count, height, width, channels = images.shape
     top, left = (u * (2 * padding + 1)).long().unbind(1)
-    rows = torch.arange(height, device=images.device)[None] + (top - padding)[:, None]  # (B, H)
-    columns = torch.arange(width, device=images.device)[None] + (left - padding)[:, None]  # (B, W)
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    batch = torch.arange(count, device=images.device)[:, None, None]
-    window = images[batch, rows.clamp(0, height - 1)[:, :, None], columns.clamp(0, width - 1)[:, None, :]]
-    return window * inside[..., None]
+    padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
+    padded[:, padding:padding + height, padding:padding + width] = images
+    line = padded.stride(1)  # bytes of a padded row
+    row = torch.arange(height, device=images.device) + top[:, None]  # (B, H)
+    batch = torch.arange(count, device=images.device)[:, None]
+    start = batch * padded.stride(0) + row * line + left[:, None] * channels  # (B, H) where each row of a window begins
+    pieces = padded.view(-1).as_strided((padded.numel() - width * channels + 1, width * channels), (1, 1))
+    return pieces.index_select(0, start.view(-1)).view(images.shape)  # rows are copied whole
 
 
 def horizontal_flip(images: Tensor, probability: float, u: Tensor) -> Tensor:
     """Mirror left-right with ``probability``. ``u``: (B, 1) uniforms."""
-    return torch.where((u < probability)[:, :, None, None], images.flip(2), images)
+    count = len(images)
+    both = torch.cat([images, images.flip(2)])
+    which = torch.arange(count, device=images.device) + count * (u[:, 0] < probability)
+    return both.index_select(0, which)
 
 
-_OPERATIONS = {"random_crop": (random_crop, 2), "horizontal_flip": (horizontal_flip, 1)}
+# name -> (operation, uniform numbers per image)
+OPERATIONS = {
+    "random_crop": (random_crop, 2), "horizontal_flip": (horizontal_flip, 1), "color_jitter": (colour_jitter, 6),
+    "grayscale": (grayscale, 1), "random_resized_crop": (random_resized_crop, 22),
+}
 
 
-def augment(images: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor) -> Tensor:
+def augment(images: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor,
+            done: int = 0) -> Tensor:
     """Apply the recipe's ``augment`` list.
 
     Args:
@@ -43,13 +55,19 @@ def augment(images: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: i
         steps: e.g. ``[{"random_crop": 4}, {"horizontal_flip": 0.5}]``.
         seed, epoch: of the run.
         index: (B,) int64 image numbers.
+        done: so many steps were applied before (by :class:`workflow_scripts.data.dataset.Decoded`).
+
+    Returns:
+        (B, H', W', 3) uint8.
     """
-    plan = [(name, value, *_OPERATIONS[name]) for step in steps for name, value in step.items()]
-    if not plan:
+    plan = [(name, value, *OPERATIONS[name]) for step in steps for name, value in step.items()]
+    if len(plan) <= done:
         return images
     u = uniforms(seed, epoch, index, sum(draws for *_, draws in plan))
-    for _, value, operation, draws in plan:
-        images, u = operation(images, value, u[:, :draws]), u[:, draws:]
+    for i, (_, value, operation, draws) in enumerate(plan):
+        if i >= done:
+            images = operation(images, value, u[:, :draws])
+        u = u[:, draws:]
     return images
 
 
@@ -64,11 +82,13 @@ def normalise(images: Tensor, how: str | dict[str, Any]) -> Tensor:
     Returns:
         (B, 3, H, W) float32 in channels-last memory.
     """
-    x = images.permute(0, 3, 1, 2).float() / 255  # NHWC memory seen as NCHW: channels-last
+    x = images.reshape(len(images), -1).float().div_(255)  # (B, H * W * 3)
     if how == "per_image":
-        mean = x.mean(dim=(1, 2, 3), keepdim=True)
-        std = x.std(dim=(1, 2, 3), keepdim=True, correction=0)
-        return (x - mean) / std.clamp_min(1 / 255)
-    mean = torch.tensor(how["mean"], device=x.device)[None, :, None, None]
-    std = torch.tensor(how["std"], device=x.device)[None, :, None, None]
-    return (x - mean) / std
+        mean = x.mean(dim=1, keepdim=True)
+        std = x.std(dim=1, keepdim=True, correction=0)
+        x.sub_(mean).div_(std.clamp_min(1 / 255))
+    else:  # one long row of means: a row of three would be added without vector instructions
+        pixels = x.shape[1] // 3
+        x.sub_(torch.tensor(how["mean"], device=x.device).repeat(pixels))
+        x.div_(torch.tensor(how["std"], device=x.device).repeat(pixels))
+    return x.view(images.shape).permute(0, 3, 1, 2)  # NHWC memory seen as NCHW: channels-last

@@ -45,6 +45,19 @@ class Images:
         return len(self.labels)
 
 
+class Numbered(Sequence):
+    """Names ``file:number``, made when asked for: a set may have 79 million."""
+
+    def __init__(self, file: str, numbers: np.ndarray) -> None:
+        self.file, self.numbers = file, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, i: int) -> str:
+        return f"{self.file}:{self.numbers[i]}"
+
+
 def unlabelled(n: int) -> np.ndarray:
     """Labels of n images that have none. -> int64 (n,), all -1."""
     return np.full(n, -1, np.int64)

@@ -6,6 +6,7 @@ row against its reader's options without importing the reader.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -19,8 +20,10 @@ from workflow_scripts import plugins
 from workflow_scripts.data import sources
 from workflow_scripts.errors import OODError
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 SplitName = Literal["train", "val", "test"]
-Geometry = Annotated[str, StringConstraints(pattern=r"^(native|(squash|crop)[1-9][0-9]*)$")]
+Geometry = Annotated[str, StringConstraints(
+    pattern=r"^(native|(squash|crop|resize[1-9][0-9]*crop)[1-9][0-9]*(bicubic)?)$")]
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")])
 
 
@@ -52,11 +55,15 @@ class Dataset(_Strict):
     """Classes of a labelled set: their names in the order of the labels, or their number; 0: labels are not used."""
     geometry: Geometry = "native"
     """How images reach the stored size (PIL bilinear): `native` as they are; `squashN` to N x N whatever their shape;
-    `cropN` shorter side to N, then the central N x N."""
+    `cropN` shorter side to N, then the central N x N; `resizeMcropN` shorter side to M, then the central N x N. A name
+    that ends in `bicubic` resamples so."""
+    keep: str = ""
+    """File (a path below the repository) with the names of the images to keep, one a line, such as
+    `config/lists/x.txt`; `python -m workflow_scripts.publish_list` writes one from a store."""
     limit_per_class: Annotated[int, Field(gt=0)] | None = None
     """Keep the first so many images of each class, in file order."""
     sample: Sample | None = None
-    """Then draw a random subset."""
+    """Then draw a random subset (where there is no `keep`)."""
     counts: dict[SplitName, Annotated[int, Field(gt=0)]] = {}
     """Images of the complete set, after `limit_per_class` and `sample`; fewer are reported when it is prepared."""
     about: str = ""
@@ -80,8 +87,14 @@ class Dataset(_Strict):
             "dataset": self.name, "split": split, "reader": self.reader, "options": self.options_of(split),
             "classes": self.classes, "geometry": self.geometry, "limit_per_class": self.limit_per_class,
             "sample": self.sample.model_dump() if self.sample else None, "count": self.counts.get(split),
-            "raw": fingerprint(self, split, root),
+            "raw": fingerprint(self, split, root), **({"keep": _list(self.keep)} if self.keep else {}),
         }
+
+
+def _list(name: str) -> list[str]:
+    """A list of images in a section: its name and the hash of its content."""
+    path = REPOSITORY / name
+    return [name, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""]
 
 
 def load(path: str | os.PathLike, extra: Sequence[Mapping[str, Any]] = ()) -> dict[str, Dataset]:

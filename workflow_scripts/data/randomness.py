@@ -45,6 +45,18 @@ def uniforms(seed: int, epoch: int, index: Tensor, draws: int) -> Tensor:
     return _shift(_scramble(_scramble(counter + start.to(index.device))), 40).float() / (1 << 24)
 
 
+def uniforms_of(seed: int, epoch: int, index: int, draws: int) -> list[float]:
+    """The numbers of :func:`uniforms` for one image, without tensors: a loader's worker needs a few at a time."""
+    def scramble(x: int) -> int:
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+        return x ^ (x >> 31)
+
+    start = scramble((seed * 0x9E3779B97F4A7C15 + epoch * 0xD1B54A32D192ED03 + 1) & _MASK)
+    counter = index * 0xD6E8FEB86659FD93 + start
+    return [(scramble(scramble((counter + k) & _MASK)) >> 40) / (1 << 24) for k in range(draws)]
+
+
 def permutation(seed: int, epoch: int, count: int) -> Tensor:
     """The order of an epoch: a permutation of 0..count-1, int64, on CPU."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) & 0x7FFFFFFFFFFFFFFF)

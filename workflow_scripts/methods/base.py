@@ -6,33 +6,77 @@ A method is one module in this folder with
     its hyper-parameters, a frozen standard dataclass with a docstring below each field;
 ``DEFECTS``
     optional; ids out of :data:`workflow_scripts.fidelity.DEFECTS` that it can reproduce;
+``OUTLIERS``
+    optional; when it trains with the recipe's outliers: ``"always"``, or the id of the defect that makes it so;
 ``build(options, released) -> Method``
     the method, corrected but for the defects in ``released``.
 
-It holds losses and algorithms and touches no file.
+Both constants are literals, since the configuration is checked without importing the module. A method holds losses and
+algorithms and touches no file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Batch:
-    """ID images of one step: ``images`` (B, 3, H, W) normalised, ``labels`` (B,), ``index`` (B,) image numbers."""
+    """Images of one step, augmented and normalised.
+
+    ``images`` (B, 3, H, W) float32 in channels-last memory, ``labels`` (B,) int64 and ``index`` (B,) int64 (image
+    numbers in the store) are ID; ``outliers`` (M, 3, H, W) and ``outlier_index`` (M,) are ``None`` where the method has
+    no outliers. ``seed``, ``epoch`` and ``step`` (within the epoch, 0-based) are what a method's own random numbers
+    depend on.
+    """
 
     images: Tensor
     labels: Tensor
     index: Tensor
+    seed: int
     epoch: int
     step: int
+    outliers: Tensor | None = None
+    outlier_index: Tensor | None = None
 
 
 class Method:
-    """A way to train: the loss of one step."""
+    """A way to train: the loss of one step, and what is optimised."""
+
+    outliers = False
+    """True: its batches hold outliers."""
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss to minimise (a scalar) and the logits (B, K) of the ID images, for the running accuracy."""
         raise NotImplementedError
+
+    def check(self, recipe: dict[str, Any]) -> None:
+        """Refuse options that do not fit the recipe, before the first step. Raises OODError."""
+
+    def start_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Called before an epoch's first step; sets the network's mode."""
+        network.train()
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        """What the optimiser changes: groups of ``torch.optim.SGD``, which may set their own ``lr``, ``momentum``,
+        ``nesterov`` and ``weight_decay``. The schedule scales every group's ``lr`` by the same factor; a group with
+        ``"constant": True`` is left at its own."""
+        return [{"params": list(network.parameters())}]
+
+
+@contextmanager
+def looking(network: nn.Module) -> Iterator[None]:
+    """A pass that only looks: eval mode (running statistics, no dropout) and no gradients; the mode is put back."""
+    mode = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(mode)

@@ -1,13 +1,21 @@
-"""Cross-entropy on the ID images: the pretraining that every post-hoc score is measured on."""
+"""Cross-entropy on the ID images: the pretraining that every post-hoc score is measured on, and G-OE's baseline (MCP).
+
+As released, G-OE's baseline passes the outliers through the network beside the ID images and then ignores their logits:
+they are in no loss, but two thirds of every batch norm statistic are theirs (defect goe.2g-2).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.methods.base import Batch, Method
+
+DEFECTS = ("goe.2g-2", "goe.2g-4", "goe.2g-5")
+OUTLIERS = "goe.2g-2"
 
 
 @dataclass(frozen=True)
@@ -19,13 +27,17 @@ class Options:
 class CrossEntropy(Method):
     """Mean cross-entropy of the ID batch."""
 
-    def __init__(self, options: Options):
+    def __init__(self, options: Options, contaminated: bool):
         self.options = options
+        self.outliers = contaminated
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = network(batch.images)
+        if self.outliers:
+            logits = network(torch.cat((batch.images, batch.outliers)))[:len(batch.images)]
+        else:
+            logits = network(batch.images)
         return functional.cross_entropy(logits, batch.labels, label_smoothing=self.options.label_smoothing), logits
 
 
 def build(options: Options, released: tuple[str, ...]) -> CrossEntropy:
-    return CrossEntropy(options)
+    return CrossEntropy(options, contaminated="goe.2g-2" in released)

@@ -37,7 +37,7 @@ class Options:
 
 
 def batches(path: Path, pattern: str) -> list[tuple[str, np.ndarray]]:
-    """(name, bytes as uint8) of a batch file, or of each matching file of an archive, by name. A file stays on the disk.
+    """(name, bytes as uint8) of a batch file, or of each matching file of an archive; a file stays on the disk.
 
     Raises:
         OODError: no file of the archive matches.

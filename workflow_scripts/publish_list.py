@@ -1,0 +1,50 @@
+"""Publish which images a store holds: a list of their names, for a row's ``keep``.
+
+Command: ``python -m workflow_scripts.publish_list --store results/V/data/places365.test.h5 --out config/lists/P.txt``
+
+A sample that was drawn by seed can so be repeated by others from other copies of the raw files. The list can only be
+made where the raw files are; put it under version control.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from workflow_scripts.data.store import open_store
+from workflow_scripts.errors import stage
+from workflow_scripts.files import atomic
+
+
+def publish(store: Path, out: Path) -> int:
+    """Write the list. -> how many names it has.
+
+    Raises:
+        OODError: there is no whole store.
+    """
+    with open_store(store) as file:
+        names = [name.decode() for name in file["names"][:]]
+        definition = json.loads(file.attrs["definition"])
+        sources = json.loads(file.attrs["sources"])
+    drawn = f", drawn with {json.dumps(definition['sample'])}" if definition.get("sample") else ""
+    head = [f"# {definition['dataset']} ({definition['split']}): {len(names):,} images{drawn}",
+            *(f"# of {name} {digest}" for name, digest in sorted(sources.items()))]
+    with atomic(out) as partial:
+        partial.write_text("\n".join([*head, *names]) + "\n", encoding="utf-8")
+    return len(names)
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.publish_list",
+                                     description=__doc__.split("\n")[0])
+    parser.add_argument("--store", required=True, type=Path, help="image store to list")
+    parser.add_argument("--out", required=True, type=Path, help="list to write, in config/lists/")
+    args = parser.parse_args(argv)
+    print(f"{args.out}: {publish(args.store, args.out):,} names")
+
+
+if __name__ == "__main__":
+    main()

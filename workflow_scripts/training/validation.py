@@ -1,0 +1,75 @@
+"""ID train images held out from training, to choose the epoch whose weights are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from workflow_scripts.data.augment import augment, normalise
+from workflow_scripts.data.randomness import permutation
+from workflow_scripts.errors import OODError
+from workflow_scripts.methods.base import looking
+
+ROOT = Path(__file__).resolve().parents[2]
+_BATCH = 512  # images of one pass
+
+
+def hold_out(section: dict[str, Any] | None, count: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the train images and of the held-out ones, ascending, int64, on CPU.
+
+    Args:
+        section: the recipe's `validation`: ``count``, ``seed`` and ``list`` (a text file, one 0-based number per line,
+            relative to the repository; ``None``: drawn by ``seed``); ``None``: nothing is held out.
+        count: ID train images.
+
+    Raises:
+        OODError: nothing is left to train on, or the list is not there, not of that length, or no list of numbers.
+    """
+    if section is None:
+        return torch.arange(count), torch.empty(0, dtype=torch.int64)
+    if section["count"] >= count:
+        raise OODError(f"validation.count: {section['count']} of {count} ID train images leave none to train on")
+    held = permutation(section["seed"], 0, count)[:section["count"]]
+    if section["list"] is not None:
+        held = _read(section["list"], section["count"], count)
+    keep = torch.ones(count, dtype=torch.bool)
+    keep[held] = False
+    return keep.nonzero().flatten(), held.sort().values
+
+
+def _read(name: str, wanted: int, count: int) -> Tensor:
+    try:
+        numbers = [int(line) for line in (ROOT / name).read_text(encoding="utf-8").split()]
+    except FileNotFoundError:
+        raise OODError(f"validation.list: there is no file {name} (relative to the repository)") from None
+    except ValueError as error:
+        raise OODError(f"validation.list: {name} must hold one image number per line ({error})") from None
+    if len(numbers) != wanted or len(set(numbers)) != wanted:
+        raise OODError(f"validation.list: {name} holds {len(numbers)} numbers, {len(set(numbers))} of them distinct, "
+                       f"validation.count is {wanted}")
+    if min(numbers) < 0 or max(numbers) >= count:
+        raise OODError(f"validation.list: {name} has numbers {min(numbers)}..{max(numbers)}, the ID set {count} train "
+                       "images, counted from 0")
+    return torch.tensor(numbers)
+
+
+def accuracy(network: nn.Module, pixels: Tensor, labels: Tensor, held: Tensor, recipe: dict[str, Any],
+             augmented: tuple[int, int] | None = None) -> float:
+    """Share of the images ``held`` that ``network`` classifies correctly, in eval mode.
+
+    Args:
+        pixels, labels: of the whole train set, (N, H, W, 3) uint8 and (N,) int64.
+        recipe: its `normalise`, and `augment`.
+        augmented: (seed, epoch) to augment the images as in training (goe.2g-4); ``None``: as they are.
+    """
+    correct = torch.zeros((), device=labels.device)
+    with looking(network):
+        for index in held.split(_BATCH):
+            images = pixels[index]
+            if augmented:
+                images = augment(images, recipe["augment"], *augmented, index)
+            correct += (network(normalise(images, recipe["normalise"])).argmax(1) == labels[index]).sum()
+    return float(correct) / len(held)
