@@ -167,6 +167,8 @@ def reading(folder: Path, what: str, source: Path, count: int, repeat: int) -> l
     from torchvision.datasets import ImageFolder
     from torchvision.io import ImageReadMode, decode_image, read_file
 
+    from workflow_scripts.data.dataset import decoded
+
     torch.set_num_threads(1)
     collection = collection_of(source)
     path = folder / f"{source.name}.lmdb"
@@ -177,8 +179,7 @@ def reading(folder: Path, what: str, source: Path, count: int, repeat: int) -> l
 
     def pil(archive: Archive) -> None:
         for i in order:
-            with Image.open(io.BytesIO(archive.read(i))) as image:
-                image.convert("RGB")
+            decoded(archive.read(i))
 
     def torchvision(archive: Archive) -> None:
         for i in order:

@@ -35,7 +35,8 @@ rule train_network:
 
 rule import_weights:
     input:
-        "<results>/data/{id}.train.h5",
+        data="<results>/data/{id}.train.h5",
+        file=WIRE.import_archive,
     output:
         "<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
     log:
@@ -54,4 +55,4 @@ rule import_weights:
         "import weights of {wildcards.network} for {wildcards.id}: {wildcards.recipe}"
     shell:
         "python -m workflow_scripts.import_checkpoint --config {params.cfg:q} --file {params.file:q} "
-        "--classes-from {input} --out {output} > {log} 2>&1"
+        "--classes-from {input.data} --out {output} > {log} 2>&1"

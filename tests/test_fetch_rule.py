@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from tests.checkout import copy, snakemake, would_run
 from tests.web_server import Server, good
 from workflow_scripts.data.store import load_store
+from workflow_scripts.models import resnet_cifar
+from workflow_scripts.training import checkpoint
 
 
 def archive(count: int) -> bytes:
@@ -69,3 +73,31 @@ def test_offline_lists_the_file_and_its_place(checkout):
     assert done.returncode != 0
     assert "resources/archives/cifar-10-binary.tar.gz" in done.stdout
     assert not (folder / "resources" / "archives").exists()
+
+
+def test_weights_come_from_an_address_and_its_hash_is_checked(tmp_path):
+    folder = copy(tmp_path)
+    network = resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=16), 8)
+    packed = io.BytesIO()
+    torch.save({"state_dict": network.state_dict()}, packed)
+    server = Server()
+    raw = yaml.safe_load((folder / "config.yaml").read_text())
+    raw["variant"] = "foreign"
+    raw["recipes"] = [{
+        "name": "released", "label": "Released", "normalise": "per_image", "checkpoint": {
+            "file": "elsewhere/net.pth", "url": server.url("/net.pth", good(packed.getvalue())), "key": "state_dict",
+            "sha256": hashlib.sha256(packed.getvalue()).hexdigest()}}]
+    raw["experiments"] = [{**raw["experiments"][0], "recipes": ["released"], "seeds": [0]}]
+    (folder / "foreign.yaml").write_text(yaml.safe_dump(raw))
+    target = "results/foreign/models/digits/resnet-small/released/seed0.pt"
+    done = snakemake(folder, target, "--cores", "1", "--configfile", "foreign.yaml", OOD_DATA="")
+    assert done.returncode == 0, done.stdout[-3000:]
+    content = checkpoint.read(folder / target)
+    torch.testing.assert_close(content["state_dict"]["fc.weight"], network.fc.weight.detach())
+    assert would_run(folder, target, "--configfile", "foreign.yaml", OOD_DATA="") == {}
+
+    raw["recipes"][0]["checkpoint"]["sha256"] = "0" * 64
+    (folder / "foreign.yaml").write_text(yaml.safe_dump(raw))
+    done = snakemake(folder, target, "--cores", "1", "--configfile", "foreign.yaml", OOD_DATA="")
+    server.http.shutdown()
+    assert done.returncode != 0 and "0" * 64 in done.stdout and "sha256" in done.stdout

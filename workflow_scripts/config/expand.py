@@ -265,6 +265,18 @@ class Plan:
         known = [PurePath(pattern).name for pattern in catalogue.files(row, split)]
         return [name for name in known if name in self.sources][:1]
 
+    def checkpoint_archive(self, recipe: Recipe) -> str | None:
+        """Name of the download that a recipe's weights come from; none where the file lies below the data root."""
+        given = recipe.checkpoint
+        if sources.locate(given.file, self.data_root) or not given.url:
+            return None
+        name = PurePath(given.file).name
+        whole = given.sha256 is not None and len(given.sha256) == 64
+        self.sources[name] = Source(
+            name=name, about=f"weights of recipe {recipe.name}", urls=[given.url],
+            checksum=[f"sha256:{given.sha256}"] if whole else [], checksum_from="the configuration" if whole else "")
+        return name
+
     def missing_data(self, stores: Iterable[tuple[str, str]], recipes: Iterable[Recipe]) -> list[str]:
         """A message for each raw file of these (dataset, split) and checkpoints of recipes that is not in its place."""
         archives = {pair: self.archives(*pair) for pair in stores}
@@ -272,14 +284,14 @@ class Plan:
                  for line in catalogue.missing(self.datasets[pair[0]], pair[1], self.data_root)]
         wanted = {name for names in archives.values() for name in names
                   if self.config.offline or self.sources[name].by_hand}
-        lines += to_place(self.sources, sorted(wanted), Path(self.config.resources) / "archives").splitlines()
-        for recipe in {recipe.name: recipe for recipe in recipes}.values():
-            file = recipe.checkpoint.file
-            if not sources.locate(file, self.data_root):
-                origin = f"; get it from {recipe.checkpoint.url}" if recipe.checkpoint.url else ""
+        for recipe in {recipe.checkpoint.file: recipe for recipe in recipes}.values():
+            file, name = recipe.checkpoint.file, self.checkpoint_archive(recipe)
+            if name and self.config.offline:
+                wanted.add(name)
+            elif not name and not sources.locate(file, self.data_root):
                 lines.append(f"recipe '{recipe.name}': checkpoint {file} expected below the data root "
-                             f"{self.data_root or '(not set)'}{origin}")
-        return lines
+                             f"{self.data_root or '(not set)'}")
+        return lines + to_place(self.sources, sorted(wanted), Path(self.config.resources) / "archives").splitlines()
 
     def used_datasets(self) -> list[tuple[str, str]]:
         """(dataset, split) of every store this configuration needs, each once."""

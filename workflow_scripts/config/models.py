@@ -113,7 +113,7 @@ class Checkpoint(Strict):
     """Weights that were trained elsewhere: a file of tensors, read without executing anything in it."""
 
     file: str
-    """Path below the data root, absolute path or `file://` URL."""
+    """Path below the data root, absolute path or `file://` URL; where nothing is there, `url` is downloaded."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
     """Expected hash of the file, or its first digits (torchvision's file names end in eight of them)."""
     key: str = ""
@@ -122,8 +122,8 @@ class Checkpoint(Strict):
     """Prefix to take off every tensor's name, e.g. `module.`."""
     rename: dict[str, str] = {}
     """Prefixes of tensor names to replace."""
-    url: str = ""
-    """Where a user gets the file."""
+    url: Annotated[str, Field(pattern="^(https?://|$)")] = ""
+    """Address of the file."""
 
 
 class Outliers(Strict):

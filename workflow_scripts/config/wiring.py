@@ -126,9 +126,14 @@ class Wiring:
         named = {run.path_name for run in self.plan.runs.values() if (run.recipe.checkpoint is not None) == imported}
         return "|".join(map(re.escape, sorted(named))) or "(?!)"
 
-    def import_file(self, wildcards: Wildcards) -> str:
-        """The file of released weights, as it is called below the data root."""
-        return self.plan.run(wildcards).recipe.checkpoint.file
+    def import_archive(self, wildcards: Wildcards) -> list[str]:
+        """Downloaded file of released weights, where it is not below the data root."""
+        name = self.plan.checkpoint_archive(self.plan.run(wildcards).recipe)
+        return [f"{self.plan.config.resources}/archives/{name}"] if name else []
+
+    def import_file(self, wildcards: Wildcards, input: Any) -> str:
+        """The file of released weights: downloaded, or as it is called below the data root."""
+        return os.path.abspath(input.file[0]) if input.file else self.plan.run(wildcards).recipe.checkpoint.file
 
     def import_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)

@@ -52,11 +52,9 @@ class Decoded(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> Item:
         epoch, number = item
+        content = self.archive.read(number)
         try:
-            with Image.open(io.BytesIO(self.archive.read(number))) as image:
-                picture = image.convert("RGB")
-        except OODError:
-            raise
+            picture = decoded(content)
         except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
             raise OODError(f"{self.archive.path}: image {number} ({self.archive.names[number]}) cannot be decoded "
                            f"({type(error).__name__}: {error})") from None
@@ -70,6 +68,15 @@ class Decoded(Dataset):
             crop = picture.crop((left, top, left + width, top + height))
             pixels = np.asarray(crop.resize((how["size"], how["size"]), Image.Resampling.BILINEAR))
         return torch.from_numpy(np.array(pixels)), int(self.archive.labels[number]), number
+
+
+def decoded(content: bytes) -> Image.Image:
+    """An encoded image in RGB; one that is RGB already is not copied."""
+    image = Image.open(io.BytesIO(content))
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    image.load()
+    return image
 
 
 class Epochs(Sampler):
