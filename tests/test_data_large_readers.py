@@ -18,6 +18,7 @@ from PIL import Image
 
 from workflow_scripts import plugins
 from workflow_scripts.data.base import Images
+from workflow_scripts.data.geometry import resize
 from workflow_scripts.data.readers import tiny_images
 from workflow_scripts.data.store import load_store
 from workflow_scripts.errors import OODError
@@ -387,7 +388,6 @@ def test_export_command_refuses_noise(tmp_path):
     ("resize256crop224", 256, 224, "BILINEAR"), ("crop224bicubic", 224, 224, "BICUBIC"), ("resize36crop32", 36, 32,
                                                                                          "BILINEAR")])
 def test_geometries_of_imagenet_equal_torchvisions(height, width, geometry, resized, crop, how):
-    from workflow_scripts.data.geometry import resize
     transforms = pytest.importorskip("torchvision.transforms")
     image = RANDOM.integers(0, 256, (height, width, 3), dtype=np.uint8)
     smaller = transforms.Resize(resized, transforms.InterpolationMode[how])
@@ -396,6 +396,5 @@ def test_geometries_of_imagenet_equal_torchvisions(height, width, geometry, resi
 
 
 def test_a_crop_larger_than_what_it_is_cut_from():
-    from workflow_scripts.data.geometry import resize
     with pytest.raises(OODError, match="a crop of 40 does not fit into a shorter side of 32"):
         resize(np.zeros((1, 50, 50, 3), np.uint8), "resize32crop40")
