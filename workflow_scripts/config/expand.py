@@ -38,7 +38,6 @@ class Trained:
     """Path name of the recipe whose weights are the start."""
     seed: int
     scores: dict[str, Score] = field(default_factory=dict)
-    compat: set[str] = field(default_factory=set)
 
     @property
     def key(self) -> Key:
@@ -136,7 +135,6 @@ class Plan:
             for recipe_name in experiment.recipes:
                 for seed in self.seeds(experiment):
                     run = self._train(id_set.name, network, recipe_name, seed, f"{where}.recipes")
-                    run.compat.update(experiment.compat)
                     for score in experiment.scores:
                         run.scores[score] = self._one(self.config.scores, score, f"{where}.scores",
                                                       experiment.id, network_name)

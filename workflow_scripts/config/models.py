@@ -236,7 +236,7 @@ class Experiment(Strict):
     seeds: int | list[int] | None = None
     """Own seeds of this experiment; left out: the seeds of the whole configuration."""
     compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood"]] = []
-    """Papers whose own metric rules are computed as well (columns `fpr95@himplos`, ...)."""
+    """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...)."""
 
 
 class Paper(Strict):

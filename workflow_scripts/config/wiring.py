@@ -228,10 +228,11 @@ class Wiring:
 
     def metrics_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
+        compat = sorted({c for e in self.plan.config.experiments if e.id == run.id for c in e.compat})
         groups: dict[str, list[str]] = {}
         for name, group in self.plan.ood[run.id].items():
             groups.setdefault(group, []).append(f"{name}.test")
-        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": sorted(run.compat)})
+        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": compat})
 
     # -- tables, figures, page ------------------------------------------------------------------------------------
 
