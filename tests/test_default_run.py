@@ -86,7 +86,8 @@ def test_every_set_below_chance_is_explained_on_the_page(default_run, table):
 def test_few_processes_import_torch(tmp_path):
     """All jobs that run a network, over the whole default run: at most 70 once all five papers live there."""
     jobs = would_run(ROOT, "--forceall")
-    torch_jobs = sum(n for rule, n in jobs.items() if rule.startswith(("train", "import", "features", "score_network", "choose")))
+    running = ("train", "import", "features", "score_network", "choose")
+    torch_jobs = sum(n for rule, n in jobs.items() if rule.startswith(running))
     assert 0 < torch_jobs <= 70
 
 
