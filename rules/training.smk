@@ -6,8 +6,10 @@ rule train_network:
         data="<results>/data/{id}.train.h5",
         parent=WIRE.parent,
         outliers=WIRE.outliers,
+        selection=WIRE.selection,
     output:
-        "<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+        checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+        record="<results>/models/{id}/{network}/{recipe}/seed{seed}.h5",
     log:
         "<logs>/models/{id}/{network}/{recipe}/seed{seed}.log",
     benchmark:
@@ -24,13 +26,38 @@ rule train_network:
         code=WIRE.train_code,
         parent=lambda wc, input: f"--parent {input.parent}" if input.parent else "",
         outliers=lambda wc, input: f"--outliers {input.outliers}" if input.outliers else "",
+        selection=lambda wc, input: f"--selection {input.selection}" if input.selection else "",
+        minutes=lambda wc, output: PLAN.config.resume.minutes,
         device=lambda wc, output: DEVICE,
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.parent} "
-        "{params.outliers} "
-        "--seed {wildcards.seed} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
+        "{params.outliers} {params.selection} --seed {wildcards.seed} --device {params.device} --threads {threads} "
+        "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
+
+
+rule select_outliers:
+    input:
+        store=WIRE.outliers,
+        weights=WIRE.selection_weights,
+    output:
+        "<results>/selection/{id}/{network}/{recipe}/seed{seed}.h5",
+    log:
+        "<logs>/selection/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/selection/{id}/{network}/{recipe}/seed{seed}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    params:
+        cfg=WIRE.selection_section,
+        code=digest("select_outliers"),
+        weights=lambda wc, input: f"--weights {input.weights}" if input.weights else "",
+    message:
+        "select outliers of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.select_outliers --config {params.cfg:q} --store {input.store} {params.weights} "
+        "--out {output} > {log} 2>&1"
 
 
 rule import_weights:

@@ -13,7 +13,7 @@ from tests.checkout import ROOT
 from workflow_scripts import plugins
 from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.training.loop import Images, train
+from workflow_scripts.training.loop import Images, Training
 from workflow_scripts.training.network import build
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.validation import hold_out
@@ -100,6 +100,7 @@ def test_a_step_at_full_architecture(network, recipe):
     pixels = torch.randint(0, 256, (48, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     method = plugins.load("methods", small["method"]).build(
         plugins.parse_options("methods", small["method"], small["options"], ""), ())
-    history = train(build(found["network"], 10), method, Images(pixels[:16], torch.arange(16) % 10), small, 0, steps=1,
-                    report=lambda line: None, outliers=Outliers(pixels[16:], 8, "block", 0, torch.device("cpu"), "x"))
+    outliers = Outliers(pixels[16:], 8, "block", 0, torch.device("cpu"), "x")
+    data = Images(pixels[:16], torch.arange(16) % 10)
+    history = Training(build(found["network"], 10), method, data, small, 0, outliers).run(1, report=lambda line: None)
     assert len(history) == 1 and "validation" in history[0]

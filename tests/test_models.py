@@ -8,7 +8,7 @@ import torch
 
 from workflow_scripts import plugins
 from workflow_scripts.errors import OODError
-from workflow_scripts.models import densenet_bc, resnet_cifar, wide_resnet
+from workflow_scripts.models import densenet_bc, resnet_cifar, wide_resnet, wide_resnet_biased
 
 # Counts by executing the released constructors (HIMPLoS 7a01249, G-OE 094d880, bg-resample cf1db77).
 COUNTS = [
@@ -19,6 +19,12 @@ COUNTS = [
     ("resnet_cifar", {"blocks": [3, 4, 6, 3]}, 100, 21_328_292),
     ("wide_resnet", {}, 10, 2_243_546),
     ("wide_resnet", {}, 100, 2_255_156),
+    ("wide_resnet_biased", {}, 10, 8_955_050),
+    ("wide_resnet_biased", {}, 100, 8_978_180),
+    ("wide_resnet_biased", {}, 200, 9_003_880),
+    ("wide_resnet_biased", {"depth": 28, "widen": 10}, 10, 36_489_290),
+    ("wide_resnet_biased", {"depth": 28, "widen": 10}, 100, 36_546_980),
+    ("wide_resnet_biased", {"depth": 28, "widen": 10}, 200, 36_611_080),
     ("densenet_bc", {}, 10, 769_162),
     ("densenet_bc", {}, 100, 800_032),
     ("densenet_bc", {}, 200, 834_332),
@@ -45,6 +51,7 @@ def test_densenet_channels_and_tensors():
     ("resnet18_div16", resnet_cifar.build(resnet_cifar.Options(width=4), 7)),
     ("densenet22_k4", densenet_bc.build(densenet_bc.Options(depth=22, growth=4), 7)),
     ("wrn16_2_div4", wide_resnet.build(wide_resnet.Options(depth=16, dropout=0, width=4), 7)),
+    ("wrn16_2_div4_bg", wide_resnet_biased.build(wide_resnet_biased.Options(depth=16, widen=2, dropout=0, width=4), 7)),
 ])
 def test_outputs_equal_the_released_class(golden, name, network):
     arrays = np.load(golden / f"{name}.npz")
@@ -69,6 +76,17 @@ def test_every_network_offers_head_features_and_maps(model):
         torch.testing.assert_close(network(x), network.head(features))
     assert network.last_batchnorm is None or network.last_batchnorm.num_features == maps.shape[1]
     assert (maps >= 0).all()
+
+
+def test_the_biased_wide_resnet_has_the_release_s_layout():
+    with torch.device("meta"):
+        network = wide_resnet_biased.build(wide_resnet_biased.Options(), 10)
+    convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == 40 and sum(m.bias.numel() for m in convolutions) == 5_840
+    momenta = {name: m.momentum for name, m in network.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
+    assert momenta.pop("bn1") == 0.9 and set(momenta.values()) == {0.1}
+    block = network.layer2[0]
+    assert block.conv1.stride == (1, 1) and block.conv2.stride == block.shortcut[0].stride == (2, 2)
 
 
 def test_wide_resnet_wants_a_depth_of_6n_plus_4():

@@ -19,7 +19,7 @@ from workflow_scripts.methods import cross_entropy, goe, outlier_exposure
 from workflow_scripts.methods.base import Method
 from workflow_scripts.models import resnet_cifar
 from workflow_scripts.training import checkpoint, outliers, validation
-from workflow_scripts.training.loop import Images, batches, train
+from workflow_scripts.training.loop import Images, Training, batches
 from workflow_scripts.training.outliers import Outliers, load_outliers
 
 CPU = torch.device("cpu")
@@ -150,7 +150,8 @@ def small() -> torch.nn.Module:
 
 def run(method: Method, recipe: dict, network=None, **more) -> tuple[torch.nn.Module, list[dict]]:
     network = network or small()
-    return network, train(network, method, data(), recipe, 0, report=lambda line: None, **more)
+    steps = more.pop("steps", None)
+    return network, Training(network, method, data(), recipe, 0, **more).run(steps, report=lambda line: None)
 
 
 def test_each_batch_has_its_outliers_and_the_id_images_end_the_epoch():
@@ -186,6 +187,7 @@ class Frozen(Method):
     """A loss of one own parameter, with its own learning rate; the network stays in eval mode."""
 
     def __init__(self):
+        super().__init__()
         self.theta = torch.nn.Parameter(torch.zeros(()))
         self.modes: list[bool] = []
 

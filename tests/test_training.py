@@ -15,7 +15,7 @@ from workflow_scripts.errors import OODError
 from workflow_scripts.methods import cross_entropy
 from workflow_scripts.models import resnet_cifar
 from workflow_scripts.training import checkpoint
-from workflow_scripts.training.loop import Images, batches, train
+from workflow_scripts.training.loop import Images, Training, batches
 from workflow_scripts.training.schedule import learning_rate
 
 RECIPE = {
@@ -32,6 +32,10 @@ def images(count: int = 96, classes: int = 3) -> Images:
     for i, label in enumerate(labels):
         pixels[i, 2 + 5 * label:4 + 5 * label] = 220
     return Images(pixels, labels)
+
+
+def plain(network: torch.nn.Module, recipe: dict = RECIPE) -> Training:
+    return Training(network, cross_entropy.build(cross_entropy.Options(), ()), images(), recipe, 0)
 
 
 def small() -> torch.nn.Module:
@@ -105,23 +109,21 @@ def test_training_learns_and_is_deterministic():
     weights = []
     for _ in range(2):
         network = small()
-        history = train(network, cross_entropy.build(cross_entropy.Options(), ()), images(), RECIPE, 0,
-                        report=lambda line: None)
+        history = plain(network).run(report=lambda line: None)
         weights.append(torch.cat([p.flatten() for p in network.parameters()]))
     assert history[-1]["loss"] < history[0]["loss"] / 2
     assert torch.equal(*weights)
 
 
 def test_limit_stops_after_its_steps():
-    history = train(small(), cross_entropy.build(cross_entropy.Options(), ()), images(), RECIPE, 0, steps=2,
-                    report=lambda line: None)
+    history = plain(small()).run(2, report=lambda line: None)
     assert len(history) == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
     broken = {**RECIPE, "training": {**RECIPE["training"], "lr": 1e30}}
     with pytest.raises(OODError, match=r"the loss is (nan|inf) in epoch .*training.lr"):
-        train(small(), cross_entropy.build(cross_entropy.Options(), ()), images(), broken, 0, report=lambda line: None)
+        plain(small(), broken).run(report=lambda line: None)
 
 
 def test_checkpoint_round_trip_is_deterministic(tmp_path):

@@ -29,8 +29,9 @@ NUMERICAL = {
 PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "yaml", "tqdm", "psutil", "pooch",
             "snakemake", "packaging", "pydantic_core", "markupsafe",
             "requests", "urllib3", "filelock"}
-# Our own plumbing: messages, atomic writing and finding plugins cannot change a number.
-WITHOUT_NUMBERS = {"workflow_scripts.errors", "workflow_scripts.files", "workflow_scripts.plugins"}
+# Our own plumbing: messages, atomic writing, finding plugins and going on after a stop cannot change a number.
+WITHOUT_NUMBERS = {"workflow_scripts.errors", "workflow_scripts.files", "workflow_scripts.plugins",
+                   "workflow_scripts.digest", "workflow_scripts.training.resume"}
 
 
 def _file(module: str) -> Path | None:

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
+from typing import Any
 
+import h5py
 import torch
+from torch import Tensor
 
 from workflow_scripts import plugins
-from workflow_scripts.data.store import load_store
+from workflow_scripts.data.store import load_store, open_store
+from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError, stage
+from workflow_scripts.files import atomic, sha256
 from workflow_scripts.training import checkpoint, device
-from workflow_scripts.training.loop import Images, train
+from workflow_scripts.training.loop import Images, Training
 from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.network import build
 from workflow_scripts.training.outliers import load_outliers
+from workflow_scripts.training.resume import Resume
 
 SHARED_SEED = 1  # goe.2g-5
 
@@ -29,9 +36,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="store of the ID train images")
     parser.add_argument("--parent", help="checkpoint whose weights are the start")
     parser.add_argument("--outliers", help="store of the recipe's outliers")
+    parser.add_argument("--selection", help="numbers of the outliers to train against; left out: all")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES",
+                        help="how often progress is written beside the checkpoint (default: %(default)s)")
+    parser.add_argument("--record", help="training record to write: history, and what the method learned")
     parser.add_argument("--out", required=True, help="checkpoint to write")
     return parser
 
@@ -59,10 +70,37 @@ def main(argv: list[str] | None = None) -> None:
     method = plugins.load("methods", recipe["method"]).build(method_options, released)
     outliers = None
     if method.outliers and args.outliers:
-        outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:])
-    history = train(network, method, data, recipe, seed, args.config["steps"], outliers=outliers, released=released)
+        outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:], args.selection)
+    training = Training(network, method, data, recipe, seed, outliers, released)
+    resume = Resume(args.out, identity(args, store.attrs), args.save_every)
+    resume.catch_signals()
+    history = training.run(args.config["steps"], partial(print, flush=True), resume)
+    if args.record:
+        write_record(args.record, history, method.record())
     checkpoint.save(args.out, network, {"network": network_section["name"], "classes": list(store.classes),
                                         "seed": args.seed, "history": history})
+    resume.done()
+
+
+def identity(args: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:
+    """What a run's result depends on: progress of another one must not be continued."""
+    section = args.config
+    files = {name: sha256(path) for name in ("parent", "selection") if (path := getattr(args, name))}
+    if args.outliers:
+        with open_store(args.outliers) as file:
+            files["outliers"] = [len(file["labels"]), file.attrs["definition"], file.attrs["sources"]]
+    return {"configuration": json.dumps(section, sort_keys=True), "inputs": json.dumps([files, data], sort_keys=True),
+            "code": digest("train", f"models.{section['network']['model']}", f"methods.{section['recipe']['method']}"),
+            "seed": args.seed, "threads": args.threads, "device": args.device}
+
+
+def write_record(path: str, history: list[dict[str, float]], learned: dict[str, Tensor]) -> None:
+    """Write ``history/{column}`` (one value per epoch) and the method's arrays."""
+    with atomic(path) as unfinished, h5py.File(unfinished, "w") as file:
+        for key in history[0] if history else ():
+            file.create_dataset(f"history/{key}", data=[row[key] for row in history], track_times=False)
+        for key, tensor in learned.items():
+            file.create_dataset(key, data=tensor.detach().cpu().numpy(), track_times=False)
 
 
 if __name__ == "__main__":

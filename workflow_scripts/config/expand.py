@@ -36,6 +36,8 @@ class Trained:
     released: tuple[str, ...]
     parent: str | None
     """Path name of the recipe whose weights are the start."""
+    weights: str | None
+    """Path name of the recipe that learned the weights of its outliers."""
     seed: int
     scores: dict[str, Score] = field(default_factory=dict)
 
@@ -148,15 +150,29 @@ class Plan:
         path_name, released = self._named(recipe)
         key = (id, network.name, path_name, seed)
         if key not in self.runs:
-            parent = None
-            if recipe.parent:
-                parent = self._train(id, network, recipe.parent, seed, f"recipe '{name}', key parent",
-                                     (*children, name)).path_name
-            self.runs[key] = Trained(id, network, recipe, path_name, released, parent, seed)
+            select = recipe.outliers.select if recipe.outliers else None
+            before = {"parent": recipe.parent, "outliers.select.weights": select and select.weights}
+            parent, weights = (
+                self._train(id, network, other, seed, f"recipe '{name}', key {where}", (*children, name)).path_name
+                if other else None for where, other in before.items())
+            self.runs[key] = Trained(id, network, recipe, path_name, released, parent, weights, seed)
+            if weights:
+                self._check_weights(self.runs[key])
             outliers = self.outliers(self.runs[key])
             if outliers:
                 self._dataset(outliers, f"recipe '{name}', key outliers.dataset", "train")
         return self.runs[key]
+
+    def _check_weights(self, run: Trained) -> None:
+        """Weights are of the images of one set."""
+        learned = self.runs[run.id, run.network.name, run.weights, run.seed].recipe
+        where = f"recipe '{run.recipe.name}', key outliers.select.weights"
+        if not plugins.constant("methods", learned.method, "WEIGHTS", False):
+            raise OODError(f"{where}: recipe '{learned.name}' (method {learned.method or 'none'}) learns no weights of "
+                           "its outliers; a recipe of method resample does")
+        if learned.outliers.dataset != run.recipe.outliers.dataset:
+            raise OODError(f"{where}: the weights are of '{learned.outliers.dataset}', the outliers of "
+                           f"'{run.recipe.outliers.dataset}'")
 
     def _check_outliers(self) -> None:
         """An outlier set that is also scored would make the test a training set."""

@@ -126,6 +126,27 @@ class Checkpoint(Strict):
     """Address of the file."""
 
 
+class Select(Strict):
+    """Train against a part of the outliers."""
+
+    rule: Literal["random", "learned"]
+    """`random`: each image with the same chance; `learned`: in proportion to the weights of another recipe."""
+    ratio: Annotated[float, Field(gt=0, le=1)]
+    """Share of the images that is kept, on average (`size: drawn`) or exactly."""
+    weights: Name | None = None
+    """Recipe that learned the weights (same ID set, network and seed), for `learned`."""
+    size: Literal["drawn", "exact"] = "drawn"
+    """`drawn`: as released, `learned` keeps each image or not by its own draw; `exact`: ratio times all images."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Of the draw; left out: the seed of the network."""
+
+    @model_validator(mode="after")
+    def _weights(self) -> Select:
+        if (self.rule == "learned") != (self.weights is not None):
+            raise ValueError("weights names a recipe exactly when rule is learned")
+        return self
+
+
 class Outliers(Strict):
     """A set of images without ID semantics that a method trains against."""
 
@@ -135,6 +156,8 @@ class Outliers(Strict):
     """Outlier images per step."""
     order: Literal["shuffled", "block"] = "shuffled"
     """`block`: a contiguous run of images from a random place in each epoch."""
+    select: Select | None = None
+    """Train against a part of them; left out: all."""
 
 
 class Validation(Strict):
@@ -271,6 +294,13 @@ class Features(Strict):
     set leaves the ID pass alone."""
 
 
+class Resume(Strict):
+    """Progress of unfinished trainings, from which a run that was stopped goes on."""
+
+    minutes: Annotated[float, Field(ge=0)] = 10.0
+    """How often it is written; it is also written when a job is told to stop (SIGTERM, SIGUSR1)."""
+
+
 class Limit(Strict):
     """Cuts every stage short, to try a full-size configuration."""
 
@@ -309,6 +339,8 @@ class Config(Strict):
     """Corrected or as released."""
     features: Features = Features()
     """The forward pass over all sets."""
+    resume: Resume = Resume()
+    """Progress of unfinished trainings."""
     limit: Limit = Limit()
     """Cuts every stage short, to try a full-size configuration."""
     networks: list[Network] = []

@@ -100,7 +100,11 @@ class Wiring:
         run = self.plan.run(wildcards)
         if run.parent is None:
             return []
-        return self.file("models", self.plan.runs[run.id, run.network.name, run.parent, run.seed], ".pt")
+        return self.file("models", self._sibling(run, run.parent), ".pt")
+
+    def _sibling(self, run: Trained, recipe: str) -> Trained:
+        """The run of another recipe for the same ID set, network and seed."""
+        return self.plan.runs[run.id, run.network.name, recipe, run.seed]
 
     def train_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
@@ -108,7 +112,7 @@ class Wiring:
         for key in ("label", "where", "parent", "released", "name", "checkpoint"):
             del recipe[key]
         if recipe["outliers"]:
-            del recipe["outliers"]["dataset"]  # the store is an input
+            del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
         if recipe["validation"] and recipe["validation"]["list"]:
             path = ROOT / recipe["validation"]["list"]
             recipe["validation"]["sha256"] = sha256(path) if path.is_file() else None
@@ -120,6 +124,22 @@ class Wiring:
         """Store that a recipe trains against, or nothing."""
         outliers = self.plan.outliers(self.plan.run(wildcards))
         return self.store(outliers, "train") if outliers else []
+
+    def selection(self, wildcards: Wildcards) -> str | list:
+        """Numbers of the outliers that a recipe trains against, or nothing where it is all."""
+        run = self.plan.run(wildcards)
+        select = self.plan.outliers(run) and run.recipe.outliers.select
+        return self.file("selection", run, ".h5") if select else []
+
+    def selection_weights(self, wildcards: Wildcards) -> str | list:
+        """Training record with the weights that a selection follows, or nothing."""
+        run = self.plan.run(wildcards)
+        return self.file("models", self._sibling(run, run.weights), ".h5") if run.weights else []
+
+    def selection_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        select = run.recipe.outliers.select.model_dump(mode="json", exclude={"weights"})
+        return dumps({**select, "seed": run.seed if select["seed"] is None else select["seed"]})
 
     def recipes(self, imported: bool) -> str:
         """The recipes whose weights are read from a file (or are trained) as the constraint of a wildcard."""

@@ -12,7 +12,9 @@ A method is one module in this folder with
     the method, corrected but for the defects in ``released``.
 
 Both constants are literals, since the configuration is checked without importing the module. A method holds losses and
-algorithms and touches no file.
+algorithms and touches no file. What it learns or remembers beside the network (weights of images, queues, prototypes,
+heads of its own) are buffers and parameters of the method itself, which is a torch module: an interrupted run keeps and
+restores them with the network.
 """
 
 from __future__ import annotations
@@ -46,28 +48,60 @@ class Batch:
     outlier_index: Tensor | None = None
 
 
-class Method:
+@dataclass(frozen=True)
+class Sizes:
+    """What a method may need to know of its run before the first step."""
+
+    seed: int
+    epochs: int
+    steps: int
+    """Steps of an epoch."""
+    images: int
+    """ID train images in the store."""
+    device: torch.device
+    outliers: int = 0
+    """Outlier images in the store; 0 where the method has none."""
+    outlier_batch: int = 0
+    """Outliers per step."""
+
+
+class Method(nn.Module):
     """A way to train: the loss of one step, and what is optimised."""
 
     outliers = False
     """True: its batches hold outliers."""
-
-    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss to minimise (a scalar) and the logits (B, K) of the ID images, for the running accuracy."""
-        raise NotImplementedError
+    order: Tensor | None = None
+    """Numbers of the epoch's outliers in the order of their use, where the method draws them itself (int64, on CPU)."""
 
     def check(self, recipe: dict[str, Any]) -> None:
         """Refuse options that do not fit the recipe, before the first step. Raises OODError."""
 
-    def start_epoch(self, network: nn.Module, epoch: int) -> None:
-        """Called before an epoch's first step; sets the network's mode."""
-        network.train()
+    def setup(self, network: nn.Module, sizes: Sizes) -> None:
+        """Called once, before the optimiser is made: parameters and buffers whose sizes depend on the run."""
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         """What the optimiser changes: groups of ``torch.optim.SGD``, which may set their own ``lr``, ``momentum``,
         ``nesterov`` and ``weight_decay``. The schedule scales every group's ``lr`` by the same factor; a group with
         ``"constant": True`` is left at its own."""
         return [{"params": list(network.parameters())}]
+
+    def start_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Called before an epoch's first step (not where a run goes on in the middle); sets the network's mode."""
+        network.train()
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss to minimise (a scalar) and the logits (B, K) of the ID images, for the running accuracy."""
+        raise NotImplementedError
+
+    def after_step(self, network: nn.Module, batch: Batch) -> None:
+        """Called after the optimiser's step. Raises OODError when what the method learns is broken."""
+
+    def end_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Called after an epoch's last step."""
+
+    def record(self) -> dict[str, Tensor]:
+        """Arrays that other stages read from the training record, by name."""
+        return {}
 
 
 @contextmanager

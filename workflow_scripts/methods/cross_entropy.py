@@ -28,6 +28,7 @@ class CrossEntropy(Method):
     """Mean cross-entropy of the ID batch."""
 
     def __init__(self, options: Options, contaminated: bool):
+        super().__init__()
         self.options = options
         self.outliers = contaminated
 

@@ -101,6 +101,7 @@ class GOE(Method):
     outliers = True
 
     def __init__(self, options: Options):
+        super().__init__()
         self.options = options
 
     def check(self, recipe: dict[str, Any]) -> None:

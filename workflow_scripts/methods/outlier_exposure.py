@@ -40,6 +40,7 @@ class OutlierExposure(Method):
     outliers = True
 
     def __init__(self, options: Options):
+        super().__init__()
         self.options = options
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

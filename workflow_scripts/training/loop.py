@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from workflow_scripts.data.augment import augment, normalise
 from workflow_scripts.data.randomness import permutation
 from workflow_scripts.errors import OODError
-from workflow_scripts.methods.base import Batch, Method
+from workflow_scripts.methods.base import Batch, Method, Sizes
 from workflow_scripts.training.outliers import Outliers
+from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate
 from workflow_scripts.training.validation import accuracy, hold_out
 
@@ -28,107 +29,174 @@ class Images:
 
 
 def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: Tensor | None = None,
-            outliers: Outliers | None = None) -> Iterator[Batch]:
+            outliers: Outliers | None = None, start: int = 0, order: Tensor | None = None) -> Iterator[Batch]:
     """The epoch's batches: shuffled, augmented, normalised; a function of (seed, epoch) alone.
 
     Args:
         rows: numbers of the images to train on; ``None``: all.
         outliers: give each batch its outliers; the ID images alone decide when the epoch ends.
+        start: steps of the epoch that are left out, since they are done.
+        order: numbers of the outliers in the order of their use; ``None``: as the recipe says.
     """
     training = recipe["training"]
     rows = torch.arange(len(data.labels)) if rows is None else rows
     count, size = len(rows), training["batch_size"]
-    order = rows[permutation(seed, epoch, count)].to(data.labels.device)
+    shuffled = rows[permutation(seed, epoch, count)].to(data.labels.device)
     whole = count // size * size if training["drop_last"] else count
-    beside = outliers.batches(recipe, epoch) if outliers else None
-    for step, start in enumerate(range(0, whole, size)):
-        index = order[start:start + size]
+    beside = outliers.batches(recipe, epoch, start, order) if outliers else None
+    for step in range(start, -(-whole // size)):
+        index = shuffled[step * size:min((step + 1) * size, whole)]
         images = normalise(augment(data.pixels[index], recipe["augment"], seed, epoch, index), recipe["normalise"])
         novel, numbers = next(beside) if beside else (None, None)
         yield Batch(images, data.labels[index], index, seed, epoch, step, novel, numbers)
 
 
-def train(network: nn.Module, method: Method, data: Images, recipe: dict[str, Any], seed: int,
-          steps: int | None = None, report: Callable[[str], None] = print, outliers: Outliers | None = None,
-          released: tuple[str, ...] = ()) -> list[dict[str, float]]:
-    """Train ``network`` in place.
+class Training:
+    """One network in training: everything that changes while it runs.
 
     Args:
-        network: on the device of ``data``.
+        network: on the device of ``data``; trained in place.
         method: gives the loss of a step.
         data: ID train images.
         recipe: `training`, `augment` and `normalise` of the recipe, and where given `outliers`, `validation`, `keep`.
         seed: of shuffling and augmentation.
-        steps: stop after so many (``limit.steps``); ``None``: all epochs.
-        report: receives a line per epoch.
         outliers: images that ``method`` trains with, if it does.
         released: defects to reproduce; the loop itself has goe.2g-4.
 
-    Returns:
-        Per epoch: epoch, loss (mean over images), accuracy (running, in train mode), lr, and where images are held out
-        validation (accuracy). The network has the last epoch's weights, or with ``keep: best`` those of the first
-        epoch with the best validation.
-
     Raises:
-        OODError: the train set is smaller than a batch that may not be dropped, the method lacks its outliers or does
-            not fit the recipe, or the loss is not finite.
+        OODError: the train set is smaller than a batch that may not be dropped, or the method lacks its outliers or
+            does not fit the recipe.
     """
-    training = recipe["training"]
-    rows, held = hold_out(recipe.get("validation"), len(data.labels))
-    held = held.to(data.labels.device)
-    best = _Best(recipe.get("keep") == "best", len(held))
-    size, epochs = training["batch_size"], training["epochs"]
-    per_epoch = len(rows) // size if training["drop_last"] else -(-len(rows) // size)
-    if not per_epoch:
-        raise OODError(f"training.batch_size: {size} is more than the {len(rows)} train images, "
-                       "and training.drop_last drops the only batch")
-    if method.outliers and outliers is None:
-        raise OODError("outliers: this method trains with outliers, but the recipe names none")
-    method.check(recipe)
-    network.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(method.parameter_groups(network), lr=training["lr"], momentum=training["momentum"],
-                                nesterov=training["nesterov"], weight_decay=training["weight_decay"])
-    bases = [group["lr"] for group in optimiser.param_groups]
-    history = []
-    done = 0
-    for epoch in range(epochs):
-        method.start_epoch(network, epoch)
-        started, seen = time.perf_counter(), 0
-        total = torch.zeros((), device=data.labels.device)
-        correct = torch.zeros((), device=data.labels.device)
-        for batch in batches(data, recipe, seed, epoch, rows, outliers if method.outliers else None):
-            for group, base in zip(optimiser.param_groups, bases, strict=True):
-                if not group.get("constant"):
-                    group["lr"] = learning_rate(base, training["schedule"], done, per_epoch, epochs)
-            loss, logits = method.loss(network, batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            total += loss.detach() * len(batch.labels)
-            correct += (logits.detach().argmax(1) == batch.labels).sum()
-            seen += len(batch.labels)
-            done += 1
-            if done == steps:
-                break
-        mean = float(total) / seen
-        if not torch.isfinite(total):
-            raise OODError(f"the loss is {mean} in epoch {epoch + 1} (step {done}); "
+
+    def __init__(self, network: nn.Module, method: Method, data: Images, recipe: dict[str, Any], seed: int,
+                 outliers: Outliers | None = None, released: tuple[str, ...] = ()):
+        self.network, self.method, self.data, self.recipe, self.seed = network, method, data, recipe, seed
+        self.outliers, self.released = outliers if method.outliers else None, released
+        training, device = recipe["training"], data.labels.device
+        self.rows, held = hold_out(recipe.get("validation"), len(data.labels))
+        self.held = held.to(device)
+        size, self.epochs = training["batch_size"], training["epochs"]
+        self.per_epoch = len(self.rows) // size if training["drop_last"] else -(-len(self.rows) // size)
+        if not self.per_epoch:
+            raise OODError(f"training.batch_size: {size} is more than the {len(self.rows)} train images, "
+                           "and training.drop_last drops the only batch")
+        if method.outliers and outliers is None:
+            raise OODError("outliers: this method trains with outliers, but the recipe names none")
+        method.check(recipe)
+        network.to(memory_format=torch.channels_last)
+        method.setup(network, Sizes(
+            seed, self.epochs, self.per_epoch, len(data.labels), device,
+            *((self.outliers.total, self.outliers.batch_size) if self.outliers else ())))
+        method.to(device)
+        self.optimiser = torch.optim.SGD(method.parameter_groups(network), lr=training["lr"],
+                                         momentum=training["momentum"], nesterov=training["nesterov"],
+                                         weight_decay=training["weight_decay"])
+        self.bases = [group["lr"] for group in self.optimiser.param_groups]
+        self.best = _Best(recipe.get("keep") == "best", len(held))
+        self.history: list[dict[str, float]] = []
+        self.epoch = self.step = self.done = self.seen = 0
+        self.total, self.correct = torch.zeros((), device=device), torch.zeros((), device=device)
+
+    def run(self, steps: int | None = None, report: Callable[[str], None] = print,
+            resume: Resume | None = None) -> list[dict[str, float]]:
+        """Train to the end, from the beginning or from where an interrupted run stopped.
+
+        Args:
+            steps: stop after so many (``limit.steps``); ``None``: all epochs.
+            report: receives a line per epoch.
+            resume: keeps the progress; on CPU the result is that of an uninterrupted run, to the bit.
+
+        Returns:
+            Per epoch: epoch, loss (mean over images), accuracy (running, in the method's mode), lr, and where images
+            are held out validation (accuracy). The network has the last epoch's weights, or with ``keep: best`` those
+            of the first epoch with the best validation.
+
+        Raises:
+            OODError: the loss is not finite; the run was told to stop.
+        """
+        progress = resume.load() if resume else None
+        if progress:
+            self.restore(progress)
+        while self.epoch < self.epochs and (steps is None or self.done < steps):
+            if not self.step:
+                self.method.start_epoch(self.network, self.epoch)
+            started, before = time.perf_counter(), self.seen
+            for batch in batches(self.data, self.recipe, self.seed, self.epoch, self.rows, self.outliers, self.step,
+                                 self.method.order):
+                self._step(batch)
+                if self.done == steps:
+                    break
+                if resume and self.step < self.per_epoch and resume.due():
+                    resume.save(self.progress())
+            self._end_epoch(report, (self.seen - before) / (time.perf_counter() - started))
+            if resume and self.epoch < self.epochs and self.done != steps and resume.due():
+                resume.save(self.progress())
+        self.best.restore(self.network)
+        return self.history
+
+    def _step(self, batch: Batch) -> None:
+        schedule = self.recipe["training"]["schedule"]
+        for group, base in zip(self.optimiser.param_groups, self.bases, strict=True):
+            if not group.get("constant"):
+                group["lr"] = learning_rate(base, schedule, self.done, self.per_epoch, self.epochs)
+        loss, logits = self.method.loss(self.network, batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.method.after_step(self.network, batch)
+        self.total += loss.detach() * len(batch.labels)
+        self.correct += (logits.detach().argmax(1) == batch.labels).sum()
+        self.seen += len(batch.labels)
+        self.done += 1
+        self.step += 1
+
+    def _end_epoch(self, report: Callable[[str], None], speed: float) -> None:
+        mean, accurate = float(self.total) / self.seen, float(self.correct) / self.seen
+        if not torch.isfinite(self.total):
+            raise OODError(f"the loss is {mean} in epoch {self.epoch + 1} (step {self.done}); "
                            "lower training.lr or look at the train images")
-        rate = learning_rate(training["lr"], training["schedule"], done - 1, per_epoch, epochs)
-        history.append({"epoch": epoch + 1, "loss": mean, "accuracy": float(correct) / seen, "lr": rate})
-        line = f"epoch {epoch + 1}/{epochs}  loss {mean:.4f}  accuracy {float(correct) / seen:.4f}  lr {rate:.4g}  "
-        speed = seen / (time.perf_counter() - started)
-        if len(held):
-            augmented = (seed, epoch) if "goe.2g-4" in released else None
-            value = accuracy(network, data.pixels, data.labels, held, recipe, augmented)
-            history[-1]["validation"] = value
-            best.update(network, value)
+        self.method.end_epoch(self.network, self.epoch)
+        training = self.recipe["training"]
+        rate = learning_rate(training["lr"], training["schedule"], self.done - 1, self.per_epoch, self.epochs)
+        self.history.append({"epoch": self.epoch + 1, "loss": mean, "accuracy": accurate, "lr": rate})
+        line = f"epoch {self.epoch + 1}/{self.epochs}  loss {mean:.4f}  accuracy {accurate:.4f}  lr {rate:.4g}  "
+        if len(self.held):
+            augmented = (self.seed, self.epoch) if "goe.2g-4" in self.released else None
+            value = accuracy(self.network, self.data.pixels, self.data.labels, self.held, self.recipe, augmented)
+            self.history[-1]["validation"] = value
+            self.best.update(self.network, value)
             line += f"validation {value:.4f}  "
         report(f"{line}{speed:.0f} images/s")
-        if done == steps:
-            break
-    best.restore(network)
-    return history
+        self.epoch, self.step, self.seen = self.epoch + 1, 0, 0
+        self.total.zero_()
+        self.correct.zero_()
+
+    def progress(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on, as tensors and plain values."""
+        return {"epoch": self.epoch, "step": self.step, "done": self.done, "seen": self.seen, "total": self.total,
+                "correct": self.correct, "history": self.history, "training": self.network.training,
+                "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
+                "method": self.method.state_dict(), "order": self.method.order,
+                "best": {"value": self.best.value, "state": self.best.state},
+                "random": torch.get_rng_state(),
+                "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+    def restore(self, progress: dict[str, Any]) -> None:
+        """Continue where :meth:`progress` was taken."""
+        self.epoch, self.step, self.done, self.seen = (progress[key] for key in ("epoch", "step", "done", "seen"))
+        self.history = progress["history"]
+        self.total.copy_(progress["total"])
+        self.correct.copy_(progress["correct"])
+        self.network.load_state_dict(progress["network"])
+        self.network.train(progress["training"])
+        self.optimiser.load_state_dict(progress["optimiser"])
+        self.method.load_state_dict(progress["method"])
+        self.method.order = progress["order"]
+        self.best.value = progress["best"]["value"]
+        self.best.state = {name: tensor.to(self.total.device) for name, tensor in progress["best"]["state"].items()}
+        torch.set_rng_state(progress["random"])
+        if progress["random_cuda"]:
+            torch.cuda.set_rng_state_all(progress["random_cuda"])
 
 
 class _Best:
