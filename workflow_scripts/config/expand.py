@@ -159,13 +159,30 @@ class Plan:
         return self.runs[key]
 
     def _check_outliers(self) -> None:
-        """An outlier set that is also scored would make the test a training set."""
-        for run in self.runs.values():
+        """Outliers that are also scored would make the test a training set; too few fill no batch."""
+        for run in {(run.id, run.path_name): run for run in self.runs.values()}.values():
             outliers = self.outliers(run)
-            if outliers in {run.id, *self.ood.get(run.id, {})}:
-                role = "the ID set" if outliers == run.id else "an OOD test set"
-                raise OODError(f"recipe '{run.recipe.name}', key outliers.dataset: '{outliers}' is {role} of "
-                               f"'{run.id}'; training on it would make its test meaningless")
+            if not outliers:
+                continue
+            recipe, where = run.recipe, f"recipe '{run.recipe.name}', key outliers"
+            for name, split in [(run.id, "train"), *((n, "test") for n in (run.id, *self.ood.get(run.id, {})))]:
+                if name == outliers or self._same(outliers, name, split):
+                    role = "the ID set" if name == run.id else "an OOD test set"
+                    other = "" if name == outliers else f" (both are the images of '{name}')"
+                    raise OODError(f"{where}.dataset: '{outliers}' is {role} of '{run.id}'{other}; training on it "
+                                   "would make its test meaningless")
+            count, size = self.datasets[outliers].counts.get("train"), recipe.outliers.batch_size
+            if count is not None and count < size:
+                raise OODError(f"{where}.batch_size: {size} is more than the {count} images of '{outliers}'; lower it "
+                               "or take a larger outlier set")
+            options = plugins.parse_options("methods", recipe.method, recipe.options, where)
+            plugins.within(plugins.constant("methods", recipe.method, "AT_MOST", ()), options, recipe.model_dump(),
+                           f"recipe '{recipe.name}', key ")
+
+    def _same(self, outliers: str, name: str, split: str) -> bool:
+        """Whether a row of another name stands for the very images of the outlier set."""
+        sections = [self.datasets[d].section(s, None) for d, s in ((outliers, "train"), (name, split))]
+        return len({repr({**section, "dataset": "", "split": "", "count": 0}) for section in sections}) == 1
 
     def _named(self, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
         switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ())) if recipe.method else ()
