@@ -13,13 +13,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from workflow_scripts import plugins
+from workflow_scripts.config import released
 from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
 from workflow_scripts.data import catalogue, sources
 from workflow_scripts.data.catalogue import Dataset
 from workflow_scripts.data.raw import Source, load_sources, to_place
 from workflow_scripts.errors import OODError, unknown
-from workflow_scripts.fidelity import DEFECTS, resolve, suffix
+from workflow_scripts.fidelity import DEFECTS, EVALUATION, resolve, suffix
 
 Key = tuple[str, str, str, int]  # ID set, network, recipe (as in paths), seed
 
@@ -90,10 +91,14 @@ class Plan:
         self._switches_used: set[str] = set()
         for number, experiment in enumerate(config.experiments):
             self._expand(experiment, f"experiments[{number}]")
+        self.relisted = {id: released.relisted(datasets, sets) for id, sets in self.ood.items()}
+        """OOD set -> the same set by the lists of CIFAR-100's benchmark, which G-OE's code takes for every ID set."""
+        if "goe.2g-1" in config.fidelity.released:
+            for id, sets in self.relisted.items():
+                self.ood[id] |= {other: f"{self.ood[id][name]}+2g-1" for name, other in sets.items()
+                                 if other not in self.ood[id]}
         self._check_outliers()
-        for bug in config.fidelity.released:
-            if bug in DEFECTS and bug not in self._switches_used:
-                raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
+        self._check_switches()
 
     # -- expansion ------------------------------------------------------------------------------------------------
 
@@ -145,14 +150,14 @@ class Plan:
         if name in children:
             raise OODError(f"{where}: {' -> '.join([*children, name])} goes round in a circle (key `parent`)")
         recipe = self._one(self.config.recipes, name, where, id, network.name)
-        path_name, released = self._named(recipe)
+        path_name, defects = self._named(recipe)
         key = (id, network.name, path_name, seed)
         if key not in self.runs:
             parent = None
             if recipe.parent:
                 parent = self._train(id, network, recipe.parent, seed, f"recipe '{name}', key parent",
                                      (*children, name)).path_name
-            self.runs[key] = Trained(id, network, recipe, path_name, released, parent, seed)
+            self.runs[key] = Trained(id, network, recipe, path_name, defects, parent, seed)
             outliers = self.outliers(self.runs[key])
             if outliers:
                 self._dataset(outliers, f"recipe '{name}', key outliers.dataset", "train")
@@ -184,13 +189,25 @@ class Plan:
         sections = [self.datasets[d].section(s, None) for d, s in ((outliers, "train"), (name, split))]
         return len({repr({**section, "dataset": "", "split": "", "count": 0}) for section in sections}) == 1
 
+    def _check_switches(self) -> None:
+        """Each switch asked for everywhere must concern something."""
+        for bug in self.config.fidelity.released:
+            if bug == "goe.2g-1" and not any(self.relisted.values()):
+                raise OODError("fidelity.released: no ID set of this configuration has a test set from SC-OOD's lists "
+                               "other than those for CIFAR-100, which 'goe.2g-1' takes for every ID set")
+            if bug == "goe.2g-8" and not any("goe" in self.compat(id) for id in self.ood):
+                raise OODError("fidelity.released: no experiment of this configuration counts by G-OE's rules, which "
+                               "'goe.2g-8' concerns; add to one compat: [goe]")
+            if bug in DEFECTS.keys() - EVALUATION.keys() and bug not in self._switches_used:
+                raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
+
     def _named(self, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
         switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ())) if recipe.method else ()
         self._switches_used.update(switches)
         # G-OE's defects are those of its own trainings; plain pretraining shares the method but has no outliers
         everywhere = [b for b in self.config.fidelity.released if recipe.outliers or not b.startswith("goe.")]
-        released = resolve(everywhere, recipe.released, switches, f"recipe '{recipe.name}'")
-        return recipe.name + suffix(released), released
+        defects = resolve(everywhere, recipe.released, switches, f"recipe '{recipe.name}'")
+        return recipe.name + suffix(defects), defects
 
     def _one(self, entries: list, name: str, where: str, id: str | None = None, network: str | None = None) -> Any:
         """The one entry called ``name`` that is for this ID set and network."""
@@ -245,8 +262,23 @@ class Plan:
         return found
 
     def sets(self, id: str) -> list[tuple[str, str]]:
-        """(dataset, split) of everything a network trained on ``id`` sees: train, test, then the OOD sets."""
-        return [(id, "train"), (id, "test"), *((name, "test") for name in self.ood[id])]
+        """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, ID-like sets."""
+        names = dict.fromkeys([*self.ood[id], *self.id_like(id).values()])
+        return [(id, "train"), (id, "test"), *((name, "test") for name in names)]
+
+    def compat(self, id: str) -> list[str]:
+        """Papers whose own metric rules are computed on an ID set."""
+        return sorted({rule for e in self.config.experiments if e.id == id for rule in e.compat})
+
+    def id_like(self, id: str) -> dict[str, str]:
+        """OOD set -> the images of its list that SC-OOD's reference protocol counts as ID; where a table needs them."""
+        return released.id_like(self.datasets, self.ood[id]) if "scood" in self.compat(id) else {}
+
+    def relisted_groups(self, id: str, groups: dict[str, list[str]]) -> dict[str, list[str]]:
+        """The groups of OOD sets that goe.2g-1 changes, with its lists (``far+2g-1``); none where it is off."""
+        other = self.relisted[id] if "goe.2g-1" in self.config.fidelity.released else {}
+        return {f"{group}+2g-1": [other.get(name, name) for name in names] for group, names in groups.items()
+                if other.keys() & set(names)}
 
     def feature_groups(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
         """(ID set, group, sets) of every features job: which sets share one process."""

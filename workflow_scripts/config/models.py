@@ -235,8 +235,9 @@ class Experiment(Strict):
     """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored."""
     seeds: int | list[int] | None = None
     """Own seeds of this experiment; left out: the seeds of the whole configuration."""
-    compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood"]] = []
-    """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...)."""
+    compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood", "scood"]] = []
+    """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...).
+    `scood` is SC-OOD's reference protocol, which counts as ID what its lists say belongs to an ID class."""
 
 
 class Paper(Strict):

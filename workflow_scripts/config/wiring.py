@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import plugins
+from workflow_scripts.config import released
 from workflow_scripts.config.expand import Key, Plan, Trained
 from workflow_scripts.config.models import Network
 from workflow_scripts.digest import ROOT, digest
@@ -228,11 +229,12 @@ class Wiring:
 
     def metrics_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        compat = sorted({c for e in self.plan.config.experiments if e.id == run.id for c in e.compat})
         groups: dict[str, list[str]] = {}
         for name, group in self.plan.ood[run.id].items():
             groups.setdefault(group, []).append(f"{name}.test")
-        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": compat})
+        like = {f"{name}.test": f"{other}.test" for name, other in self.plan.id_like(run.id).items()}
+        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": self.plan.compat(run.id),
+                      **({"id_like": like} if like else {})})
 
     # -- tables, figures, page ------------------------------------------------------------------------------------
 
@@ -262,6 +264,8 @@ class Wiring:
                     for group, names in experiment.ood.items():
                         members = row["groups"].setdefault(group, [])
                         members.extend(n for n in names if n not in members)
+            for row in rows.values() if not with_scores else ():
+                row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
             if with_scores:
                 for key, row in rows.items():
                     run = self.plan.runs[key]
@@ -269,11 +273,24 @@ class Wiring:
             about = next((p for p in self.plan.config.papers if p.name == wildcards.paper), None)
             section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
                        "runs": list(rows.values()), "names": self.plan.names}
+            if not with_scores:
+                section |= self._compared(wildcards.paper)
             if with_scores and about and about.headline:
                 section["headline"] = about.headline
             return dumps(section, ordered=True)
 
         return section
+
+    def _compared(self, paper: str) -> dict[str, Any]:
+        """What of a paper ran both corrected and as released."""
+        trainings = [{"id": run.id, "network": run.network.name, "corrected": corrected.path_name,
+                      "released": run.path_name, "defects": [b for b in run.released if b not in corrected.released]}
+                     for corrected, run in released.pairs(self.plan.reported(paper))]
+        everywhere = self.plan.config.fidelity.released
+        counted = {rule for e in self.plan.experiments(paper) for rule in e.compat}
+        rules = {"goe": "goe.2g-8"} if "goe.2g-8" in everywhere and "goe" in counted else {}
+        sets = ["goe.2g-1"] if "goe.2g-1" in everywhere else []
+        return {"compare": {"trainings": trainings, "rules": rules, "sets": sets}} if trainings or rules or sets else {}
 
     def manifest_section(self, wildcards: Wildcards) -> str:
         """The experiments of a paper, what they name, and the digest of the code behind them."""
@@ -295,6 +312,7 @@ class Wiring:
             roles |= {(id, "train"): "ID train", (id, "test"): "ID test"}
             for name, group in sets.items():
                 roles.setdefault((name, "test"), f"OOD test ({group})")
+            roles |= {(name, "test"): "ID-like test" for name in self.plan.id_like(id).values()}
         for run in self.plan.runs.values():
             if outliers := self.plan.outliers(run):
                 roles[outliers, "train"] = "outliers to train against"
@@ -309,7 +327,8 @@ class Wiring:
         about = {p.name: p.model_dump() for p in config.papers}
         papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
                    **{kind: self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")},
-                   "figures": [self.of_paper(paper, f"{name}.svg") for name in FIGURES]} for paper in self.plan.papers]
+                   "figures": [self.of_paper(paper, f"{name}.svg") for name in FIGURES], **self._compared(paper)}
+                  for paper in self.plan.papers]
         return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
                       "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,
                       "cards": f"{self.root}/cards.json", "names": self.plan.names}, ordered=True)
