@@ -15,7 +15,7 @@ from typing import Any
 from workflow_scripts import plugins
 from workflow_scripts.config import released
 from workflow_scripts.config.load import load_config
-from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
+from workflow_scripts.config.models import Config, Experiment, Network, Paper, Recipe, Score
 from workflow_scripts.data import catalogue, sources
 from workflow_scripts.data.catalogue import Dataset
 from workflow_scripts.data.raw import Source, load_sources, to_place
@@ -99,6 +99,10 @@ class Plan:
                                  if other not in self.ood[id]}
         self._check_outliers()
         self._check_switches()
+        for paper in config.papers:
+            scored = {score for e in self.experiments(paper.name) for score in e.scores}
+            if paper.reliability and scored and paper.headline and paper.headline not in scored:
+                raise unknown(f"paper '{paper.name}', key headline", paper.headline, scored)
 
     # -- expansion ------------------------------------------------------------------------------------------------
 
@@ -247,6 +251,10 @@ class Plan:
     def papers(self) -> list[str]:
         """Papers in the order of their experiments."""
         return list(dict.fromkeys(e.paper for e in self.config.experiments))
+
+    def about(self, paper: str) -> Paper | None:
+        """What the configuration says about a paper."""
+        return next((p for p in self.config.papers if p.name == paper), None)
 
     def experiments(self, paper: str) -> list[Experiment]:
         return [e for e in self.config.experiments if e.paper == paper]

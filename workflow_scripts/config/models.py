@@ -253,6 +253,8 @@ class Paper(Strict):
     """Where it was published."""
     headline: str = ""
     """Score whose histograms are drawn; left out: the first of the experiment."""
+    reliability: bool = False
+    """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram."""
 
 
 class Fidelity(Strict):

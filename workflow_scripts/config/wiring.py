@@ -22,6 +22,7 @@ from workflow_scripts.digest import ROOT, digest
 from workflow_scripts.files import sha256
 
 FIGURES = ("histograms", "roc", "heatmap")
+RELIABILITY = ("risk_coverage", "confidences", "reliability")  # for papers that ask for them
 Wildcards = Any  # Snakemake's; attributes by name
 
 
@@ -64,7 +65,13 @@ class Wiring:
 
     def results_of(self, paper: str) -> list[str]:
         """Everything a paper's target makes."""
-        return [self.of_paper(paper, kind) for kind in ("csv", "md", "manifest", *(f"{f}.svg" for f in FIGURES))]
+        return [*(self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")), *self.figures(paper)]
+
+    def figures(self, paper: str) -> list[str]:
+        """The figures of a paper's section, as SVG."""
+        about = self.plan.about(paper)
+        wanted = (*FIGURES, *(RELIABILITY if about and about.reliability else ()))
+        return [self.of_paper(paper, f"{name}.svg") for name in wanted]
 
     # -- stores and networks --------------------------------------------------------------------------------------
 
@@ -258,7 +265,7 @@ class Wiring:
                 for run in self.plan.runs_of(experiment):
                     row = rows.setdefault(run.key, {
                         "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
-                        "label": " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)]),
+                        "label": self._label(run),
                         "scores": [], "groups": {}, "metrics": self.file("metrics", run, ".csv")})
                     row["scores"] += [s for s in experiment.scores if s not in row["scores"]]
                     for group, names in experiment.ood.items():
@@ -270,7 +277,7 @@ class Wiring:
                 for key, row in rows.items():
                     run = self.plan.runs[key]
                     row["scores"] = {s: self.file("scores", run, f"/{s}.h5") for s in row["scores"]}
-            about = next((p for p in self.plan.config.papers if p.name == wildcards.paper), None)
+            about = self.plan.about(wildcards.paper)
             section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
                        "runs": list(rows.values()), "names": self.plan.names}
             if not with_scores:
@@ -280,6 +287,37 @@ class Wiring:
             return dumps(section, ordered=True)
 
         return section
+
+    def _relied_on(self, paper: str) -> tuple[str, list[tuple[Trained, list[str]]]]:
+        """A paper's headline score, and (network, OOD sets) of what has it."""
+        about, sets = self.plan.about(paper), {}
+        score = about and about.headline or self.plan.experiments(paper)[0].scores[0]
+        for experiment in self.plan.experiments(paper):
+            for run in self.plan.runs_of(experiment) if score in experiment.scores else ():
+                seen = sets.setdefault(run.key, {})
+                seen |= dict.fromkeys(name for names in experiment.ood.values() for name in names)
+        return score, [(self.plan.runs[key], list(names)) for key, names in sets.items()]
+
+    def reliability_inputs(self, wildcards: Wildcards) -> list[str]:
+        """Headline scores and ID test features of a paper's networks."""
+        score, runs = self._relied_on(wildcards.paper)
+        return [path for run, _ in runs for path in (self.file("scores", run, f"/{score}.h5"),
+                                                     self.file("features", run, f"/{run.id}.test.h5"))]
+
+    def reliability_section(self, wildcards: Wildcards) -> str:
+        score, runs = self._relied_on(wildcards.paper)
+        return dumps({
+            "paper": wildcards.paper, "score": score, "names": self.plan.names,
+            "probability": all(run.scores[score].module == "msp" for run, _ in runs),
+            "runs": [{"id": run.id, "network": run.network.name, "label": self._label(run), "seed": run.seed,
+                      "sets": sets, "scores": self.file("scores", run, f"/{score}.h5"),
+                      "features": self.file("features", run, f"/{run.id}.test.h5")} for run, sets in runs]},
+            ordered=True)
+
+    @staticmethod
+    def _label(run: Trained) -> str:
+        """The training's name in tables and figures, with the defects it reproduces."""
+        return " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)])
 
     def _compared(self, paper: str) -> dict[str, Any]:
         """What of a paper ran both corrected and as released."""
@@ -327,7 +365,7 @@ class Wiring:
         about = {p.name: p.model_dump() for p in config.papers}
         papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
                    **{kind: self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")},
-                   "figures": [self.of_paper(paper, f"{name}.svg") for name in FIGURES], **self._compared(paper)}
+                   "figures": self.figures(paper), **self._compared(paper)}
                   for paper in self.plan.papers]
         return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
                       "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,
