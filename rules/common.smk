@@ -30,7 +30,7 @@ prepare_environment(Path(workflow.basedir), PLAN.data_root)
 wildcard_constraints:
     archive=r"[\w.-]+",
     dataset=r"[\w-]+",
-    split=r"train|test",
+    split=r"train|val|test",
     id=r"[\w-]+",
     network=r"[\w.-]+",
     recipe=r"[\w.+-]+",

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from workflow_scripts import plugins
-from workflow_scripts.config import released
+from workflow_scripts.config import extras, released
 from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Paper, Recipe, Score
 from workflow_scripts.data import catalogue, sources
@@ -39,6 +39,8 @@ class Trained:
     """Path name of the recipe whose weights are the start."""
     seed: int
     scores: dict[str, Score] = field(default_factory=dict)
+    among: tuple[str, ...] = ()
+    """Path names of the recipes of which it takes the best."""
 
     @property
     def key(self) -> Key:
@@ -111,7 +113,7 @@ class Plan:
             plugins.find("models", network.model, f"networks[{i}].model")
             plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
         for i, recipe in enumerate(self.config.recipes):
-            if recipe.checkpoint is None:
+            if recipe.method:
                 plugins.find("methods", recipe.method, f"recipes[{i}].method")
                 plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
         for i, score in enumerate(self.config.scores):
@@ -154,6 +156,8 @@ class Plan:
         if name in children:
             raise OODError(f"{where}: {' -> '.join([*children, name])} goes round in a circle (key `parent`)")
         recipe = self._one(self.config.recipes, name, where, id, network.name)
+        if recipe.choose:
+            return self._choose(id, network, recipe, seed, (*children, name))
         path_name, defects = self._named(recipe)
         key = (id, network.name, path_name, seed)
         if key not in self.runs:
@@ -166,6 +170,21 @@ class Plan:
             if outliers:
                 self._dataset(outliers, f"recipe '{name}', key outliers.dataset", "train")
         return self.runs[key]
+
+    def _choose(self, id: str, network: Network, recipe: Recipe, seed: int, children: tuple[str, ...]) -> Trained:
+        """A recipe that takes the best of others, and those."""
+        where = f"recipe '{recipe.name}', key choose.among"
+        among = [self._train(id, network, name, seed, where, children) for name in recipe.choose.among]
+        extras.check_candidates(among, where)
+        first = among[0].recipe
+        outliers = first.outliers.dataset
+        if "val" not in self._dataset(outliers, where).splits:
+            raise OODError(f"{where}: dataset '{outliers}' holds no outliers out; give its row hold_out, e.g. "
+                           "hold_out: 5000")
+        path_name, defects = self._named(recipe)
+        run = Trained(id, network, recipe.model_copy(update={"normalise": first.normalise}), path_name, defects, None,
+                      seed, among=tuple(r.path_name for r in among))
+        return self.runs.setdefault(run.key, run)
 
     def _check_outliers(self) -> None:
         """Outliers that are also scored would make the test a training set; too few fill no batch."""
@@ -206,6 +225,10 @@ class Plan:
                 raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
 
     def _named(self, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
+        if recipe.choose:  # it carries what any of those reproduces that it takes its weights from
+            named = [r for r in self.config.recipes if r.name in recipe.choose.among]
+            defects = tuple(sorted({bug for r in named for bug in self._named(r)[1]}))
+            return recipe.name + suffix(defects), defects
         switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ())) if recipe.method else ()
         self._switches_used.update(switches)
         # G-OE's defects are those of its own trainings; plain pretraining shares the method but has no outliers
@@ -308,6 +331,14 @@ class Plan:
         reads = run.recipe.outliers and (when == "always" or when in run.released)
         return run.recipe.outliers.dataset if reads else None
 
+    def candidates(self, run: Trained) -> list[Trained]:
+        """The networks of which a run takes the best."""
+        return [self.runs[run.id, run.network.name, name, run.seed] for name in run.among]
+
+    def held_out(self, run: Trained) -> str:
+        """The dataset whose held-out outliers choose among a run's candidates."""
+        return self.candidates(run)[0].recipe.outliers.dataset
+
     def needs(self, run: Trained, score: str) -> frozenset[str]:
         """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
         return plugins.constant("scores", run.scores[score].module, "NEEDS", frozenset())
@@ -351,6 +382,7 @@ class Plan:
     def used_datasets(self) -> list[tuple[str, str]]:
         """(dataset, split) of every store this configuration needs, each once."""
         pools = [(pool, "train") for pool in map(self.outliers, self.runs.values()) if pool]
+        pools += [(self.held_out(run), "val") for run in self.runs.values() if run.among]
         return list(dict.fromkeys([*(pair for id in self.ood for pair in self.sets(id)), *pools]))
 
     def reported(self, paper: str) -> list[Trained]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import plugins
-from workflow_scripts.config import released
+from workflow_scripts.config import extras
 from workflow_scripts.config.expand import Key, Plan, Trained
 from workflow_scripts.config.models import Network
 from workflow_scripts.digest import ROOT, digest
@@ -112,26 +112,50 @@ class Wiring:
 
     def train_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        recipe = run.recipe.model_dump(mode="json")
-        for key in ("label", "where", "parent", "released", "name", "checkpoint"):
+        recipe = self._limited(run.recipe.model_dump(mode="json"))
+        for key in ("label", "where", "parent", "released", "name", "checkpoint", "choose"):
             del recipe[key]
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"]  # the store is an input
-        if recipe["validation"] and recipe["validation"]["list"]:
-            path = ROOT / recipe["validation"]["list"]
-            recipe["validation"]["sha256"] = sha256(path) if path.is_file() else None
+        recipe["validation"] = _listed(recipe["validation"])
         recipe["options"] = _options("methods", run.recipe.method, run.recipe.options)
         return dumps({"network": _network(run.network), "recipe": recipe, "released": run.released,
                       "steps": self.plan.config.limit.steps})
+
+    def _limited(self, recipe: dict[str, Any]) -> dict[str, Any]:
+        """A recipe whose held-out images and outlier batches fit into sets that `limit.images` cut."""
+        images = self.plan.config.limit.images
+        if images and recipe["validation"]:
+            recipe["validation"] |= {"count": min(recipe["validation"]["count"], -(-images // 10)), "list": None}
+        if images and recipe["outliers"]:
+            recipe["outliers"]["batch_size"] = min(recipe["outliers"]["batch_size"], images)
+        return recipe
+
+    def choose_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Candidates' checkpoints, ID train images and held-out outliers."""
+        run = self.plan.run(wildcards)
+        return {"checkpoints": [self.file("models", one, ".pt") for one in self.plan.candidates(run)],
+                "data": self.store(run.id, "train"), "outliers": self.store(self.plan.held_out(run), "val")}
+
+    def choose_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        recipe = self._limited(self.plan.candidates(run)[0].recipe.model_dump(mode="json"))
+        return dumps({"network": _network(run.network), "candidates": list(run.among), "by": run.recipe.choose.by,
+                      "normalise": recipe["normalise"], "validation": _listed(recipe["validation"]),
+                      "batch_size": self.plan.config.features.batch_size})
+
+    def choose_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("choose_recipe", f"models.{self.plan.run(wildcards).network.model}")
 
     def outliers(self, wildcards: Wildcards) -> str | list:
         """Store that a recipe trains against, or nothing."""
         outliers = self.plan.outliers(self.plan.run(wildcards))
         return self.store(outliers, "train") if outliers else []
 
-    def recipes(self, imported: bool) -> str:
-        """The recipes whose weights are read from a file (or are trained) as the constraint of a wildcard."""
-        named = {run.path_name for run in self.plan.runs.values() if (run.recipe.checkpoint is not None) == imported}
+    def recipes(self, imported: bool = False, chosen: bool = False) -> str:
+        """The recipes whose weights are read from a file, chosen, or (neither) trained, as a wildcard's constraint."""
+        named = {run.path_name for run in self.plan.runs.values()
+                 if (run.recipe.checkpoint is not None, bool(run.among)) == (imported, chosen)}
         return "|".join(map(re.escape, sorted(named))) or "(?!)"
 
     def import_archive(self, wildcards: Wildcards) -> list[str]:
@@ -281,54 +305,33 @@ class Wiring:
             section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
                        "runs": list(rows.values()), "names": self.plan.names}
             if not with_scores:
-                section |= self._compared(wildcards.paper)
+                section |= extras.compared(self.plan, wildcards.paper)
             if with_scores and about and about.headline:
                 section["headline"] = about.headline
             return dumps(section, ordered=True)
 
         return section
 
-    def _relied_on(self, paper: str) -> tuple[str, list[tuple[Trained, list[str]]]]:
-        """A paper's headline score, and (network, OOD sets) of what has it."""
-        about, sets = self.plan.about(paper), {}
-        score = about and about.headline or self.plan.experiments(paper)[0].scores[0]
-        for experiment in self.plan.experiments(paper):
-            for run in self.plan.runs_of(experiment) if score in experiment.scores else ():
-                seen = sets.setdefault(run.key, {})
-                seen |= dict.fromkeys(name for names in experiment.ood.values() for name in names)
-        return score, [(self.plan.runs[key], list(names)) for key, names in sets.items()]
-
     def reliability_inputs(self, wildcards: Wildcards) -> list[str]:
         """Headline scores and ID test features of a paper's networks."""
-        score, runs = self._relied_on(wildcards.paper)
-        return [path for run, _ in runs for path in (self.file("scores", run, f"/{score}.h5"),
-                                                     self.file("features", run, f"/{run.id}.test.h5"))]
+        score, runs = extras.relied_on(self.plan, wildcards.paper)
+        return [path for run, _ in runs for path in self._confidences(run, score).values()]
 
     def reliability_section(self, wildcards: Wildcards) -> str:
-        score, runs = self._relied_on(wildcards.paper)
-        return dumps({
-            "paper": wildcards.paper, "score": score, "names": self.plan.names,
-            "probability": all(run.scores[score].module == "msp" for run, _ in runs),
-            "runs": [{"id": run.id, "network": run.network.name, "label": self._label(run), "seed": run.seed,
-                      "sets": sets, "scores": self.file("scores", run, f"/{score}.h5"),
-                      "features": self.file("features", run, f"/{run.id}.test.h5")} for run, sets in runs]},
-            ordered=True)
+        score, runs = extras.relied_on(self.plan, wildcards.paper)
+        rows = [{"id": run.id, "network": run.network.name, "label": self._label(run), "seed": run.seed, "sets": sets,
+                 **self._confidences(run, score)} for run, sets in runs]
+        return dumps({"paper": wildcards.paper, "score": score, "names": self.plan.names, "runs": rows,
+                      "probability": all(run.scores[score].module == "msp" for run, _ in runs)}, ordered=True)
+
+    def _confidences(self, run: Trained, score: str) -> dict[str, str]:
+        return {"scores": self.file("scores", run, f"/{score}.h5"),
+                "features": self.file("features", run, f"/{run.id}.test.h5")}
 
     @staticmethod
     def _label(run: Trained) -> str:
         """The training's name in tables and figures, with the defects it reproduces."""
         return " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)])
-
-    def _compared(self, paper: str) -> dict[str, Any]:
-        """What of a paper ran both corrected and as released."""
-        trainings = [{"id": run.id, "network": run.network.name, "corrected": corrected.path_name,
-                      "released": run.path_name, "defects": [b for b in run.released if b not in corrected.released]}
-                     for corrected, run in released.pairs(self.plan.reported(paper))]
-        everywhere = self.plan.config.fidelity.released
-        counted = {rule for e in self.plan.experiments(paper) for rule in e.compat}
-        rules = {"goe": "goe.2g-8"} if "goe.2g-8" in everywhere and "goe" in counted else {}
-        sets = ["goe.2g-1"] if "goe.2g-1" in everywhere else []
-        return {"compare": {"trainings": trainings, "rules": rules, "sets": sets}} if trainings or rules or sets else {}
 
     def manifest_section(self, wildcards: Wildcards) -> str:
         """The experiments of a paper, what they name, and the digest of the code behind them."""
@@ -354,6 +357,8 @@ class Wiring:
         for run in self.plan.runs.values():
             if outliers := self.plan.outliers(run):
                 roles[outliers, "train"] = "outliers to train against"
+            if run.among:
+                roles[self.plan.held_out(run), "val"] = "outliers to choose by"
         rows = self.plan.datasets
         return dumps({"names": self.plan.names, "sets": [
             {"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence,
@@ -365,7 +370,7 @@ class Wiring:
         about = {p.name: p.model_dump() for p in config.papers}
         papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
                    **{kind: self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")},
-                   "figures": self.figures(paper), **self._compared(paper)}
+                   "figures": self.figures(paper), **extras.compared(self.plan, paper)}
                   for paper in self.plan.papers]
         return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
                       "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,
@@ -374,6 +379,14 @@ class Wiring:
 
 def _network(network: Network) -> dict[str, Any]:
     return {"name": network.name, "model": network.model, "options": _options("models", network.model, network.options)}
+
+
+def _listed(validation: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Held-out images with the hash of their list."""
+    if validation and validation["list"]:
+        path = ROOT / validation["list"]
+        validation = {**validation, "sha256": sha256(path) if path.is_file() else None}
+    return validation
 
 
 def _options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
