@@ -57,7 +57,7 @@ rule draw_figures:
 
 rule draw_picture:
     input:
-        WIRE.picture_inputs,
+        WIRE.pictures.inputs,
     output:
         svg=report(
             "<results>/figures/{paper}/{picture}.svg",
@@ -72,17 +72,44 @@ rule draw_picture:
     benchmark:
         "<benchmarks>/figures/{paper}/{picture}.tsv"
     wildcard_constraints:
-        picture=WIRE.pictures(),
+        picture=WIRE.pictures.constraint(),
     conda:
         "../envs/ood.yaml"
     params:
-        cfg=WIRE.picture_section,
-        code=WIRE.picture_code,
+        cfg=WIRE.pictures.section,
+        code=WIRE.pictures.code,
         folder=lambda wc, output: str(Path(output.svg).parent),
     message:
         "picture {wildcards.picture} of {wildcards.paper}"
     shell:
         "python -m workflow_scripts.picture --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
+
+
+rule draw_reliability:
+    input:
+        WIRE.reliability_inputs,
+    output:
+        svg=report(
+            expand("<results>/figures/{{paper}}/{figure}.svg", figure=RELIABILITY),
+            caption="report/figure.rst",
+            category="{paper}",
+            labels={"result": "figure"},
+        ),
+        png=expand("<results>/figures/{{paper}}/{figure}.png", figure=RELIABILITY),
+    log:
+        "<logs>/figures/{paper}.reliability.log",
+    benchmark:
+        "<benchmarks>/figures/{paper}.reliability.tsv"
+    conda:
+        "../envs/ood.yaml"
+    params:
+        cfg=WIRE.reliability_section,
+        code=digest("reliability"),
+        folder=lambda wc, output: str(Path(output.svg[0]).parent),
+    message:
+        "reliability figures of {wildcards.paper}"
+    shell:
+        "python -m workflow_scripts.reliability --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
 
 
 rule write_manifest:
@@ -130,7 +157,7 @@ rule make_cards:
 rule make_report:
     input:
         tables=expand("<results>/tables/{paper}.{kind}", paper=PLAN.papers, kind=["csv", "md", "manifest.json"]),
-        figures=[WIRE.of_paper(paper, f"{figure}.svg") for paper in PLAN.papers for figure in WIRE.figures(paper)],
+        figures=[figure for paper in PLAN.papers for figure in WIRE.figures(paper)],
         cards="<results>/cards.json",
     output:
         "<results>/report.html",

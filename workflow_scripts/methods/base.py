@@ -8,10 +8,13 @@ A method is one module in this folder with
     optional; ids out of :data:`workflow_scripts.fidelity.DEFECTS` that it can reproduce;
 ``OUTLIERS``
     optional; when it trains with the recipe's outliers: ``"always"``, or the id of the defect that makes it so;
+``AT_MOST``
+    optional; entries (option, other option, its value, key of the recipe): with that value of the other option, the
+    option may not be more than that key;
 ``build(options, released) -> Method``
     the method, corrected but for the defects in ``released``.
 
-Both constants are literals, since the configuration is checked without importing the module. A method holds losses and
+The constants are literals, since the configuration is checked without importing the module. A method holds losses and
 algorithms and touches no file. What it learns or remembers beside the network (weights of images, queues, prototypes,
 heads of its own) are buffers and parameters of the method itself, which is a torch module: an interrupted run keeps and
 restores them with the network.
