@@ -29,6 +29,9 @@ def small(*papers: str) -> dict:
     raw["experiments"] = [e for e in raw["experiments"] if e["paper"] in papers]
     raw["papers"] = [p for p in raw["papers"] if p["name"] in papers]
     used = {name for e in raw["experiments"] for name in e["recipes"]}
+    for recipe in reversed(raw["recipes"]):  # a recipe stands after those it starts from
+        if recipe["name"] in used:
+            used |= {recipe.get("parent"), recipe.get("outliers", {}).get("select", {}).get("weights")}
     raw["recipes"] = [r for r in raw["recipes"] if r["name"] in used]
     return raw
 

@@ -44,7 +44,7 @@ def release(golden):
 def weights(theta: np.ndarray, momentum: float = 0.9) -> resample.ImageWeights:
     found = resample.ImageWeights(len(theta), lr=100.0, momentum=momentum)
     found.theta = torch.from_numpy(theta.copy())
-    found.velocity = torch.zeros_like(found.theta)
+    found.velocity, found.weights = torch.zeros_like(found.theta), torch.zeros_like(found.theta)
     found.measure()
     return found
 
@@ -155,6 +155,13 @@ def test_a_background_image_of_larger_kl_ends_with_the_larger_theta():
         learned.ascend(torch.tensor([3, 7]), torch.tensor([0.1, 0.9], dtype=torch.float64), 0.5)
     assert learned.theta[7] > learned.theta[3] > learned.theta[0]
     assert learned.theta.std() > 0 and learned.theta[0] < 0  # those that were not drawn go down
+
+
+def test_softplus_is_exact_over_the_whole_range():
+    theta = torch.cat((torch.linspace(-100, 100, 20_001), torch.tensor([0.0, -0.0, 1e-30, -1e-30, -16.7, 88.8])))
+    expected = torch.log1p(theta.double().neg().abs().neg().exp()) + theta.double().clamp_min(0)
+    torch.testing.assert_close(resample.softplus(theta).double(), expected, rtol=4e-7, atol=1e-38)
+    torch.testing.assert_close(resample.softplus(theta.double()), expected, rtol=1e-15, atol=0)
 
 
 def test_images_are_drawn_with_the_square_root_of_their_weights(monkeypatch):

@@ -9,7 +9,7 @@ start, and in a batch each counts
 
 so that E_q[a_i KL_i] = sum_i p_i KL_i at the start of an epoch. Network and parameters are updated from one forward
 and one backward pass: the network's loss takes a_i as constant, and the gradient of the parameters, whose KL_i are
-constant, has a closed form (:meth:`ImageWeights.ascend`): nothing of length N is kept but theta and its momentum.
+constant, has a closed form (:meth:`ImageWeights.ascend`): of length N are theta, its momentum, w and the snapshots.
 
 Changing both with the gradients of one sum of both losses, as a workaround that circulates for the release does, makes
 the background's terms cancel: nothing is learned.
@@ -23,7 +23,6 @@ from typing import Annotated, Literal
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
-from torch.nn import functional
 
 from workflow_scripts.errors import OODError
 from workflow_scripts.methods import background
@@ -65,6 +64,8 @@ class ImageWeights(nn.Module):
         self.lr, self.momentum = lr, momentum
         self.register_buffer("theta", torch.zeros(count))
         self.register_buffer("velocity", torch.zeros(count))
+        self.register_buffer("weights", torch.zeros(count))
+        """softplus(theta), kept since each step needs it before and after its change."""
         self.register_buffer("means", torch.zeros(2, dtype=torch.float64))
         """mean w, mean sqrt(w)."""
         self.measure()
@@ -75,17 +76,17 @@ class ImageWeights(nn.Module):
 
     @torch.no_grad()
     def measure(self) -> None:
-        """Set ``means`` from theta."""
+        """Set ``weights`` and ``means`` from theta."""
         total = torch.zeros_like(self.means)
         for block in self.blocks():
-            total += _sums(functional.softplus(self.theta[block]))
+            total += _sums(self.weights[block].copy_(softplus(self.theta[block])))
         self.means.copy_(total / len(self.theta))
 
     @torch.no_grad()
     def factors(self, index: Tensor) -> Tensor:
         """a_i of these images. (M,) int64 -> (M,)."""
         mean, root = self.means.to(self.theta.dtype)
-        return root / mean * functional.softplus(self.theta[index]).sqrt()
+        return root / mean * self.weights[index].sqrt()
 
     @torch.no_grad()
     def draw(self, uniforms: Tensor) -> Tensor:
@@ -98,14 +99,14 @@ class ImageWeights(nn.Module):
             (n,) int64 on CPU, in the order of ``uniforms``.
         """
         blocks = self.blocks()
-        sums = torch.stack([functional.softplus(self.theta[b]).sqrt().double().sum() for b in blocks]).cpu()
+        sums = torch.stack([self.weights[b].sqrt().sum(dtype=torch.float64) for b in blocks]).cpu()
         ends = sums.cumsum(0)
         target, order = (uniforms * ends[-1]).sort()
         numbers = torch.empty(len(target), dtype=torch.int64)
         bounds = [0, *torch.searchsorted(target, ends[:-1]).tolist(), len(target)]
         for block, first, last, before in zip(blocks, bounds[:-1], bounds[1:], (ends - sums).tolist(), strict=True):
             if first < last:
-                cumulative = functional.softplus(self.theta[block]).sqrt().double().cumsum(0).cpu()
+                cumulative = self.weights[block].sqrt().cumsum(0, dtype=torch.float64).cpu()
                 found = torch.searchsorted(cumulative, target[first:last] - before, right=True)
                 numbers[first:last] = block.start + found.clamp_(max=len(cumulative) - 1)
         return torch.empty_like(numbers).scatter_(0, order, numbers)
@@ -118,31 +119,30 @@ class ImageWeights(nn.Module):
 
             dL/dw_j = coefficient / B * (S / (m N) * (1 / (2 sqrt w_j) - r / m) + [j drawn] KL_j r / (2 m sqrt w_j))
 
-        and dw_j/dtheta_j = 1 - exp(-w_j). The first part concerns every image: those that were not drawn go down.
+        and dw_j/dtheta_j = sigmoid(theta_j). The first part concerns every image: those that were not drawn go down.
 
         Args:
             index: (M,) int64 image numbers, repetitions count each.
             distances: (M,) KL_i.
         """
         scale = coefficient / len(index)
-        drawn = functional.softplus(self.theta[index])
+        drawn = self.weights[index]
         mean, root = self.means.to(self.theta.dtype)
         common = scale * (distances * drawn.sqrt()).sum() / (mean * len(self.theta))
         share, down = common / 2, common * root / mean
-        own = scale * distances * root / (2 * mean * drawn.sqrt()) * -torch.expm1(-drawn)
+        own = scale * distances * root / (2 * mean * drawn.sqrt()) * self.theta[index].sigmoid()
         index, order = index.sort()
         own = own[order]
         blocks = self.blocks()
         bounds = torch.searchsorted(index, torch.tensor([b.start for b in blocks], device=index.device)).tolist()
         total = torch.zeros_like(self.means)
         for block, first, last in zip(blocks, bounds, [*bounds[1:], len(index)], strict=True):
-            theta, velocity = self.theta[block], self.velocity[block]
-            weights = functional.softplus(theta)
-            gradient = weights.rsqrt().mul_(share).sub_(down).mul_(weights.neg_().expm1_().neg_())
+            theta, velocity, weights = self.theta[block], self.velocity[block], self.weights[block]
+            gradient = weights.rsqrt().mul_(share).sub_(down).mul_(theta.sigmoid())
             velocity.mul_(self.momentum).add_(gradient)
             velocity.index_add_(0, index[first:last] - block.start, own[first:last])
             theta.add_(velocity, alpha=self.lr)
-            total += _sums(functional.softplus(theta))
+            total += _sums(weights.copy_(softplus(theta)))
         self.means.copy_(total / len(self.theta))
 
     @torch.no_grad()
@@ -150,15 +150,27 @@ class ImageWeights(nn.Module):
         """Images per bin of log10(w_i / mean w), the outer bins open. -> (BINS,) int64 on CPU."""
         counts = torch.zeros(BINS, dtype=torch.int64, device=self.theta.device)
         for block in self.blocks():
-            at = (functional.softplus(self.theta[block]) / self.means[0]).log10_()
+            at = (self.weights[block] / self.means[0]).log10_()
             at = ((at + DECADES) * (BINS / (2 * DECADES))).long().clamp_(0, BINS - 1)
             counts += torch.bincount(at, minlength=BINS)
         return counts.cpu()
 
 
+def softplus(theta: Tensor) -> Tensor:
+    """log(1 + exp theta) to the last digits, without torch's log1p, which on a CPU takes six times as long as its log.
+
+    log(1 + y) of y = exp -|theta| is corrected for what 1 + y rounds away (Kahan); where that is all of y, it is y.
+    """
+    small = theta.abs().neg_().exp_()
+    above = small + 1
+    kept = above - 1
+    log = above.log_().mul_(small).div_(kept)
+    return torch.where(kept == 0, small, log).add_(theta.clamp_min(0))
+
+
 def _sums(weights: Tensor) -> Tensor:
-    """Sums of w and sqrt(w), float64 (2,)."""
-    return torch.stack((weights.sum(dtype=torch.float64), weights.sqrt().sum(dtype=torch.float64)))
+    """Sums of w and sqrt(w) of a block, float64 (2,)."""
+    return torch.stack((weights.sum(), weights.sqrt().sum())).double()
 
 
 class Resample(background.Background):
