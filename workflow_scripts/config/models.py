@@ -378,6 +378,8 @@ class Config(Strict):
     """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: a GPU where there is one."""
+    gpus: Literal["auto"] = "auto"
+    """Which GPU a job takes: `auto` is the one with the most free memory."""
     threads: Annotated[int, Field(gt=0)] = 2
     """CPU threads of a job that runs a network; numbers on CPU are reproducible for the same count."""
     fidelity: Fidelity = Fidelity()

@@ -20,6 +20,9 @@ def pick(name: str, threads: int) -> torch.device:
         raise OODError("device: cuda was asked for, but torch finds no GPU; set `device: auto` or `cpu`, "
                        f"or check the driver (torch {torch.__version__}, CUDA build {torch.version.cuda})")
     device = torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if device.type == "cuda" and torch.cuda.device_count() > 1:
+        free = [torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count())]
+        torch.cuda.set_device(free.index(max(free)))
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
     else:
