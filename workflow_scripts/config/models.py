@@ -299,7 +299,7 @@ class Config(Strict):
     """Folder of downloaded archives and of the lock file of their checksums."""
     offline: bool = False
     """True: download nothing; the run ends with a list of the files to place."""
-    seeds: int | list[int] = 1
+    seeds: Annotated[int | list[int], Field(validate_default=True)] = 1
     """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: a GPU where there is one."""

@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -18,12 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from workflow_scripts import plugins
 from workflow_scripts.data import sources
-from workflow_scripts.errors import OODError
+from workflow_scripts.errors import OODError, unknown
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SplitName = Literal["train", "val", "test"]
 Geometry = Annotated[str, StringConstraints(
     pattern=r"^(native|(squash|crop|resize[1-9][0-9]*crop)[1-9][0-9]*(bicubic)?)$")]
+PACKED = "lmdb_images"  # the reader whose raw files are packed
+_COMPRESSED = {".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz"}
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")])
 
 
@@ -60,6 +62,8 @@ class Dataset(_Strict):
     keep: str = ""
     """File (a path below the repository) with the names of the images to keep, one a line, such as
     `config/lists/x.txt`; `python -m workflow_scripts.publish_list` writes one from a store."""
+    archive: str = ""
+    """Row whose LMDB file this one is read from (reader `lmdb_images`, the same raw files); left out: its own."""
     limit_per_class: Annotated[int, Field(gt=0)] | None = None
     """Keep the first so many images of each class, in file order."""
     sample: Sample | None = None
@@ -88,6 +92,7 @@ class Dataset(_Strict):
             "classes": self.classes, "geometry": self.geometry, "limit_per_class": self.limit_per_class,
             "sample": self.sample.model_dump() if self.sample else None, "count": self.counts.get(split),
             "raw": fingerprint(self, split, root), **({"keep": _list(self.keep)} if self.keep else {}),
+            **({"only": _list(only)} if (only := self.options_of(split).get("only")) else {}),
         }
 
 
@@ -128,6 +133,24 @@ def load(path: str | os.PathLike, extra: Sequence[Mapping[str, Any]] = ()) -> di
     return datasets
 
 
+def archive_row(row: Dataset, datasets: Mapping[str, Dataset]) -> Dataset:
+    """The row whose LMDB file a row is read from: itself, or the one its `archive` names.
+
+    Raises:
+        OODError: there is no such row, or it reads other files.
+    """
+    if not row.archive:
+        return row
+    if row.archive not in datasets:
+        raise unknown(f"dataset '{row.name}', key archive", row.archive, datasets)
+    other = datasets[row.archive]
+    if other.archive or {row.reader, other.reader} != {PACKED} or any(
+            split not in other.splits or files(row, split) != files(other, split) for split in row.splits):
+        raise OODError(f"dataset '{row.name}', key archive: '{row.archive}' must be a row with an archive of its own: "
+                       f"reader {PACKED}, the same splits and the same `files`")
+    return other
+
+
 def _row(where: str, name: Any, row: Any) -> Dataset:
     try:
         _NAME.validate_python(name)
@@ -164,6 +187,20 @@ def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None) ->
     if not patterns:
         return []
     return [sources.fingerprint(path, root) for path in sources.locate(patterns, root)] or None
+
+
+def to_pack(dataset: Dataset, split: str, root: str | os.PathLike | None, limited: bool) -> bool:
+    """Whether the split is read from an LMDB file that is yet to be made of its raw files.
+
+    Args:
+        limited: the run takes a few images only, which are read from the raw files; compressed ones cannot be.
+    """
+    if dataset.reader != PACKED:
+        return False
+    found = sources.locate(files(dataset, split), root)
+    if len(found) == 1 and found[0].suffix == ".lmdb":
+        return False
+    return not limited or any(PurePath(path).suffix in _COMPRESSED for path in found or files(dataset, split))
 
 
 def missing(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[str]:

@@ -1,0 +1,166 @@
+"""Large sets inside the workflow: raw files, perhaps downloaded, to an LMDB file, to a store; only what changed reruns."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.checkout import copy, snakemake, would_run
+from tests.lmdb_data import MEMBERS, folder, tar
+from tests.web_server import good, serving
+from workflow_scripts.config.expand import Plan
+from workflow_scripts.config.load import load_config
+from workflow_scripts.data.catalogue import load
+from workflow_scripts.data.lmdb_store import Archive
+from workflow_scripts.data.raw import load_sources
+from workflow_scripts.data.store import load_store
+from workflow_scripts.errors import OODError
+
+ROOT = Path(__file__).resolve().parent.parent
+LMDB = "resources/lmdb/large.test.lmdb"
+STORES = ["results/v/data/large.test.h5", "results/v/data/large_half.test.h5"]
+ROW = {"reader": "lmdb_images", "options": {"labels": "folders"}, "splits": {"test": {"files": ["x.lmdb", "x"]}},
+       "classes": 4, "geometry": "crop16"}
+
+
+def configuration(**changes) -> dict:
+    return {"variant": "v", "threads": 2, "networks": [{"name": "n", "model": "resnet_cifar"}],
+            "recipes": [{"name": "r", "label": "R", "method": "cross_entropy", "normalise": "per_image", "training": {
+                "epochs": 1, "batch_size": 8, "lr": 0.1, "schedule": {"name": "constant"}}}],
+            "scores": [{"name": "msp"}],
+            "datasets": {"large": ROW, "large_half": {**ROW, "archive": "large", "classes": 0, "options": {},
+                                                      "sample": {"n": 20}}},
+            "experiments": [{"paper": "p", "id": "digits", "networks": ["n"], "recipes": ["r"], "scores": ["msp"],
+                             "ood": {"far": ["large", "large_half"]}}], **changes}
+
+
+def write(path: Path, **changes) -> None:
+    (path / "v.yaml").write_text(yaml.safe_dump(configuration(**changes)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A checkout with both stores, made through one archive."""
+    path = copy(tmp_path_factory.mktemp("pack"))
+    folder(path / "raw" / "x", MEMBERS)
+    write(path)
+    done = snakemake(path, *STORES, "--cores", "2", "--configfile", "v.yaml", OOD_DATA=str(path / "raw"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    return path
+
+
+def test_sets_of_the_same_files_share_one_archive(finished):
+    assert [p.name for p in (finished / "resources" / "lmdb").glob("*.lmdb")] == ["large.test.lmdb"]
+    archive = Archive(finished / LMDB)
+    assert archive.names == sorted(MEMBERS) and archive.read(5) == MEMBERS[archive.names[5]]
+    whole, half = (load_store(finished / name) for name in STORES)
+    assert whole.labels.tolist() == [i // 9 for i in range(36)] and whole.images.shape == (36, 16, 16, 3)
+    assert len(half.labels) == 20 and set(half.names) < set(whole.names)
+    place = [whole.names.index(name) for name in half.names]
+    assert np.array_equal(half.images, whole.images[place])
+
+
+def change(file: str, text: str):
+    return lambda path: (path / file).write_text((path / file).read_text() + text)
+
+
+def rows(**changes):
+    return lambda path: write(path, datasets={**configuration()["datasets"], "large": {**ROW, **changes}})
+
+
+def newer_image(path: Path) -> None:
+    folder(path / "raw" / "x", {"n01/new.JPEG": MEMBERS["n00/000.JPEG"]})
+
+
+@pytest.mark.parametrize(("edit", "pack", "prepare"), [
+    (lambda path: None, 0, 0),
+    (lambda path: write(path, threads=5), 0, 0),
+    (change("workflow_scripts/data/packing.py", "\n# a remark\n"), 0, 0),
+    (change("workflow_scripts/data/packing.py", "\nNEW = 1\n"), 1, 2),
+    (change("workflow_scripts/data/geometry.py", "\nNEW = 1\n"), 0, 2),
+    (rows(geometry="squash16"), 0, 1),
+    (rows(options={"labels": "folders", "allow_corrupt": 3}), 1, 2),
+    (newer_image, 1, 2),
+    (lambda path: write(path, limit={"images": 8}), 0, 2),
+], ids=["nothing", "threads", "a comment", "packing", "resizing", "a geometry", "an option", "a raw file", "a limit"])
+def test_only_what_changed_reruns(finished, tmp_path, edit, pack, prepare):
+    path = tmp_path / "moved"
+    shutil.copytree(finished, path, symlinks=True)
+    edit(path)
+    jobs = would_run(path, *STORES, "--configfile", "v.yaml", OOD_DATA=str(path / "raw"))
+    assert (jobs["pack_dataset"], jobs["prepare_dataset"]) == (pack, prepare)
+
+
+def test_a_run_cut_short_packs_nothing(finished, tmp_path):
+    """Its few images come from the raw files and are those of the archive."""
+    path = tmp_path / "short"
+    shutil.copytree(finished, path, symlinks=True)
+    shutil.rmtree(path / "resources")
+    write(path, variant="short", limit={"images": 8})
+    name = "results/short/data/large.test.h5"
+    done = snakemake(path, name, "--cores", "1", "--configfile", "v.yaml", OOD_DATA=str(path / "raw"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert not (path / "resources").exists()
+    whole, short = load_store(finished / STORES[0]), load_store(path / name)
+    assert len(short.labels) == 8
+    assert np.array_equal(short.images, whole.images[[whole.names.index(name) for name in short.names]])
+
+
+def test_a_downloaded_archive_is_packed_and_a_packed_one_is_not_packed_again(tmp_path):
+    path = copy(tmp_path)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in MEMBERS.items():
+            archive.writestr(name, content)
+    row = {**ROW, "splits": {"test": {"files": ["x.lmdb", "pictures.zip"]}}}
+    write(path, datasets={"large": row}, experiments=[{**configuration()["experiments"][0], "ood": {"far": ["large"]}}])
+    with serving() as server:
+        sources = {"pictures.zip": {"urls": [server.url("/p.zip", good(packed.getvalue()))], "datasets": ["large"]}}
+        (path / "config" / "sources.yaml").write_text(yaml.safe_dump(sources))
+        (path / "empty").mkdir()
+        words = ("datasets", "--cores", "2", "--configfile", "v.yaml")
+        done = snakemake(path, *words, OOD_DATA=str(path / "empty"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert len(Archive(path / LMDB)) == len(MEMBERS)
+    (path / "ready").mkdir()
+    shutil.move(path / LMDB, path / "ready" / "x.lmdb")
+    assert would_run(path, *words[:1], *words[3:], OOD_DATA=str(path / "ready")) == {
+        "prepare_dataset": 1, "datasets": 1}
+
+
+def plan(root: Path | None, **changes) -> Plan:
+    config = load_config(configuration(**changes), ROOT)
+    return Plan(config, load(ROOT / "config" / "datasets.yaml", [config.datasets]), root,
+                load_sources(ROOT / "config" / "sources.yaml"))
+
+
+def test_a_compressed_archive_is_packed_even_for_a_few_images(tmp_path):
+    """No image in it can be reached directly."""
+    tar(tmp_path / "x.tar.gz", MEMBERS, "w:gz")
+    row = {**ROW, "splits": {"test": {"files": ["x.tar", "x.tar.gz"]}}}
+    both = {"large": row, "large_half": {**row, "archive": "large"}}
+    assert plan(tmp_path, datasets=both, limit={"images": 4}).packed("large_half", "test") == "large"
+    tar(tmp_path / "x.tar", MEMBERS)
+    assert plan(tmp_path, datasets=both, limit={"images": 4}).packed("large_half", "test") is None
+    assert plan(tmp_path, datasets=both).packed("large_half", "test") == "large"
+
+
+@pytest.mark.parametrize(("archive", "message"), [
+    ("larg", "key archive: 'larg' is not known; did you mean 'large'"),
+    ("digits", "key archive: 'digits' must be a row with an archive of its own"),
+    ("other", "key archive: 'other' must be .* the same `files`")])
+def test_an_archive_of_other_files_is_refused(archive, message):
+    sets = configuration()["datasets"]
+    other = {**ROW, "splits": {"test": {"files": "y"}}}
+    with pytest.raises(OODError, match=message):
+        plan(None, datasets={**sets, "other": other, "large_half": {**sets["large_half"], "archive": archive}})
+
+
+def test_seeds_may_be_left_out():
+    assert plan(None).config.seeds == [0]
