@@ -291,6 +291,8 @@ class Plan:
         archives = {pair: self.archives(*pair) for pair in splits}
         lines = [line for pair, names in archives.items() if not names
                  for line in catalogue.missing(self.datasets[pair[0]], pair[1], self.data_root)]
+        lines += [line for dataset, split in archives
+                  for line in catalogue.lacking(self.datasets[dataset], split, self.data_root)]
         wanted = {name for names in archives.values() for name in names
                   if self.config.offline or self.sources[name].by_hand}
         for recipe in {recipe.checkpoint.file: recipe for recipe in recipes}.values():

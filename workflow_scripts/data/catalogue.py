@@ -25,6 +25,9 @@ SplitName = Literal["train", "val", "test"]
 Geometry = Annotated[str, StringConstraints(
     pattern=r"^(native|(squash|crop|resize[1-9][0-9]*crop)[1-9][0-9]*(bicubic)?)$")]
 PACKED = "lmdb_images"  # the reader whose raw files are packed
+# Options that name raw files beside `files`, and what is lost without them.
+_COMPANIONS = {"devkit": " (it names the classes of images that lie in no class folder)",
+               "exclude": " (the list of images to leave out)", "lists": " (the lists of the images)"}
 _COMPRESSED = {".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz"}
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")])
 
@@ -186,7 +189,27 @@ def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None) ->
     patterns = files(dataset, split)
     if not patterns:
         return []
-    return [sources.fingerprint(path, root) for path in sources.locate(patterns, root)] or None
+    beside = [path for names in companions(dataset, split, root).values() for path in sources.locate(names, root)]
+    found = sources.locate(patterns, root)
+    return [sources.fingerprint(path, root) for path in [*found, *beside]] if found else None
+
+
+def companions(dataset: Dataset, split: str, root: str | os.PathLike | None) -> dict[str, tuple[str, ...]]:
+    """Raw files that a split needs beside its `files`: option -> patterns.
+
+    ImageNet's development kit counts only where the images are, or are to be brought as, an archive or a flat folder.
+    """
+    options = plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), dataset.name)
+    needed = {name: sources.alternatives(getattr(options, name)) for name in _COMPANIONS if getattr(options, name, ())}
+    found = sources.locate(files(dataset, split), root)
+    if "devkit" in needed and (options.labels == "none" or found and (
+            found[0].suffix == ".lmdb" or any(map(_has_folders, found)))):
+        del needed["devkit"]
+    return needed
+
+
+def _has_folders(path: Path) -> bool:
+    return path.is_dir() and any(entry.is_dir() for entry in os.scandir(path))
 
 
 def to_pack(dataset: Dataset, split: str, root: str | os.PathLike | None, limited: bool) -> bool:
@@ -208,8 +231,19 @@ def missing(dataset: Dataset, split: str, root: str | os.PathLike | None) -> lis
     patterns = files(dataset, split)
     if not patterns or sources.locate(patterns, root):
         return []
+    return [_expected(dataset, split, root, patterns)]
+
+
+def lacking(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[str]:
+    """One message for each raw file that the split needs beside its `files` and that is not there."""
+    return [_expected(dataset, split, root, patterns, _COMPANIONS[option])
+            for option, patterns in companions(dataset, split, root).items() if not sources.locate(patterns, root)]
+
+
+def _expected(dataset: Dataset, split: str, root: str | os.PathLike | None, patterns: Sequence[str],
+              why: str = "") -> str:
     where = f"the data root {root}" if root is not None else "the data root, which is not set"
     urls = [dataset.url] if isinstance(dataset.url, str) else dataset.url
-    return [f"dataset '{dataset.name}' ({split}): {' or '.join(patterns)} expected below {where}"
+    return (f"dataset '{dataset.name}' ({split}): {' or '.join(patterns)} expected below {where}{why}"
             f"{'; get it from ' + ' or '.join(urls) if urls else ''}; the config key data_root or the environment "
-            "variable OOD_DATA names the data root"]
+            "variable OOD_DATA names the data root")
