@@ -92,6 +92,11 @@ def test_crop_and_flip_are_windows_and_mirrors():
     top, left = (u * 9).long().unbind(1)
     expected = np.stack([p[t:t + 32, s:s + 32] for p, t, s in zip(padded, top, left, strict=True)])
     assert np.array_equal(augment.random_crop(images, 4, u), expected)
+    smaller = np.stack([p[t:t + 24, s:s + 24] for p, t, s in zip(np.pad(
+        images.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0))), *(u * 13).long().unbind(1), strict=True)])
+    assert np.array_equal(augment.random_crop(images, {"size": 24, "padding": 2}, u), smaller)
+    with pytest.raises(OODError, match="a random_crop of 40 does not fit into images of 32x32 with a padding of 3"):
+        augment.random_crop(images, {"size": 40, "padding": 3}, u)
     flipped = augment.horizontal_flip(images, 0.5, u[:, :1]).numpy()
     for image, mirrored, value in zip(images.numpy(), flipped, u[:, 0], strict=True):
         assert np.array_equal(mirrored, image[:, ::-1] if value < 0.5 else image)
