@@ -1,4 +1,4 @@
-"""Large sets inside the workflow: raw files, perhaps downloaded, to an LMDB file, to a store; only what changed reruns."""
+"""Large sets inside the workflow: raw files to an LMDB file, to a store; only what changed reruns."""
 
 from __future__ import annotations
 

@@ -77,6 +77,12 @@ class Wiring:
         return list(dict.fromkeys(f"{self.plan.config.resources}/lmdb/{name}.{split}.lmdb" for name, split in named
                                   if name))
 
+    def decoded_from(self, sets: list[tuple[str, str]] | None = None) -> list[str]:
+        """Packed archives whose images these (dataset, split), or all of the configuration, decode when they are read:
+        whoever reads such a store reads the archive."""
+        sets = self.plan.used_datasets() if sets is None else sets
+        return self.lmdbs([pair for pair in sets if self.plan.datasets[pair[0]].pixels == "decoded"])
+
     def prepared_from(self, wildcards: Wildcards) -> list[str]:
         """The packed archive of a store, or its downloaded raw files."""
         return self.lmdbs([(wildcards.dataset, wildcards.split)]) or self.archives(wildcards)
@@ -209,10 +215,12 @@ class Wiring:
     def network_score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Stores of every test set, and the train images where the score learns from them."""
         run = self.plan.run(wildcards)
-        inputs: dict[str, Any] = {"stores": [self.store(*pair) for pair in self.plan.sets(run.id)[1:]]}
+        tests = self.plan.sets(run.id)[1:]
+        inputs: dict[str, Any] = {"stores": [self.store(*pair) for pair in tests]}
         if "train_labels" in self.plan.needs(run, wildcards.score):
             inputs["train"] = self.store(run.id, "train")
-        return inputs
+        pairs = [*tests, (run.id, "train")] if "train" in inputs else tests
+        return inputs | ({"archives": archives} if (archives := self.decoded_from(pairs)) else {})
 
     def network_score_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)

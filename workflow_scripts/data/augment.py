@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.data.colour import colour_jitter, grayscale
+from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.randomness import uniforms
 from workflow_scripts.data.resample import random_resized_crop
 from workflow_scripts.errors import OODError
@@ -70,12 +71,13 @@ OPERATIONS = {
 }
 
 
-def augment(images: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor,
+def augment(images: Tensor | LongSide, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor,
             done: int = 0) -> Tensor:
     """Apply the recipe's ``augment`` list.
 
     Args:
-        images: (B, H, W, 3) uint8.
+        images: (B, H, W, 3) uint8; of images whose long side was kept a random crop that comes first is a window of
+            the long image, otherwise their central squares are taken.
         steps: e.g. ``[{"random_crop": 4}, {"horizontal_flip": 0.5}]``.
         seed, epoch: of the run.
         index: (B,) int64 image numbers.
@@ -85,11 +87,15 @@ def augment(images: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: i
         (B, H', W', 3) uint8.
     """
     plan = [(name, value, *OPERATIONS[name]) for step in steps for name, value in step.items()]
+    if isinstance(images, LongSide) and [name for name, *_ in plan[:1]] != ["random_crop"]:
+        images = images.centre()
     if len(plan) <= done:
         return images
     u = uniforms(seed, epoch, index, sum(draws for *_, draws in plan))
     for i, (_, value, operation, draws) in enumerate(plan):
-        if i >= done:
+        if isinstance(images, LongSide):
+            images = images.window(*crop_of(value), u[:, :draws])
+        elif i >= done:
             images = operation(images, value, u[:, :draws])
         u = u[:, draws:]
     return images

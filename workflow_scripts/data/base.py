@@ -40,6 +40,8 @@ class Images:
     kind: Literal["images", "inputs"] = "images"
     notes: list[str] = field(default_factory=list)
     """What the user should be told, filled while blocks are read."""
+    archive: tuple[Path, np.ndarray] | None = None
+    """The LMDB file the images lie in, and their numbers there, int64 (N,); none for other forms."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from workflow_scripts import plugins
 from workflow_scripts.data import sources
@@ -23,7 +23,7 @@ from workflow_scripts.errors import OODError, unknown
 REPOSITORY = Path(__file__).resolve().parents[2]
 SplitName = Literal["train", "val", "test"]
 Geometry = Annotated[str, StringConstraints(
-    pattern=r"^(native|(squash|crop|resize[1-9][0-9]*crop)[1-9][0-9]*(bicubic)?)$")]
+    pattern=r"^(native|(squash|crop|short|resize[1-9][0-9]*crop)[1-9][0-9]*(bicubic)?)$")]
 PACKED = "lmdb_images"  # the reader whose raw files are packed
 # Options that name raw files beside `files`, and what is lost without them.
 _COMPANIONS = {"devkit": " (it names the classes of images that lie in no class folder)",
@@ -60,8 +60,12 @@ class Dataset(_Strict):
     """Classes of a labelled set: their names in the order of the labels, or their number; 0: labels are not used."""
     geometry: Geometry = "native"
     """How images reach the stored size (PIL bilinear): `native` as they are; `squashN` to N x N whatever their shape;
-    `cropN` shorter side to N, then the central N x N; `resizeMcropN` shorter side to M, then the central N x N. A name
-    that ends in `bicubic` resamples so."""
+    `cropN` shorter side to N, then the central N x N; `shortN` shorter side to N and the long side kept, so that
+    training takes random windows of it (evaluation the central N x N); `resizeMcropN` shorter side to M, then the
+    central N x N. A name that ends in `bicubic` resamples so."""
+    pixels: Literal["stored", "decoded"] = "stored"
+    """`decoded`: nothing is stored; images are decoded from their LMDB file whenever they are read, for sets that no
+    disk holds at 224x224 and for random resized crops of the whole image (reader `lmdb_images`)."""
     keep: str = ""
     """File (a path below the repository) with the names of the images to keep, one a line, such as
     `config/lists/x.txt`; `python -m workflow_scripts.publish_list` writes one from a store."""
@@ -84,6 +88,12 @@ class Dataset(_Strict):
     name: str = ""
     """The row's key; set when the table is read."""
 
+    @model_validator(mode="after")
+    def _decodable(self) -> Dataset:
+        if self.pixels == "decoded" and (self.reader != PACKED or self.geometry.startswith(("native", "short"))):
+            raise ValueError(f"pixels: decoded goes with the reader {PACKED} and a geometry of fixed size")
+        return self
+
     def options_of(self, split: str) -> dict[str, Any]:
         """The reader's options of a split."""
         return {**self.options, **(self.splits[split] or {})}
@@ -96,6 +106,7 @@ class Dataset(_Strict):
             "sample": self.sample.model_dump() if self.sample else None, "count": self.counts.get(split),
             "raw": fingerprint(self, split, root), **({"keep": _list(self.keep)} if self.keep else {}),
             **({"only": _list(only)} if (only := self.options_of(split).get("only")) else {}),
+            **({"pixels": self.pixels} if self.pixels != "stored" else {}),
         }
 
 

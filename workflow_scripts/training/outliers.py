@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.data.augment import augment, normalise
+from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.randomness import permutation
-from workflow_scripts.data.store import open_store
+from workflow_scripts.data.rows import CentreCrops
+from workflow_scripts.data.store import open_store, pixel_rows
 from workflow_scripts.errors import OODError
 
 RESIDENT = 4 * 2**30  # bytes; 1.4 million images of 32x32 (300K Random Images: 0.9 GB, Tiny Images: 244 GB)
@@ -28,7 +30,8 @@ class Outliers:
     """Batches of outliers.
 
     Args:
-        pixels: (N, H, W, 3) uint8, a tensor on ``device`` or the HDF5 dataset of a store.
+        pixels: (N, H, W, 3) uint8, a tensor on ``device`` or the HDF5 dataset of a store; or images whose long side
+            was kept, of which the recipe's random crop then takes windows.
         batch_size: M.
         order: ``shuffled``: at random, each image at most once in a pass over the set; ``block``: contiguous images
             from a random place in each epoch, the first after the last (as G-OE released).
@@ -40,8 +43,8 @@ class Outliers:
         OODError: fewer images than a batch holds.
     """
 
-    def __init__(self, pixels: Tensor | h5py.Dataset, batch_size: int, order: str, seed: int, device: torch.device,
-                 source: str):
+    def __init__(self, pixels: Tensor | LongSide | h5py.Dataset, batch_size: int, order: str, seed: int,
+                 device: torch.device, source: str):
         if len(pixels) < batch_size:
             raise OODError(f"outliers.batch_size: {batch_size} is more than the {len(pixels)} images of {source}; "
                            "lower it or take a larger outlier set")
@@ -53,7 +56,7 @@ class Outliers:
 
     def batches(self, recipe: dict[str, Any], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless: (M, 3, H, W) inputs, augmented and normalised as `recipe` says, and (M,) int64 image numbers."""
-        streamed = not isinstance(self.pixels, Tensor)
+        streamed = isinstance(self.pixels, h5py.Dataset)
         run = self._block if self.order == "block" else self._streamed if streamed else self._shuffled
         for visit, pixels in run(epoch):
             changed = augment(pixels, recipe["augment"], self.seed, epoch, visit)
@@ -76,6 +79,10 @@ class Outliers:
         start = int(np.random.default_rng((self.seed, epoch)).integers(len(self)))
         while True:
             visit = torch.arange(start, start + self.batch_size, device=self.device)
+            if not isinstance(self.pixels, h5py.Dataset):
+                yield visit, self.pixels[visit % len(self)]
+                start += self.batch_size
+                continue
             first = start % len(self)
             over = max(0, first + self.batch_size - len(self))
             parts = [self._rows(first, first + self.batch_size - over)] + ([self._rows(0, over)] if over else [])
@@ -122,13 +129,20 @@ def load_outliers(path: str, section: dict[str, Any], seed: int, device: torch.d
         OODError: the store is none, holds network inputs, images of another size, or fewer than a batch.
     """
     with open_store(path) as file:
-        if "images" not in file:
+        if "inputs" in file:
             raise OODError(f"{path} holds ready network inputs (a noise set); outliers to train on are images")
-        stored = file["images"]
+        if "numbers" in file:
+            raise OODError(f"{path} stores no pixels (pixels: decoded); outliers to train on are stored images, give "
+                           "the dataset a geometry such as short32")
+        stored = pixel_rows(file)
         if stored.shape[1:] != shape:
             raise OODError(f"{path}: outliers of {stored.shape[2]}x{stored.shape[1]} pixels, ID images of "
                            f"{shape[1]}x{shape[0]}; give the outlier dataset the geometry of the ID set")
-        pixels = torch.from_numpy(stored[:]).to(device) if stored.size <= RESIDENT else None
+        pixels = None
+        if isinstance(stored, CentreCrops):  # a larger set stays in the host's memory
+            pixels = LongSide.of(stored, device, resident=len(stored.flat) <= RESIDENT)
+        elif stored.size <= RESIDENT:
+            pixels = torch.from_numpy(stored[:]).to(device)
     if pixels is None:
         pixels = h5py.File(path, "r")["images"]
     return Outliers(pixels, section["batch_size"], section["order"], seed, device, path)

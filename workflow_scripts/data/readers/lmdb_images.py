@@ -6,7 +6,6 @@ class folders or flat. Each image is decoded once, by several threads.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from workflow_scripts.data.collection import Collection, collect
 from workflow_scripts.data.imagenet import class_list
 from workflow_scripts.data.lmdb_store import Archive
 from workflow_scripts.data.readers.images import decode
+from workflow_scripts.data.rows import threads
 from workflow_scripts.errors import OODError
 
 _AHEAD = 8  # images per thread that may wait in memory
@@ -66,6 +66,7 @@ def read(options: Options, root: Path | None) -> Images:
     return Images(
         labels=labels, names=every if len(numbers) == len(every) else [every[i] for i in numbers.tolist()],
         classes=classes, sources=store.sources, notes=notes,
+        archive=(paths[0], numbers) if isinstance(store, Archive) else None,
         blocks=decoded(lambda i: store.read(int(numbers[i])), lambda i: every[numbers[i]], options.allow_corrupt,
                        notes, ", ".join(str(path) for path in paths[:3])))
 
@@ -87,13 +88,6 @@ def _of_classes(store: Archive, options: Options) -> tuple[np.ndarray, np.ndarra
     numbers = np.flatnonzero(labels >= 0)
     numbers = numbers[np.argsort(labels[numbers], kind="stable")]
     return numbers, labels[numbers].astype(np.int64), tuple(wanted)
-
-
-def threads() -> int:
-    """Threads to decode with: those the workflow grants (``OMP_NUM_THREADS``), or the processors there are."""
-    granted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(granted) if granted.isdigit() and int(granted) else min(8, len(os.sched_getaffinity(0))
-                                                                      if hasattr(os, "sched_getaffinity") else 2)
 
 
 def decoded(content: Callable[[int], bytes], name: Callable[[int], str], allow_corrupt: int, notes: list[str],
