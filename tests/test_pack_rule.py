@@ -7,12 +7,13 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import yaml
 
 from tests.checkout import copy, snakemake, would_run
-from tests.lmdb_data import MEMBERS, folder, tar
+from tests.lmdb_data import MEMBERS, folder, packed, tar
 from tests.web_server import good, serving
 from workflow_scripts.config.expand import Plan
 from workflow_scripts.config.load import load_config
@@ -21,6 +22,7 @@ from workflow_scripts.data.lmdb_store import Archive
 from workflow_scripts.data.raw import load_sources
 from workflow_scripts.data.store import load_store
 from workflow_scripts.errors import OODError
+from workflow_scripts.prepare import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 LMDB = "resources/lmdb/large.test.lmdb"
@@ -114,14 +116,14 @@ def test_a_run_cut_short_packs_nothing(finished, tmp_path):
 
 def test_a_downloaded_archive_is_packed_and_a_packed_one_is_not_packed_again(tmp_path):
     path = copy(tmp_path)
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    zipped = io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
         for name, content in MEMBERS.items():
             archive.writestr(name, content)
     row = {**ROW, "splits": {"test": {"files": ["x.lmdb", "pictures.zip"]}}}
     write(path, datasets={"large": row}, experiments=[{**configuration()["experiments"][0], "ood": {"far": ["large"]}}])
     with serving() as server:
-        sources = {"pictures.zip": {"urls": [server.url("/p.zip", good(packed.getvalue()))], "datasets": ["large"]}}
+        sources = {"pictures.zip": {"urls": [server.url("/p.zip", good(zipped.getvalue()))], "datasets": ["large"]}}
         (path / "config" / "sources.yaml").write_text(yaml.safe_dump(sources))
         (path / "empty").mkdir()
         words = ("datasets", "--cores", "2", "--configfile", "v.yaml")
@@ -164,3 +166,59 @@ def test_an_archive_of_other_files_is_refused(archive, message):
 
 def test_seeds_may_be_left_out():
     assert plan(None).config.seeds == [0]
+
+
+def test_training_and_features_straight_from_the_archive(finished, tmp_path):
+    """No pixels are stored; features are those of stored images; nothing runs twice; a lost archive is made anew."""
+    path = tmp_path / "decoded"
+    shutil.copytree(finished, path, symlinks=True)
+    row = {**ROW, "splits": {"train": {"files": "x"}, "test": {"files": "x"}}, "geometry": "resize20crop16"}
+    raw = configuration(variant="decoded", datasets={
+        "large": {**row, "pixels": "decoded"}, "same": {**row, "archive": "large"}})
+    raw["networks"][0]["options"] = {"blocks": [1, 1, 1, 1], "width": 4}
+    raw["recipes"][0]["augment"] = [{"random_resized_crop": {"size": 16}}, {"horizontal_flip": 0.5}]
+    raw["experiments"][0] |= {"id": "large", "ood": {"far": ["same"]}}
+    (path / "v.yaml").write_text(yaml.safe_dump(raw))
+    folders = "large/n/r/seed0"
+    wanted = [f"results/decoded/features/{folders}/{name}.test.h5" for name in ("large", "same")]
+    words = (*wanted, "results/decoded/cards.json", "--configfile", "v.yaml")
+    done = snakemake(path, *words, "--cores", "2", OOD_DATA=str(path / "raw"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    with h5py.File(path / "results/decoded/data/large.train.h5") as file:
+        assert "images" not in file and file["numbers"][:].tolist() == list(range(36))
+        assert file.attrs["archive"] == "resources/lmdb/large.train.lmdb"
+    with h5py.File(path / wanted[0]) as ours, h5py.File(path / wanted[1]) as theirs:
+        assert ours["features"].shape == (36, 32) and np.array_equal(ours["features"][:], theirs["features"][:])
+    assert would_run(path, *words, OOD_DATA=str(path / "raw")) == {}
+    (path / "resources/lmdb/large.train.lmdb").unlink()
+    model = f"results/decoded/models/{folders}.pt"
+    jobs = would_run(path, model, "--force", "--configfile", "v.yaml", OOD_DATA=str(path / "raw"))
+    assert jobs["pack_dataset"] == 1 and jobs["train_network"] == 1
+
+
+def test_a_store_whose_archive_is_gone_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "x", MEMBERS)
+    packed(tmp_path, labels="folders").read(0)
+    section = {"dataset": "x", "split": "test", "reader": "lmdb_images", "options": {"files": "x", "labels": "folders"},
+               "classes": 4, "geometry": "crop16", "limit_per_class": 5, "sample": None, "count": None, "raw": [],
+               "pixels": "decoded"}
+    with pytest.raises(OODError, match="pixels: decoded needs the LMDB file of the pack stage"):
+        prepare(section, tmp_path / "x.h5", tmp_path)
+    prepare(section, tmp_path / "x.h5", tmp_path, ["x.lmdb"])
+    assert load_store("x.h5").images.shape == (20, 16, 16, 3)
+    prepare({**section, "pixels": "stored"}, tmp_path / "y.h5", tmp_path, ["x.lmdb"])
+    assert np.array_equal(load_store("x.h5").images[:], load_store("y.h5").images)
+    (tmp_path / "root").mkdir()
+    shutil.copy(tmp_path / "x.lmdb", tmp_path / "root")
+    (tmp_path / "x.lmdb").unlink()
+    monkeypatch.setenv("OOD_DATA", str(tmp_path / "root"))
+    assert np.array_equal(load_store("x.h5").images[:], load_store("y.h5").images)
+    (tmp_path / "root" / "x.lmdb").unlink()
+    with pytest.raises(OODError, match=r"x\.lmdb: the LMDB file that .*x\.h5 refers to is neither here"):
+        load_store("x.h5")
+    folder(tmp_path / "few" / "x", {name: content for name, content in MEMBERS.items() if name < "n02"})
+    packed(tmp_path / "few", labels="folders")
+    shutil.copy(tmp_path / "few" / "x.lmdb", tmp_path / "x.lmdb")  # the first one is open in this process
+    with pytest.raises(OODError, match=r"x\.lmdb: 18 images, but .*x\.h5 was made of at least 32"):
+        load_store("x.h5")

@@ -16,18 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from workflow_scripts.data.base import threads
 from workflow_scripts.data.geometry import fit, side
 from workflow_scripts.data.lmdb_store import Archive
 from workflow_scripts.errors import OODError
 
 _GAP = 2**20  # bytes between two images that are rather read than skipped
-
-
-def threads() -> int:
-    """Threads to decode with: those the workflow grants (``OMP_NUM_THREADS``), or the processors there are."""
-    granted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(granted) if granted.isdigit() and int(granted) else min(8, len(os.sched_getaffinity(0))
-                                                                      if hasattr(os, "sched_getaffinity") else 2)
 
 
 def _numbers(key: slice | Any, count: int) -> np.ndarray:
