@@ -64,6 +64,27 @@ rule prepare_dataset:
         "python -m workflow_scripts.prepare --config {params.cfg:q} {params.files} --out {output} > {log} 2>&1"
 
 
+# On request only: a store as class folders of PNG images, DFB's form of CIFAR.
+rule export_folders:
+    input:
+        store="<results>/data/{dataset}.{split}.h5",
+        archives=lambda wc: WIRE.decoded_from([(wc.dataset, wc.split)]),
+    output:
+        directory("<results>/folders/{dataset}.{split}"),
+    log:
+        "<logs>/folders/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/folders/{dataset}.{split}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    params:
+        code=digest("export_folders"),
+    message:
+        "{wildcards.dataset} ({wildcards.split}) as class folders"
+    shell:
+        "python -m workflow_scripts.export_folders --store {input.store} --out {output} > {log} 2>&1"
+
+
 rule datasets:
     input:
         WIRE.stores(),

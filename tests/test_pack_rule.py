@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from tests.checkout import copy, snakemake, would_run
 from tests.lmdb_data import MEMBERS, folder, packed, tar
@@ -134,6 +135,20 @@ def test_a_downloaded_archive_is_packed_and_a_packed_one_is_not_packed_again(tmp
     shutil.move(path / LMDB, path / "ready" / "x.lmdb")
     assert would_run(path, *words[:1], *words[3:], OOD_DATA=str(path / "ready")) == {
         "prepare_dataset": 1, "datasets": 1}
+
+
+def test_a_store_as_class_folders(finished):
+    """DFB's form of CIFAR: made on request, read again like any class folders."""
+    target = "results/v/folders/large.test"
+    words = (target, "--cores", "1", "--configfile", "v.yaml")
+    done = snakemake(finished, *words, OOD_DATA=str(finished / "raw"))
+    assert done.returncode == 0, done.stdout[-3000:]
+    store = load_store(finished / STORES[0])
+    names = sorted(path.relative_to(finished / target).as_posix() for path in (finished / target).rglob("*.png"))
+    assert [name.split("/")[0] for name in names] == [store.classes[label] for label in store.labels]
+    for name, image in zip(names, store.images, strict=True):
+        assert np.array_equal(np.asarray(Image.open(finished / target / name)), image)
+    assert would_run(finished, *words[:1], *words[3:], OOD_DATA=str(finished / "raw")) == {}
 
 
 def plan(root: Path | None, **changes) -> Plan:

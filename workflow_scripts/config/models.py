@@ -356,7 +356,7 @@ class Limit(Strict):
     steps: Annotated[int, Field(gt=0)] | None = None
     """Training steps per network."""
     images: Annotated[int, Field(gt=0)] | None = None
-    """Images per dataset and split."""
+    """Images per dataset and split. No large set is packed for them: they come from the raw files."""
 
 
 class Config(Strict):

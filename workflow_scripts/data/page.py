@@ -49,11 +49,17 @@ RECIPES = """\
   Here the seed fixes the draw and the store holds the names. Where the raw files are,
   `python -m workflow_scripts.publish_list --store results/V/data/places365.test.h5 --out config/lists/places365.txt`
   writes them down; a row with `keep: config/lists/places365.txt` in the place of `sample` then takes exactly those.
-- **An archive of a large set**, from folders or the official archives; the same command after a kill goes on:
-  `python -m workflow_scripts.pack --out imagenet/train.lmdb --data-root . --workers 4 --config
-  '{"dataset": "imagenet", "split": "train", "options": {"files": "ILSVRC2012_img_train.tar", "labels": "folders"}}'`
+- **Large sets** (reader `lmdb_images`) are packed by the workflow from folders or the official archives into
+  `resources/lmdb`, an LMDB of the published bytes: once for all rows that read the same files (key `archive`), whole
+  whatever the rows take of it, and a killed run goes on where it was. Rows with `pixels: decoded` store no pixels:
+  training and features decode the archive's images each time. To do without the raw files afterwards, move the LMDB
+  file to the first place its row names, e.g. `imagenet/train.lmdb` below the data root.
+- **A run with `limit: {images: k}`** packs nothing, since an archive is the whole set (150 GB for ImageNet): its few
+  images are read from the raw files and stored at the row's geometry, also where the row says `pixels: decoded`; random
+  resized crops are then cut out of those. Only of a compressed tar archive, in which no image can be reached directly,
+  an LMDB is made first.
 - **CIFAR as class folders of images** (DFB's form):
-  `python -m workflow_scripts.export_folders --store results/V/data/cifar10.train.h5 --out cifar10/train`.
+  `uv run snakemake --cores all results/V/folders/cifar10.train --configfile config/cifar.yaml`, V being its variant.
 - **SVHN**: himplos, dfb and bgresample evaluate on all of test (`svhn`, `svhn_full`), npos on 10,000 drawn by seed
   (`svhn_random_10k`), goe on SC-OOD's list; `svhn_10k` is the first 1,000 of each digit.
 """
