@@ -168,7 +168,7 @@ def reading(folder: Path, what: str, source: Path, count: int, repeat: int) -> l
     from torchvision.datasets import ImageFolder
     from torchvision.io import ImageReadMode, decode_image, read_file
 
-    from workflow_scripts.data.rows import decoded
+    from workflow_scripts.data.rows import _BLOCKS, decoded
 
     torch.set_num_threads(1)
     collection = collection_of(source)
@@ -179,6 +179,8 @@ def reading(folder: Path, what: str, source: Path, count: int, repeat: int) -> l
     order = np.random.default_rng(2).permutation(len(collection))[:count].tolist()
 
     def pil(archive: Archive) -> None:
+        decoded(archive, order[0])
+        Image.core.set_blocks_max(_BLOCKS)  # ours; ImageFolder runs with Pillow's own
         for i in order:
             decoded(archive, i)
 
@@ -187,6 +189,7 @@ def reading(folder: Path, what: str, source: Path, count: int, repeat: int) -> l
             decode_image(torch.frombuffer(bytearray(archive.read(i)), dtype=torch.uint8), ImageReadMode.RGB)
 
     def walk(images: ImageFolder) -> None:
+        Image.core.set_blocks_max(0)
         for i in order:
             images[i]
 

