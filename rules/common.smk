@@ -50,7 +50,7 @@ def check_raw_data():
     """Before the first job: end with a line for each raw file that is not where these jobs expect it."""
     jobs = list(workflow.dag.needrun_jobs())
     missing = PLAN.missing_data(
-        [(job.wildcards.dataset, job.wildcards.split) for job in jobs if job.rule.name == "prepare_dataset"],
+        WIRE.raw_splits((job.rule.name, job.wildcards) for job in jobs),
         [PLAN.run(job.wildcards).recipe for job in jobs if job.rule.name == "import_weights"],
     )
     if missing:

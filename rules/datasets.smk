@@ -1,4 +1,4 @@
-# Raw data to stores: one HDF5 file per dataset and split.
+# Raw data to stores: one HDF5 file per dataset and split; large sets through an LMDB of their encoded images.
 
 
 # Downloads stay when an address changes: only what makes it another file (checksum, size) is tracked.
@@ -20,9 +20,32 @@ rule fetch_archive:
         "python -m workflow_scripts.fetch --config {params.row:q} --out {output} {params.options} > {log} 2>&1"
 
 
-rule prepare_dataset:
+rule pack_dataset:
     input:
         WIRE.archives,
+    output:
+        f"{PLAN.config.resources}/lmdb/{{dataset}}.{{split}}.lmdb",
+    log:
+        "<logs>/lmdb/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/lmdb/{dataset}.{split}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    threads: THREADS
+    params:
+        cfg=WIRE.pack_section,
+        code=digest("pack", "data.readers.lmdb_images"),
+        files=lambda wc, input: f"--files {input}" if input else "",
+    message:
+        "pack {wildcards.dataset} ({wildcards.split})"
+    shell:
+        "python -m workflow_scripts.pack --config {params.cfg:q} {params.files} --workers $(({threads} - 1)) "
+        "--out {output} > {log} 2>&1"
+
+
+rule prepare_dataset:
+    input:
+        WIRE.prepared_from,
     output:
         "<results>/data/{dataset}.{split}.h5",
     log:
@@ -41,6 +64,28 @@ rule prepare_dataset:
         "python -m workflow_scripts.prepare --config {params.cfg:q} {params.files} --out {output} > {log} 2>&1"
 
 
+# On request only: a store as class folders of PNG images, DFB's form of CIFAR.
+rule export_folders:
+    input:
+        store="<results>/data/{dataset}.{split}.h5",
+        archives=lambda wc: WIRE.decoded_from([(wc.dataset, wc.split)]),
+    output:
+        directory("<results>/folders/{dataset}.{split}"),
+    log:
+        "<logs>/folders/{dataset}.{split}.log",
+    benchmark:
+        "<benchmarks>/folders/{dataset}.{split}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    params:
+        code=digest("export_folders"),
+    message:
+        "{wildcards.dataset} ({wildcards.split}) as class folders"
+    shell:
+        "python -m workflow_scripts.export_folders --store {input.store} --out {output} > {log} 2>&1"
+
+
 rule datasets:
     input:
         WIRE.stores(),
+        WIRE.lmdbs(),

@@ -9,6 +9,7 @@ for ID, GROUP, SETS in PLAN.feature_groups():
         input:
             checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
             stores=[WIRE.store(dataset, split) for dataset, split in SETS],
+            archives=WIRE.decoded_from(SETS),
         output:
             sets=[
                 f"<results>/features/{{id}}/{{network}}/{{recipe}}/seed{{seed}}/{dataset}.{split}.h5"
@@ -145,6 +146,7 @@ rule choose_options:
     input:
         checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
         store="<results>/data/{id}.train.h5",
+        archives=lambda wc: WIRE.decoded_from([(wc.id, "train")]),
         statistics="<results>/precompute/{id}/{network}/{recipe}/seed{seed}.h5",
     output:
         csv="<results>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.csv",

@@ -137,6 +137,7 @@ rule write_manifest:
 rule make_cards:
     input:
         WIRE.stores(),
+        WIRE.decoded_from(),
     output:
         "<results>/cards.json",
     log:

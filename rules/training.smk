@@ -4,6 +4,7 @@
 rule train_network:
     input:
         data="<results>/data/{id}.train.h5",
+        archives=lambda wc: WIRE.decoded_from([(wc.id, "train")]),
         parent=WIRE.parent,
         outliers=WIRE.outliers,
         selection=WIRE.selection,

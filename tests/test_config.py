@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
 from tests.conftest import ROOT
@@ -14,6 +15,7 @@ from workflow_scripts.config import reference
 from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.load import load_config, with_includes
 from workflow_scripts.config.wiring import Wiring
+from workflow_scripts.data.augment import OPERATIONS, augment
 from workflow_scripts.errors import OODError
 from workflow_scripts.fidelity import DEFECTS, resolve, suffix
 
@@ -83,6 +85,20 @@ REFUSED = [
     (with_entry("recipes", released=["npos.B11"]),
      r"recipe 'pretrain'.released: 'npos.B11' is not known; did you mean"),
     (with_entry("recipes", normalise="per_imag"), r"^recipes\[0\].normalise: .*'per_image' \(found 'per_imag'\)"),
+    (with_entry("recipes", augment=[{"random_crp": 4}]),
+     r"^recipes\[0\].augment\[0\]: one of random_crop, horizontal_flip, color_jitter, grayscale, random_resized_crop"),
+    (with_entry("recipes", augment=[{"grayscale": 1.5}]),
+     r"^recipes\[0\].augment\[0\].grayscale: .*less than or equal to 1 \(found 1.5\)$"),
+    (with_entry("recipes", augment=[{"color_jitter": {"hue": 0.6}}]),
+     r"^recipes\[0\].augment\[0\].color_jitter.hue: .*less than or equal to 0.5 \(found 0.6\)$"),
+    (with_entry("recipes", augment=[{"color_jitter": {"brightnes": 0.4}}]),
+     r"^recipes\[0\].augment\[0\].color_jitter.brightnes: unknown key 'brightnes'; did you mean 'brightness'"),
+    (with_entry("recipes", augment=[{"random_resized_crop": {"size": 32, "scale": [0.0, 1.0]}}]),
+     r"^recipes\[0\].augment\[0\].random_resized_crop.scale\[0\]: .*greater than 0"),
+    (with_entry("recipes", augment=[{"random_resized_crop": {"size": 32, "ratio": [2, 1]}}]),
+     r"^recipes\[0\].augment\[0\].random_resized_crop: .*scale and ratio are \[smallest, largest\]"),
+    (with_entry("recipes", augment=[{"random_crop": 4, "grayscale": 0.2}]),
+     r"^recipes\[0\].augment\[0\].grayscale: unknown key"),
     (with_entry("recipes", training={"epochs": 1}), r"recipes\[0\].training.lr: required but missing"),
     (with_entry("scores", name="mps"), r"scores\[0\].name: 'mps' is not known; did you mean 'msp'"),
     (with_entry("experiments", id="digit"), r"^experiments\[0\].id: 'digit' is not known; did you mean 'digits'"),
@@ -154,6 +170,20 @@ def test_a_full_configuration_holds_nothing_of_the_default_run(path):
 def test_no_variant_is_named_twice():
     variants = [yaml.safe_load(p.read_text())["variant"] for p in CONFIGS]
     assert variants.count("small") == 1
+
+
+def test_augmentation_reaches_the_job_with_its_defaults():
+    raw = with_entry("recipes", augment=[{"random_resized_crop": {"size": 32, "scale": [0.2, 1]}},
+                                         {"color_jitter": {"brightness": 0.4, "p": 0.8}}, {"grayscale": 0.2},
+                                         {"horizontal_flip": 0.5}, {"random_crop": 4}, {"random_crop": {"size": 28}}])
+    steps = [step.model_dump(mode="json") for step in load_config(raw, ROOT).recipes[0].augment]
+    assert steps == [
+        {"random_resized_crop": {"size": 32, "scale": [0.2, 1.0], "ratio": [3 / 4, 4 / 3]}},
+        {"color_jitter": {"brightness": 0.4, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "p": 0.8}},
+        {"grayscale": 0.2}, {"horizontal_flip": 0.5}, {"random_crop": 4}, {"random_crop": {"size": 28, "padding": 0}}]
+    images = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
+    assert set(OPERATIONS) == {name for step in steps for name in step}
+    assert augment(images, steps, 0, 0, torch.arange(3)).shape == (3, 28, 28, 3)
 
 
 def test_seeds_as_a_count_or_a_list():

@@ -157,3 +157,47 @@ def test_forms_of_a_source(tmp_path, form):
     entry = row(tmp_path, splits={"test": {"files": ["none", pattern]}})
     names = [part[0] for part in catalogue.fingerprint(entry, "test", tmp_path)]
     assert names == (["b 1.bin", "b 2.bin"] if "*" in form else ["b 1.bin"])
+
+
+@pytest.mark.parametrize(("there", "listed"), [
+    ([], True), (["imagenet/ILSVRC2012_img_val.tar"], True), (["imagenet/val/a.JPEG"], True),
+    (["imagenet/val/n01/a.JPEG"], False), (["imagenet/val.lmdb"], False),
+    (["ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"], False)])
+def test_the_development_kit_is_announced_where_it_is_needed(shipped, tmp_path, there, listed):
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    lines = catalogue.lacking(shipped["imagenet"], "test", tmp_path)
+    assert len(lines) == listed
+    assert not listed or ("dataset 'imagenet' (test): imagenet/ILSVRC2012_devkit_t12.tar.gz or "
+                          f"ILSVRC2012_devkit_t12.tar.gz expected below the data root {tmp_path} (it names") in lines[0]
+    assert not catalogue.lacking(shipped["imagenet"], "train", tmp_path)
+
+
+def test_files_beside_the_images_count(shipped, tmp_path):
+    """A list to leave out, the development kit, a list of classes: another content, another set."""
+    entry = row(tmp_path, reader="tiny_images", options={"exclude": "l.txt"},
+                splits={"test": {"files": "a.bin"}})
+    (tmp_path / "a.bin").write_bytes(b"x")
+    assert "l.txt expected below" in catalogue.lacking(entry, "test", tmp_path)[0]
+    alone = catalogue.fingerprint(entry, "test", tmp_path)
+    (tmp_path / "l.txt").write_text("1\n")
+    first = catalogue.fingerprint(entry, "test", tmp_path)
+    (tmp_path / "l.txt").write_text("2\n")
+    assert len(alone) == 1 and len(first) == 2 and catalogue.fingerprint(entry, "test", tmp_path) != first
+    assert not catalogue.lacking(entry, "test", tmp_path)
+    name, digest = shipped["imagenet100"].section("train", None)["only"]
+    assert name == "config/lists/imagenet100.txt" and len(digest) == 64
+
+
+def test_a_run_on_the_official_archives_lists_the_development_kit(tmp_path):
+    """With the validation images there and without them."""
+    from tests.test_pack_rule import plan
+    experiment = {"paper": "p", "id": "digits", "networks": ["n"], "recipes": ["r"], "scores": ["msp"],
+                  "ood": {"far": ["imagenet"]}}
+    for there in (False, True):
+        if there:
+            (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(b"x")
+        lines = plan(tmp_path, experiments=[experiment]).missing_data([("imagenet", "test")], [])
+        assert sum("devkit_t12.tar.gz expected" in line for line in lines) == 1
+        assert any("archives/ILSVRC2012_img_val.tar (6,744,924,160 bytes" in line for line in lines) != there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from PIL import Image
 from workflow_scripts.data import augment, colour, dataset, packing, resample
 from workflow_scripts.data.augment import OPERATIONS, normalise
 from workflow_scripts.data.collection import Collection
-from workflow_scripts.data.randomness import uniforms, uniforms_of
+from workflow_scripts.data.lmdb_store import Archive
+from workflow_scripts.data.randomness import permutation, uniforms, uniforms_of
+from workflow_scripts.data.rows import Encoded, decoded
+from workflow_scripts.data.store import Store
 from workflow_scripts.errors import OODError
+from workflow_scripts.training import images
 
 transforms = pytest.importorskip("torchvision.transforms")
 functional = transforms.functional
@@ -92,6 +97,11 @@ def test_crop_and_flip_are_windows_and_mirrors():
     top, left = (u * 9).long().unbind(1)
     expected = np.stack([p[t:t + 32, s:s + 32] for p, t, s in zip(padded, top, left, strict=True)])
     assert np.array_equal(augment.random_crop(images, 4, u), expected)
+    smaller = np.stack([p[t:t + 24, s:s + 24] for p, t, s in zip(np.pad(
+        images.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0))), *(u * 13).long().unbind(1), strict=True)])
+    assert np.array_equal(augment.random_crop(images, {"size": 24, "padding": 2}, u), smaller)
+    with pytest.raises(OODError, match="a random_crop of 40 does not fit into images of 32x32 with a padding of 3"):
+        augment.random_crop(images, {"size": 40, "padding": 3}, u)
     flipped = augment.horizontal_flip(images, 0.5, u[:, :1]).numpy()
     for image, mirrored, value in zip(images.numpy(), flipped, u[:, 0], strict=True):
         assert np.array_equal(mirrored, image[:, ::-1] if value < 0.5 else image)
@@ -213,46 +223,93 @@ def test_items_equal_torchvisions(archive):
     plan = transforms.Compose([transforms.Resize(36), transforms.CenterCrop(32)])
     images = dataset.Decoded(archive, "resize36crop32")
     for number in range(30):
-        pixels, label, found = images[0, number]
+        pixels, found = images[0, number]
         original = Image.open(io.BytesIO(images.archive.read(number))).convert("RGB")
         assert np.array_equal(pixels, np.asarray(plan(original)))
-        assert (label, found) == (number, number)
-    images = dataset.Decoded(archive, {"random_resized_crop": {"size": 24}}, seed=4)
+        assert found == number
+    images = dataset.Decoded(archive, {"random_resized_crop": {"size": 24}}, seed=4, numbers=np.arange(29, -1, -1))
     for number in range(30):
-        original = Image.open(io.BytesIO(images.archive.read(number))).convert("RGB")
+        original = Image.open(io.BytesIO(images.archive.read(29 - number))).convert("RGB")
         box = resample.boxes(original.height, original.width, (0.08, 1.0), (3 / 4, 4 / 3),
                              uniforms(4, 7, torch.tensor([number]), 22))[0].tolist()
         assert np.array_equal(images[7, number][0], np.asarray(functional.resized_crop(original, *box, [24, 24])))
 
 
-def passes(archive: Path, workers: int) -> list[torch.Tensor]:
-    images = dataset.Decoded(archive, {"random_resized_crop": {"size": 16}}, seed=1)
-    sampler = dataset.Epochs(len(images), seed=1)
-    batches = dataset.loader(images, sampler, 8, workers)
-    found = []
-    for sampler.epoch in (0, 1):
-        pixels, labels, numbers = (torch.cat(parts) for parts in zip(*batches, strict=True))
-        assert torch.equal(labels, numbers)
-        assert sorted(numbers.tolist()) == list(range(30))
-        found += [pixels, numbers]
+RECIPE = [{"random_resized_crop": {"size": 16}}, {"horizontal_flip": 0.5}]
+
+
+def decoded_set(archive: Path, workers: int, labels: np.ndarray | None = None) -> images.DecodedImages:
+    numbers = np.arange(29, -1, -1)
+    store = Store(Encoded(archive, numbers, "crop20"), None, numbers if labels is None else labels, [], (), {})
+    return images.images_of(store, torch.device("cpu"), workers)
+
+
+def passes(archive: Path, workers: int, steps: list, parts: int = 4) -> list[torch.Tensor]:
+    """Numbers and images of two epochs, the first one left after a few batches."""
+    data, found = decoded_set(archive, workers), []
+    for epoch, taken in ((0, parts), (1, 4)):
+        order = permutation(1, epoch, 30).split(8)
+        for index, pixels in itertools.islice(data.batches(order, steps, 1, epoch), taken):
+            assert torch.equal(data.labels[index], 29 - index)
+            found += [index, pixels]
+        assert torch.equal(torch.cat(found[-2 * taken::2]), torch.cat(order)[:taken * 8])
     return found
 
 
-def test_workers_kept_over_epochs_change_nothing(archive):
-    alone, helped = passes(archive, 0), passes(archive, 2)
-    assert all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
-    assert not torch.equal(alone[1], alone[3])
-    assert not torch.equal(alone[0][alone[1].argsort()], alone[2][alone[3].argsort()])  # another epoch, other crops
+@pytest.mark.parametrize("steps", [RECIPE, RECIPE[1:]], ids=["crop", "geometry"])
+def test_processes_kept_over_epochs_change_nothing(archive, steps):
+    before = torch.random.get_rng_state()
+    alone, helped = passes(archive, 0, steps), passes(archive, 2, steps)
+    assert torch.equal(torch.random.get_rng_state(), before)  # dropout draws the same numbers beside it
+    assert len(alone) == len(helped) == 16 and all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
+    first, second = (torch.cat(alone[k:k + 8:2]) for k in (0, 8))
+    assert not torch.equal(first, second)
+    crops = [torch.cat(alone[k + 1:k + 8:2])[order.argsort()] for k, order in ((0, first), (8, second))]
+    assert not torch.equal(*crops)  # another epoch, other crops and mirrors
+    assert all(torch.equal(a, b) for a, b in zip(passes(archive, 2, steps, parts=1)[2:], alone[8:], strict=True))
+
+
+def test_decoded_batches_are_the_augmented_images(archive):
+    """The same as cutting the whole image on the device, and one store of them where no crop comes first."""
+    data = decoded_set(archive, 0)
+    index = torch.tensor([3, 17, 28])
+    stored = torch.from_numpy(data.pixels.rows[index.numpy()])
+    assert torch.equal(data.pixels[index], stored)
+    found = next(data.batches([index], RECIPE[1:], 5, 2))[1]
+    assert torch.equal(found, augment.augment(stored, RECIPE[1:], 5, 2, index))
+    found = next(data.batches([index], RECIPE, 5, 2))[1]
+    for number, image in zip(index.tolist(), found, strict=True):
+        whole = torch.from_numpy(np.array(decoded(Archive(archive), 29 - number)))[None]
+        expected = augment.augment(whole, RECIPE, 5, 2, torch.tensor([number]))[0]
+        assert (image.int() - expected.int()).abs().max() <= 1  # see resample on Pillow 13
+
+
+def test_rows_that_are_decoded_when_read(archive):
+    numbers = np.arange(29, -1, -1)
+    rows = Encoded(archive, numbers, "crop20")
+    plan = transforms.Compose([transforms.Resize(20), transforms.CenterCrop(20)])
+    expected = np.stack([np.asarray(plan(decoded(Archive(archive), i))) for i in numbers.tolist()])
+    assert rows.shape == (30, 20, 20, 3)
+    assert np.array_equal(np.concatenate([rows[i:i + 7] for i in range(0, 30, 7)]), expected)  # each ahead of the next
+    assert np.array_equal(rows[np.array([5, 5, 29])], expected[[5, 5, 29]])
+    assert np.array_equal(rows[::4], expected[::4]) and rows[3:3].shape == (0, 20, 20, 3)
 
 
 def test_what_cannot_be_decoded_or_done_is_named(archive, tmp_path):
     with pytest.raises(OODError, match="random_resized_crop as the first step"):
         dataset.Decoded(archive, {"random_crop": 4})
     with pytest.raises(OODError, match="no image 30"):
-        dataset.Decoded(archive, "squash8")[0, 30]
+        dataset.Decoded(archive, "squash8", numbers=np.array([30]))[0, 0]
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no picture \xff\xd9")  # begins and ends well
     collection = Collection((tmp_path,), (tmp_path,), ["bad.jpg"], np.zeros(1, np.int16), np.array([17]),
                             np.full((1, 3), -1), np.array([-1]), ())
     packing.pack(collection, tmp_path / "x.lmdb", {}, workers=0)
     with pytest.raises(OODError, match=r"image 0 \(bad.jpg\) cannot be decoded"):
         dataset.Decoded(tmp_path / "x.lmdb", "squash8")[0, 0]
+    store = Store(Encoded(tmp_path / "x.lmdb", np.arange(1), "squash8"), None, np.zeros(1, np.int64), [], (), {})
+    with pytest.raises(OODError, match=rf"^{tmp_path}/x.lmdb: image 0 \(bad.jpg\) cannot be decoded \(.*\)$"):
+        store.images[:1]
+    for workers in (0, 1):
+        data = images.images_of(store, torch.device("cpu"), workers)
+        with pytest.raises(OODError, match=rf"^{tmp_path}/x.lmdb: image 0 \(bad.jpg\) cannot be decoded \(.*\)$"):
+            next(data.batches([torch.tensor([0])], RECIPE, 0, 0))

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from workflow_scripts.data.store import KINDS, pixel_rows
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic
 from workflow_scripts.reporting.inputs import need, read_config
@@ -33,10 +34,9 @@ def sample(file: h5py.File, k: int) -> np.ndarray:
 
     ``inputs`` (already in network-input space) are mapped from [-1, 1] to 0..255; values beyond are clipped.
     """
-    key = "images" if "images" in file else "inputs"
-    total = len(file[key])
-    picked = file[key][np.unique(np.linspace(0, total - 1, min(k, total)).round().astype(int))]
-    if key == "images":
+    rows = pixel_rows(file)
+    picked = rows[np.unique(np.linspace(0, len(rows) - 1, min(k, len(rows))).round().astype(int))]
+    if "inputs" not in file:
         return picked
     grey = ((np.asarray(picked, dtype=np.float64) + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
     return grey.transpose(0, 2, 3, 1)  # (k, C, H, W) -> (k, H, W, C)
@@ -77,16 +77,17 @@ def card(entry: dict[str, Any], where: str) -> dict[str, Any]:
     name, path, role = (need(entry, key, str, where) for key in ("name", "path", "role"))
     try:
         with h5py.File(path, "r") as file:
-            if not {"images", "inputs"} & set(file):
-                raise OODError(f"{path}: expected a store with 'images' or 'inputs', found {sorted(file)}; "
+            if not set(KINDS) & set(file):
+                raise OODError(f"{path}: expected a store with {', '.join(KINDS)}, found {sorted(file)}; "
                                "delete it and run again")
-            key = "images" if "images" in file else "inputs"
-            if not len(file[key]):
+            key = "inputs" if "inputs" in file else "images"
+            count = len(file["offsets"]) if "flat" in file else len(pixel_rows(file))
+            if not count:
                 raise OODError(f"{path}: expected at least one image, found none; check the definition of '{name}'")
             labels = file["labels"][:] if "labels" in file else np.empty(0, dtype=np.int64)
             pictures = sample(file, COLUMNS * ROWS)
             return {
-                "name": name, "role": role, "kind": key, "count": len(file[key]),
+                "name": name, "role": role, "kind": key, "count": count,
                 "shape": [int(n) for n in pictures.shape[1:3]],
                 "classes": [str(c) for c in attribute(file, "classes", [])],
                 "per_class": {str(c): int(n) for c, n in zip(*np.unique(labels[labels >= 0], return_counts=True),

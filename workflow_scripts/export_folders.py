@@ -33,7 +33,7 @@ def files(store: Path) -> Iterator[tuple[str, bytes]]:
         OODError: no whole store, network inputs instead of images, a class name that is no folder name.
     """
     with open_store(store) as file:
-        if "images" not in file:
+        if "inputs" in file:
             raise OODError(f"{store}: it holds ready network inputs (a noise set), which are no images")
     with streamed(store) as content:
         for name in content.classes:

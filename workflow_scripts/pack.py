@@ -1,6 +1,7 @@
 """Pack one split of a large set: raw files -> one LMDB file of encoded images.
 
-Command: ``python -m workflow_scripts.pack --config JSON --out ARCHIVE.lmdb [--workers N] [--data-root FOLDER]``
+Command: ``python -m workflow_scripts.pack --config JSON --out ARCHIVE.lmdb [--workers N] [--data-root FOLDER]
+[--files FILE ...]``
 
 The config is what :meth:`workflow_scripts.data.catalogue.Dataset.section` gives for a row whose reader is
 ``lmdb_images``; its geometry, sample and limits are not used: an archive holds every image as it was published. A run
@@ -19,7 +20,7 @@ import shutil
 import sys
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,12 @@ def plain_copies(paths: list[Path], out: Path) -> Iterator[dict[Path, Path]]:
             copy.unlink(missing_ok=True)
 
 
-def pack_dataset(config: dict[str, Any], out: Path, root: Path | None, workers: int) -> list[str]:
+def pack_dataset(config: dict[str, Any], out: Path, root: Path | None, workers: int,
+                 files: Sequence[str] = ()) -> list[str]:
     """Write the archive of one split.
+
+    Args:
+        files: downloaded files, read in the place of the reader's option ``files``.
 
     Returns:
         Notes for the user: images left out, a set that is not complete.
@@ -73,7 +78,8 @@ def pack_dataset(config: dict[str, Any], out: Path, root: Path | None, workers: 
         OODError: the dataset and what is wrong with it.
     """
     where = f"dataset '{config['dataset']}' ({config['split']})"
-    options = plugins.parse_options("data.readers", READER, config["options"], where)
+    read_from = {"files": [str(Path(name).absolute()) for name in files]} if files else {}
+    options = plugins.parse_options("data.readers", READER, {**config["options"], **read_from}, where)
     definition = {key: config.get(key) for key in ("dataset", "split", "options", "raw")}
     try:
         with plain_copies(raw_files(options.files, root), out) as copies:
@@ -93,9 +99,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path, help="LMDB file to write")
     parser.add_argument("--workers", type=int, default=1, help="processes that look at the files, beside the one that "
                         "writes (default: %(default)s)")
+    parser.add_argument("--files", nargs="+", default=[], help="downloaded files, read instead of the option `files`")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
     args = parser.parse_args(argv)
-    for note in pack_dataset(args.config, args.out, args.data_root, args.workers):
+    for note in pack_dataset(args.config, args.out, args.data_root, args.workers, args.files):
         print(f"note: {note}", file=sys.stderr)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from workflow_scripts import plugins
 from workflow_scripts.data.base import Images
 from workflow_scripts.data.geometry import resize
+from workflow_scripts.data.sources import shown
 from workflow_scripts.data.store import write_store
 from workflow_scripts.errors import OODError, stage
 
@@ -144,8 +145,14 @@ def prepare(config: dict[str, Any], out: Path, root: Path | None, files: Sequenc
             index = chosen[select(images.labels[chosen], {**config, "sample": None})]
         else:
             index = select(images.labels, config)
+        archive = None
+        if config.get("pixels") == "decoded":
+            if images.archive is not None:
+                archive = _relative(images.archive[0], root)
+            elif not config.get("limit"):
+                raise OODError("pixels: decoded needs the LMDB file of the pack stage; give it by --files")
         left_out = write_store(out, images, index, class_names(config, images), config,
-                               partial(resize, geometry=config["geometry"]))
+                               partial(resize, geometry=config["geometry"]), archive)
     except OODError as error:
         message = str(error)
         raise OODError(message if message.startswith(where) else f"{where}: {message}") from None
@@ -154,6 +161,12 @@ def prepare(config: dict[str, Any], out: Path, root: Path | None, files: Sequenc
     if not config.get("limit") and config["count"] and count != config["count"]:
         notes.append(f"{where}: {count:,} images; the complete set has {config['count']:,}")
     return notes
+
+
+def _relative(path: Path, root: Path | None) -> str:
+    """A path as a store names it: from where the run is, or below the data root, so that both may move."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else shown(path, root)
 
 
 @stage

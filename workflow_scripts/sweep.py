@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from workflow_scripts import plugins
 from workflow_scripts.data.randomness import uniforms
-from workflow_scripts.data.store import Store, open_store
+from workflow_scripts.data.store import Store, open_store, pixel_rows
 from workflow_scripts.errors import OODError, stage, unknown
 from workflow_scripts.features import inputs
 from workflow_scripts.files import atomic
@@ -97,8 +97,8 @@ def spaced(path: str, count: int) -> Store:
     """At most ``count`` images of a store, evenly spaced. Raises OODError when there are fewer than two."""
     with open_store(path) as file:
         step = -(-len(file["labels"]) // count)
-        kind = "images" if "images" in file else "inputs"
-        pixels = file[kind][::step]
+        kind = "inputs" if "inputs" in file else "images"
+        pixels = pixel_rows(file)[::step]
         store = Store(**{"images": None, "inputs": None, kind: pixels}, labels=file["labels"][::step], names=[],
                       classes=(), attrs={})
     if len(store.labels) < 2:

@@ -20,7 +20,8 @@ from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic, sha256
 from workflow_scripts.training import checkpoint, device
-from workflow_scripts.training.loop import Images, Training
+from workflow_scripts.training.images import images_of
+from workflow_scripts.training.loop import Training
 from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.network import build
 from workflow_scripts.training.outliers import load_outliers
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     store = load_store(args.data)
     if store.images is None:
         raise OODError(f"{args.data} holds ready network inputs (a noise set); a network is trained on images")
-    data = Images(torch.from_numpy(store.images).to(where), torch.from_numpy(store.labels).to(where))
+    data = images_of(store, where, workers=args.threads - 1)
 
     released = tuple(args.config["released"])
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed

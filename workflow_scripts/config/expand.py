@@ -276,6 +276,7 @@ class Plan:
             if split not in self.datasets[name].splits:
                 raise OODError(f"{where}: dataset '{name}' has no {split} split (it has: "
                                f"{', '.join(self.datasets[name].splits)})")
+        catalogue.archive_row(self.datasets[name], self.datasets)
         return self.datasets[name]
 
     def seeds(self, experiment: Experiment) -> list[int]:
@@ -372,6 +373,16 @@ class Plan:
         known = [PurePath(pattern).name for pattern in catalogue.files(row, split)]
         return [name for name in known if name in self.sources][:1]
 
+    def packed(self, dataset: str, split: str) -> str | None:
+        """The row whose LMDB file a split is read from; none where it has no such form, or the file is there already.
+
+        A run with ``limit.images`` reads its few images from the raw files: the archive is the whole set.
+        """
+        row = self.datasets[dataset]
+        if not catalogue.to_pack(row, split, self.data_root, self.config.limit.images is not None):
+            return None
+        return catalogue.archive_row(row, self.datasets).name
+
     def checkpoint_archive(self, recipe: Recipe) -> str | None:
         """Name of the download that a recipe's weights come from; none where the file lies below the data root."""
         given = recipe.checkpoint
@@ -384,11 +395,13 @@ class Plan:
             checksum=[f"sha256:{given.sha256}"] if whole else [], checksum_from="the configuration" if whole else "")
         return name
 
-    def missing_data(self, stores: Iterable[tuple[str, str]], recipes: Iterable[Recipe]) -> list[str]:
+    def missing_data(self, splits: Iterable[tuple[str, str]], recipes: Iterable[Recipe]) -> list[str]:
         """A message for each raw file of these (dataset, split) and checkpoints of recipes that is not in its place."""
-        archives = {pair: self.archives(*pair) for pair in stores}
+        archives = {pair: self.archives(*pair) for pair in splits}
         lines = [line for pair, names in archives.items() if not names
                  for line in catalogue.missing(self.datasets[pair[0]], pair[1], self.data_root)]
+        lines += [line for dataset, split in archives
+                  for line in catalogue.lacking(self.datasets[dataset], split, self.data_root)]
         wanted = {name for names in archives.values() for name in names
                   if self.config.offline or self.sources[name].by_hand}
         for recipe in {recipe.checkpoint.file: recipe for recipe in recipes}.values():

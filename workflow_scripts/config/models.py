@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Strict(BaseModel):
@@ -92,11 +93,21 @@ class Training(Strict):
     """Drop the last, smaller batch of an epoch."""
 
 
-class RandomCrop(Strict):
-    """Zero padding on each side, then a random window of the original size."""
+class CropWindow(Strict):
+    """A random window that is smaller than the image, or of another size."""
 
-    random_crop: Annotated[int, Field(gt=0)]
-    """Padding in pixels."""
+    size: Annotated[int, Field(gt=0)]
+    """Side of the window in pixels."""
+    padding: Annotated[int, Field(ge=0)] = 0
+    """Zero padding on each side before, in pixels."""
+
+
+class RandomCrop(Strict):
+    """Zero padding on each side, then a random window of the original size; of an image whose long side was kept
+    (geometry `shortN`) a window of N x N. `{size: 128}` takes windows of another size."""
+
+    random_crop: Annotated[int, Field(gt=0)] | CropWindow
+    """Padding in pixels, or size and padding."""
 
 
 class HorizontalFlip(Strict):
@@ -106,7 +117,75 @@ class HorizontalFlip(Strict):
     """Probability."""
 
 
-Augmentation = RandomCrop | HorizontalFlip
+class Jitter(Strict):
+    """How much colours change."""
+
+    brightness: Annotated[float, Field(ge=0)] = 0.0
+    """Factor in max(0, 1 - x)..1 + x; 0: unchanged."""
+    contrast: Annotated[float, Field(ge=0)] = 0.0
+    """As brightness."""
+    saturation: Annotated[float, Field(ge=0)] = 0.0
+    """As brightness."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Turn in -x..x of the full circle."""
+    p: Fraction = 1.0
+    """Probability that an image is changed at all."""
+
+
+class ColorJitter(Strict):
+    """Brightness, contrast, saturation and hue by random factors, in random order."""
+
+    color_jitter: Jitter
+    """How much, and how often."""
+
+
+class Grayscale(Strict):
+    """Grey, in three equal channels."""
+
+    grayscale: Fraction
+    """Probability."""
+
+
+class ResizedWindow(Strict):
+    """A random window and the size it is brought to."""
+
+    size: Annotated[int, Field(gt=0)]
+    """Side of the result in pixels."""
+    scale: tuple[PositiveFraction, PositiveFraction] = (0.08, 1.0)
+    """Smallest and largest share of the image's area."""
+    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ResizedWindow:
+        if self.scale[0] > self.scale[1] or self.ratio[0] > self.ratio[1]:
+            raise ValueError("scale and ratio are [smallest, largest]")
+        return self
+
+
+class RandomResizedCrop(Strict):
+    """A random window, resized (bilinear). Of a dataset with `pixels: decoded` it is cut out of the whole image, as the
+    first step; otherwise out of the stored one."""
+
+    random_resized_crop: ResizedWindow
+    """Size, share of the area, shape."""
+
+
+_AUGMENTATIONS = {"random_crop": "RandomCrop", "horizontal_flip": "HorizontalFlip", "color_jitter": "ColorJitter",
+                  "grayscale": "Grayscale", "random_resized_crop": "RandomResizedCrop"}
+
+
+def _kind(step: Any) -> str | None:
+    names = step if isinstance(step, dict) else getattr(type(step), "model_fields", ())
+    return next((_AUGMENTATIONS[name] for name in names if name in _AUGMENTATIONS), None)
+
+
+Augmentation = Annotated[
+    Annotated[RandomCrop, Tag("RandomCrop")] | Annotated[HorizontalFlip, Tag("HorizontalFlip")]
+    | Annotated[ColorJitter, Tag("ColorJitter")] | Annotated[Grayscale, Tag("Grayscale")]
+    | Annotated[RandomResizedCrop, Tag("RandomResizedCrop")],
+    Discriminator(_kind, custom_error_type="augmentation",
+                  custom_error_message=f"one of {', '.join(_AUGMENTATIONS)} expected")]
 
 
 class Checkpoint(Strict):
@@ -352,7 +431,7 @@ class Limit(Strict):
     steps: Annotated[int, Field(gt=0)] | None = None
     """Training steps per network."""
     images: Annotated[int, Field(gt=0)] | None = None
-    """Images per dataset and split."""
+    """Images per dataset and split. No large set is packed for them: they come from the raw files."""
 
 
 class Config(Strict):
@@ -374,7 +453,7 @@ class Config(Strict):
     """Folder of downloaded archives and of the lock file of their checksums."""
     offline: bool = False
     """True: download nothing; the run ends with a list of the files to place."""
-    seeds: int | list[int] = 1
+    seeds: Annotated[int | list[int], Field(validate_default=True)] = 1
     """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: a GPU where there is one."""

@@ -13,22 +13,47 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.data.colour import colour_jitter, grayscale
+from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.randomness import uniforms
 from workflow_scripts.data.resample import random_resized_crop
+from workflow_scripts.errors import OODError
 
 
-def random_crop(images: Tensor, padding: int, u: Tensor) -> Tensor:
-    """Pad with black on each side and cut a window of the original size. ``u``: (B, 2) uniforms."""
+def crop_of(how: int | dict[str, int]) -> tuple[int | None, int]:
+    """(side of the window or None for the image's own size, padding) of a `random_crop`."""
+    return (None, how) if isinstance(how, int) else (how["size"], how.get("padding", 0))
+
+
+def random_crop(images: Tensor, how: int | dict[str, int], u: Tensor) -> Tensor:
+    """Pad with black on each side and cut a window.
+
+    Args:
+        images: (B, H, W, 3) uint8.
+        how: the padding, for a window of the original size, or ``size`` and ``padding``.
+        u: (B, 2) uniforms.
+
+    Raises:
+        OODError: the window is larger than the padded image.
+    """
     count, height, width, channels = images.shape
-    top, left = (u * (2 * padding + 1)).long().unbind(1)
-    padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
-    padded[:, padding:padding + height, padding:padding + width] = images
+    size, padding = crop_of(how)
+    tall, wide = (height, width) if size is None else (size, size)
+    spare = torch.tensor([height - tall, width - wide]) + 2 * padding
+    if spare.min() < 0:
+        raise OODError(f"augment: a random_crop of {size} does not fit into images of {width}x{height} with a padding "
+                       f"of {padding}")
+    top, left = (u * (spare.to(u.device) + 1)).long().unbind(1)
+    padded = images
+    if padding:
+        padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
+        padded[:, padding:padding + height, padding:padding + width] = images
+    padded = padded.contiguous()
     line = padded.stride(1)  # bytes of a padded row
-    row = torch.arange(height, device=images.device) + top[:, None]  # (B, H)
+    row = torch.arange(tall, device=images.device) + top[:, None]  # (B, tall)
     batch = torch.arange(count, device=images.device)[:, None]
-    start = batch * padded.stride(0) + row * line + left[:, None] * channels  # (B, H) where each row of a window begins
-    pieces = padded.view(-1).as_strided((padded.numel() - width * channels + 1, width * channels), (1, 1))
-    return pieces.index_select(0, start.view(-1)).view(images.shape)  # rows are copied whole
+    start = batch * padded.stride(0) + row * line + left[:, None] * channels  # where each row of a window begins
+    pieces = padded.view(-1).as_strided((padded.numel() - wide * channels + 1, wide * channels), (1, 1))
+    return pieces.index_select(0, start.view(-1)).view(count, tall, wide, channels)  # rows are copied whole
 
 
 def horizontal_flip(images: Tensor, probability: float, u: Tensor) -> Tensor:
@@ -46,12 +71,13 @@ OPERATIONS = {
 }
 
 
-def augment(images: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor,
+def augment(images: Tensor | LongSide, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor,
             done: int = 0) -> Tensor:
     """Apply the recipe's ``augment`` list.
 
     Args:
-        images: (B, H, W, 3) uint8.
+        images: (B, H, W, 3) uint8; of images whose long side was kept a random crop that comes first is a window of
+            the long image, otherwise their central squares are taken.
         steps: e.g. ``[{"random_crop": 4}, {"horizontal_flip": 0.5}]``.
         seed, epoch: of the run.
         index: (B,) int64 image numbers.
@@ -61,11 +87,15 @@ def augment(images: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: i
         (B, H', W', 3) uint8.
     """
     plan = [(name, value, *OPERATIONS[name]) for step in steps for name, value in step.items()]
+    if isinstance(images, LongSide) and [name for name, *_ in plan[:1]] != ["random_crop"]:
+        images = images.centre()
     if len(plan) <= done:
         return images
     u = uniforms(seed, epoch, index, sum(draws for *_, draws in plan))
     for i, (_, value, operation, draws) in enumerate(plan):
-        if i >= done:
+        if isinstance(images, LongSide):
+            images = images.window(*crop_of(value), u[:, :draws])
+        elif i >= done:
             images = operation(images, value, u[:, :draws])
         u = u[:, draws:]
     return images

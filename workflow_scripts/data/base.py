@@ -6,6 +6,7 @@ option ``files`` names raw files, see :mod:`workflow_scripts.data.sources`) and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,8 @@ class Images:
     kind: Literal["images", "inputs"] = "images"
     notes: list[str] = field(default_factory=list)
     """What the user should be told, filled while blocks are read."""
+    archive: tuple[Path, np.ndarray] | None = None
+    """The LMDB file the images lie in, and their numbers there, int64 (N,); none for other forms."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,6 +74,13 @@ def array_blocks(array: np.ndarray, size: int = BLOCK) -> Callable[[np.ndarray],
             yield start, np.ascontiguousarray(array[index[start:start + size]])
 
     return blocks
+
+
+def threads() -> int:
+    """Threads to decode with: those the workflow grants (``OMP_NUM_THREADS``), or the processors there are."""
+    granted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(granted) if granted.isdigit() and int(granted) else min(8, len(os.sched_getaffinity(0))
+                                                                      if hasattr(os, "sched_getaffinity") else 2)
 
 
 def raw_files(files: str | Sequence[str], root: Path | None) -> list[Path]:

@@ -1,9 +1,13 @@
 """Image stores: one HDF5 file per dataset and split.
 
-``images`` uint8 (N, H, W, 3), or ``inputs`` float32 (N, 3, H, W) already in the network's input space; ``labels``
-int64 (N,), -1 where there is none; ``names`` (N,) UTF-8. Attributes (JSON where not plain): ``dataset``, ``split``,
-``classes``, ``definition``, ``sources``. The same images give the same bytes: no time stamps, fixed chunks. Pixels
-carry checksums (Fletcher 32), so a damaged file is noticed.
+Pixels have one of four forms. ``images`` uint8 (N, H, W, 3). ``inputs`` float32 (N, 3, H, W), already in the network's
+input space. Images whose long side was kept (geometry ``shortN``): ``flat``, uint8, one after another, with
+``offsets``, ``widths`` and ``heights`` (N,). Images that are decoded when they are read (``pixels: decoded``):
+``numbers`` int64 (N,) in the LMDB file that the attribute ``archive`` names, so nothing is stored twice.
+
+``labels`` int64 (N,), -1 where there is none; ``names`` (N,) UTF-8. Attributes (JSON where not plain): ``dataset``,
+``split``, ``classes``, ``definition``, ``sources``. The same images give the same bytes: no time stamps, fixed chunks.
+Pixels carry checksums (Fletcher 32), so a damaged file is noticed.
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
 from workflow_scripts.data.base import Images
+from workflow_scripts.data.geometry import keeps_long_side
+from workflow_scripts.data.rows import CentreCrops, Encoded
 from workflow_scripts.errors import OODError
 from workflow_scripts.files import atomic
 
@@ -27,12 +34,30 @@ _CACHE = 16 * 2**20  # bytes; blocks need not end where chunks end
 _ATTRIBUTES = ("dataset", "split", "classes", "definition", "sources")
 
 
+Rows = h5py.Dataset | CentreCrops | Encoded
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What pixels look like: axes, type, axis of the three channels, what else the file then holds."""
+
+    axes: int
+    dtype: Any
+    channels: int | None = None
+    beside: tuple[str, ...] = ()
+
+
+KINDS = {"images": _Kind(4, np.uint8, 3), "inputs": _Kind(4, np.float32, 1),
+         "flat": _Kind(1, np.uint8, None, ("offsets", "heights", "widths")),
+         "numbers": _Kind(1, np.int64, None, ("archive",))}
+
+
 @dataclass(frozen=True)
 class Store:
     """A store in memory. Exactly one of ``images`` and ``inputs`` is not None."""
 
-    images: np.ndarray | None
-    """uint8 (N, H, W, 3)."""
+    images: np.ndarray | Rows | None
+    """uint8 (N, H, W, 3), or what gives it when it is indexed."""
     inputs: np.ndarray | None
     """float32 (N, 3, H, W), in the network's input space."""
     labels: np.ndarray
@@ -46,13 +71,15 @@ class Store:
 
 
 def write_store(path: str | os.PathLike, images: Images, index: np.ndarray, classes: tuple[str, ...],
-                definition: dict[str, Any], resize: Callable[[np.ndarray], np.ndarray]) -> list[str]:
+                definition: dict[str, Any], resize: Callable[[np.ndarray], np.ndarray],
+                archive: str | None = None) -> list[str]:
     """Write the images ``index`` (ascending) of ``images`` to ``path``, block by block, whole or not at all.
 
     Args:
         classes: class names; empty when labels are not used.
         definition: how the set was made; ``dataset`` and ``split`` are taken from it.
         resize: brings a block of "images" to its stored size.
+        archive: name of the LMDB file that the images lie in; given, their numbers are written, no pixels.
 
     Returns:
         Names of images left out because they could not be decoded.
@@ -62,9 +89,16 @@ def write_store(path: str | os.PathLike, images: Images, index: np.ndarray, clas
     """
     _check(images.labels[index], classes, f"dataset '{definition['dataset']}' ({definition['split']})")
     with atomic(path) as partial, h5py.File(partial, "w", rdcc_nbytes=_CACHE) as file:
-        there = _write_pixels(file, images, index, resize)
-        if 0 < len(there) < len(index):
-            _close_gaps(file[images.kind], there)
+        if archive is not None:
+            there = np.arange(len(index))
+            file.create_dataset("numbers", data=images.archive[1][index], track_times=False)
+            file.attrs["archive"] = archive
+        elif keeps_long_side(definition.get("geometry", "")):
+            there = _write_flat(file, images, index, resize)
+        else:
+            there = _write_pixels(file, images, index, resize)
+            if 0 < len(there) < len(index):
+                _close_gaps(file[images.kind], there)
         kept = index[there]
         labels = images.labels[kept] if classes else np.full(len(kept), -1, np.int64)
         _check(labels, classes, f"dataset '{definition['dataset']}' ({definition['split']})")
@@ -114,6 +148,35 @@ def _write_pixels(file: h5py.File, images: Images, index: np.ndarray,
     return np.flatnonzero(written)
 
 
+def _write_flat(file: h5py.File, images: Images, index: np.ndarray,
+                resize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Write images of several sizes one after another as they come. -> positions that were written, ascending."""
+    flat = file.create_dataset("flat", (0,), np.uint8, chunks=(_CHUNK,), maxshape=(None,), fletcher32=True,
+                               track_times=False)
+    offsets, sizes = np.full(len(index), -1, np.int64), np.zeros((len(index), 2), np.int32)
+    end, waiting = 0, []
+
+    def flush() -> None:
+        flat.resize(end, axis=0)
+        flat[end - sum(map(len, waiting)):] = np.concatenate(waiting)
+        waiting.clear()
+
+    for start, block in images.blocks(index):
+        block = resize(block)
+        offsets[start:start + len(block)] = end + block[0].size * np.arange(len(block))
+        sizes[start:start + len(block)] = block.shape[1:3]
+        waiting.append(block.reshape(-1))
+        end += block.size
+        if sum(map(len, waiting)) >= _CACHE // 4:
+            flush()
+    if waiting:
+        flush()
+    there = np.flatnonzero(offsets >= 0)
+    for name, values in (("offsets", offsets), ("heights", sizes[:, 0]), ("widths", sizes[:, 1])):
+        file.create_dataset(name, data=values[there], track_times=False)
+    return there
+
+
 def _close_gaps(pixels: h5py.Dataset, there: np.ndarray) -> None:
     """Move rows forward over those that were left out, then cut the end off."""
     step = pixels.chunks[0]
@@ -133,19 +196,26 @@ def open_store(path: str | os.PathLike) -> Iterator[h5py.File]:
     again = "delete it and run again"
     try:
         with h5py.File(path, "r") as file:
-            kinds = [kind for kind in ("images", "inputs") if kind in file]
+            kinds = [kind for kind in KINDS if kind in file]
             lacking = [key for key in ("labels", "names") if key not in file]
             lacking += [key for key in _ATTRIBUTES if key not in file.attrs]
+            if len(kinds) == 1:
+                lacking += [key for key in KINDS[kinds[0]].beside if key not in file and key not in file.attrs]
             if len(kinds) != 1 or lacking:
-                raise OODError(f"{path}: no image store: it lacks {', '.join(lacking) or 'images or inputs'}; {again}")
-            pixels, count = file[kinds[0]], len(file["labels"])
-            right = {"images": (np.uint8, 3), "inputs": (np.float32, 1)}[kinds[0]]  # type, axis of the 3 channels
-            if pixels.ndim != 4 or pixels.dtype != right[0] or pixels.shape[right[1]] != 3:
+                raise OODError(f"{path}: no image store: it lacks {', '.join(lacking) or ' or '.join(KINDS)}; {again}")
+            pixels, kind, count = file[kinds[0]], KINDS[kinds[0]], len(file["labels"])
+            if pixels.ndim != kind.axes or pixels.dtype != kind.dtype or (
+                    kind.channels is not None and pixels.shape[kind.channels] != 3):
                 raise OODError(f"{path}: {kinds[0]} {pixels.dtype} {pixels.shape} is not what a store holds; {again}")
-            if not len(pixels) == count == len(file["names"]):
-                raise OODError(f"{path}: {len(pixels)} images, {count} labels and {len(file['names'])} names; {again}")
+            images = len(file["offsets"]) if kinds[0] == "flat" else len(pixels)
+            if not images == count == len(file["names"]):
+                raise OODError(f"{path}: {images} images, {count} labels and {len(file['names'])} names; {again}")
             if not count:
                 raise OODError(f"{path}: it holds no image; {again}")
+            if kinds[0] == "flat":
+                needed = int((file["offsets"][:] + 3 * file["widths"][:].astype(np.int64) * file["heights"][:]).max())
+                if len(pixels) < needed:
+                    raise OODError(f"{path}: {needed:,} bytes of pixels expected, found {len(pixels):,}; {again}")
             yield file
     except FileNotFoundError:
         raise OODError(f"{path}: the image store is not there; the prepare stage writes it") from None
@@ -153,8 +223,37 @@ def open_store(path: str | os.PathLike) -> Iterator[h5py.File]:
         raise OODError(f"{path}: not a whole image store, it is truncated or corrupt ({error}); {again}") from None
 
 
+def pixel_rows(file: h5py.File) -> Rows:
+    """The pixels of an open store as something to index: uint8 (N, H, W, 3), of noise sets float32 (N, 3, H, W).
+
+    Raises:
+        OODError: the archive of encoded images is not there, or is another one.
+    """
+    if "flat" in file:
+        heights, widths = file["heights"][:], file["widths"][:]
+        return CentreCrops(file["flat"], file["offsets"][:], widths, heights, int(np.minimum(heights, widths)[0]))
+    if "numbers" in file:
+        name, definition = file.attrs["archive"], json.loads(file.attrs["definition"])
+        rows = Encoded(_found(name, file.filename), file["numbers"][:], definition["geometry"])
+        if len(rows) and rows.numbers.max() >= len(rows.archive):
+            raise OODError(f"{name}: {len(rows.archive):,} images, but {file.filename} was made of at least "
+                           f"{rows.numbers.max() + 1:,}; run the prepare stage again")
+        return rows
+    return file["images"] if "images" in file else file["inputs"]
+
+
+def _found(name: str, store: str) -> Path:
+    """An archive by the name a store has for it: from where the run is, or below the data root."""
+    root = os.environ.get("OOD_DATA")
+    for path in (Path(name), *([Path(root) / name] if root else [])):
+        if path.is_file():
+            return path
+    raise OODError(f"{name}: the LMDB file that {store} refers to is neither here ({Path.cwd()}) nor below the data "
+                   f"root {root or '(OOD_DATA is not set)'}; run the workflow again, which packs it")
+
+
 def load_store(path: str | os.PathLike) -> Store:
-    """Read a whole store into memory.
+    """Read a whole store into memory; images that are not stored stay in their archive.
 
     Raises:
         OODError: as :func:`open_store`; a class without images.
@@ -163,7 +262,7 @@ def load_store(path: str | os.PathLike) -> Store:
         attrs = {key: file.attrs[key] for key in _ATTRIBUTES}
         attrs |= {key: json.loads(attrs[key]) for key in ("classes", "definition", "sources")}
         store = Store(
-            images=file["images"][:] if "images" in file else None,
+            images=_in_memory(file) if "inputs" not in file else None,
             inputs=file["inputs"][:] if "inputs" in file else None,
             labels=file["labels"][:],
             names=[name.decode() for name in file["names"][:]],
@@ -174,6 +273,13 @@ def load_store(path: str | os.PathLike) -> Store:
     return store
 
 
+def _in_memory(file: h5py.File) -> np.ndarray | Rows:
+    rows = pixel_rows(file)
+    if isinstance(rows, CentreCrops):
+        rows.flat = rows.flat[:]
+    return rows[:] if isinstance(rows, h5py.Dataset) else rows
+
+
 @contextmanager
 def streamed(path: str | os.PathLike) -> Iterator[Store]:
     """A store whose pixels stay in the file: ``images`` or ``inputs`` is sliced as it is read, labels are in memory.
@@ -182,5 +288,6 @@ def streamed(path: str | os.PathLike) -> Iterator[Store]:
         OODError: there is no whole store.
     """
     with open_store(path) as file:
-        yield Store(images=file.get("images"), inputs=file.get("inputs"), labels=file["labels"][:], names=[],
+        yield Store(images=None if "inputs" in file else pixel_rows(file), inputs=file.get("inputs"),
+                    labels=file["labels"][:], names=[],
                     classes=tuple(json.loads(file.attrs["classes"])), attrs={})

@@ -11,6 +11,7 @@ from annotated_types import Gt
 from matplotlib.figure import Figure
 
 from workflow_scripts.data.selection import softplus
+from workflow_scripts.data.store import streamed
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import plots
 
@@ -37,10 +38,10 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
     total = 2 * (0.3 + sheets)
     figure = Figure(figsize=(plots.WIDTH, total))
     blocks = [figure.add_axes((0.005, at / total, 0.99, sheets / total)) for at in (0.3 + sheets, 0)]
-    with h5py.File(run.files["outliers"]) as file:
+    with streamed(run.files["outliers"]) as store:
         for axis, part, title in zip(blocks, (order[:count], order[-count:][::-1]),
                                      ("Largest weights", "Smallest weights"), strict=True):
-            pixels = np.stack([file["images"][i] for i in part])
+            pixels = np.concatenate([store.images[i:i + 1] for i in part.tolist()])
             axis.imshow(sheet(pixels, options.columns, options.rows), interpolation="nearest")
             axis.set_axis_off()
             axis.set_title(title, loc="left", fontsize=8.5, fontweight="bold", pad=3)

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.data.augment import augment, normalise
+from workflow_scripts.data.augment import normalise
 from workflow_scripts.data.randomness import permutation
 from workflow_scripts.errors import OODError
 from workflow_scripts.methods.base import Batch, Method, Sizes
+from workflow_scripts.training.images import Images
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate
 from workflow_scripts.training.validation import accuracy, hold_out
-
-
-@dataclass(frozen=True)
-class Images:
-    """A labelled set that lives on the device: ``pixels`` (N, H, W, 3) uint8, ``labels`` (N,) int64."""
-
-    pixels: Tensor
-    labels: Tensor
 
 
 def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: Tensor | None = None,
@@ -41,13 +33,12 @@ def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: T
     training = recipe["training"]
     rows = torch.arange(len(data.labels)) if rows is None else rows
     count, size = len(rows), training["batch_size"]
-    shuffled = rows[permutation(seed, epoch, count)].to(data.labels.device)
     whole = count // size * size if training["drop_last"] else count
+    parts = rows[permutation(seed, epoch, count)][:whole].split(size)[start:]
     beside = outliers.batches(recipe, epoch, start, order) if outliers else None
-    for step in range(start, -(-whole // size)):
-        index = shuffled[step * size:min((step + 1) * size, whole)]
-        images = normalise(augment(data.pixels[index], recipe["augment"], seed, epoch, index), recipe["normalise"])
+    for step, (index, images) in enumerate(data.batches(parts, recipe["augment"], seed, epoch), start):
         novel, numbers = next(beside) if beside else (None, None)
+        images = normalise(images, recipe["normalise"])
         yield Batch(images, data.labels[index], index, seed, epoch, step, novel, numbers)
 
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.data.augment import augment, normalise
+from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.randomness import permutation
-from workflow_scripts.data.store import open_store
+from workflow_scripts.data.rows import CentreCrops
+from workflow_scripts.data.store import open_store, pixel_rows
 from workflow_scripts.errors import OODError
 
 RESIDENT = 4 * 2**30  # bytes; 1.4 million images of 32x32 (300K Random Images: 0.9 GB, Tiny Images: 244 GB)
@@ -29,7 +31,8 @@ class Outliers:
     """Batches of outliers.
 
     Args:
-        pixels: (N, H, W, 3) uint8, a tensor on ``device`` or the HDF5 dataset of a store.
+        pixels: (N, H, W, 3) uint8, a tensor on ``device`` or the HDF5 dataset of a store; or images whose long side
+            was kept, of which the recipe's random crop then takes windows.
         batch_size: M.
         order: ``shuffled``: at random, each image at most once in a pass over the set; ``block``: contiguous images
             from a random place in each epoch, the first after the last (as G-OE released).
@@ -42,8 +45,8 @@ class Outliers:
         OODError: fewer images than a batch holds.
     """
 
-    def __init__(self, pixels: Tensor | h5py.Dataset, batch_size: int, order: str, seed: int, device: torch.device,
-                 source: str, kept: Tensor | None = None, total: int | None = None):
+    def __init__(self, pixels: Tensor | LongSide | h5py.Dataset, batch_size: int, order: str, seed: int,
+                 device: torch.device, source: str, kept: Tensor | None = None, total: int | None = None):
         self.total = len(pixels) if total is None else total
         self.kept = kept
         if len(self) < batch_size:
@@ -51,7 +54,7 @@ class Outliers:
                            f"lower it or take a larger set{'' if kept is None else ' or outliers.select.ratio'}")
         self.pixels, self.batch_size, self.order, self.device = pixels, batch_size, order, device
         self.seed, self.source = seed + _STREAM, source
-        self.resident = isinstance(pixels, Tensor)
+        self.resident = not isinstance(pixels, h5py.Dataset)
 
     def __len__(self) -> int:
         return self.total if self.kept is None else len(self.kept)
@@ -97,6 +100,10 @@ class Outliers:
         while True:
             places = torch.arange(start, start + self.batch_size)
             turn, places = places // len(self), places % len(self)
+            if self.resident:
+                yield self._visits(places, turn), self._at(places)
+                start += self.batch_size
+                continue
             first = start % len(self)
             over = max(0, first + self.batch_size - len(self))
             parts = [self._span(first, first + self.batch_size - over)] + ([self._span(0, over)] if over else [])
@@ -133,8 +140,8 @@ class Outliers:
     def _visits(self, places: Tensor, turn: int | Tensor) -> Tensor:
         return (self._numbers(places) + turn * self.total).to(self.device)
 
-    def _at(self, places: Tensor) -> Tensor:
-        """Images at these places of the kept ones, on the device."""
+    def _at(self, places: Tensor) -> Tensor | LongSide:
+        """Images at these places of the kept ones; those whose long side was kept are still to be cut."""
         if self.resident:
             return self.pixels[places.to(self.device)]
         numbers, back = self._numbers(places).unique(return_inverse=True)
@@ -146,7 +153,7 @@ class Outliers:
 
     def _span(self, start: int, stop: int) -> Tensor:
         """Images at places start..stop-1 of the kept ones."""
-        if self.resident or self.kept is None:
+        if self.kept is None:
             return self._rows(start, stop)
         return self._at(torch.arange(start, stop))
 
@@ -176,9 +183,12 @@ def load_outliers(path: str, section: dict[str, Any], seed: int, device: torch.d
             was made for another store.
     """
     with open_store(path) as file:
-        if "images" not in file:
+        if "inputs" in file:
             raise OODError(f"{path} holds ready network inputs (a noise set); outliers to train on are images")
-        stored = file["images"]
+        if "numbers" in file:
+            raise OODError(f"{path} stores no pixels (pixels: decoded); outliers to train on are stored images, give "
+                           "the dataset a geometry such as short32")
+        stored = pixel_rows(file)
         total = len(stored)
         if stored.shape[1:] != shape:
             raise OODError(f"{path}: outliers of {stored.shape[2]}x{stored.shape[1]} pixels, ID images of "
@@ -186,7 +196,10 @@ def load_outliers(path: str, section: dict[str, Any], seed: int, device: torch.d
         kept = read_selection(selection, total, path) if selection else None
         rows = total if kept is None else len(kept)
         pixels = None
-        if rows * stored[:1].nbytes <= RESIDENT:
+        if isinstance(stored, CentreCrops):  # a larger set stays in the host's memory
+            pixels = LongSide.of(stored, device, resident=len(stored.flat) <= RESIDENT)
+            pixels = pixels if kept is None else pixels[torch.from_numpy(kept)]
+        elif rows * stored[:1].nbytes <= RESIDENT:
             pixels = torch.from_numpy(stored[:] if kept is None else _gather(stored, kept)).to(device)
     if pixels is None:
         pixels = h5py.File(path, "r")["images"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.data.augment import augment, normalise
+from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.randomness import permutation
 from workflow_scripts.errors import OODError
 from workflow_scripts.methods.base import looking
@@ -56,7 +57,7 @@ def _read(name: str, wanted: int, count: int) -> Tensor:
     return torch.tensor(numbers)
 
 
-def accuracy(network: nn.Module, pixels: Tensor, labels: Tensor, held: Tensor, recipe: dict[str, Any],
+def accuracy(network: nn.Module, pixels: Tensor | LongSide, labels: Tensor, held: Tensor, recipe: dict[str, Any],
              augmented: tuple[int, int] | None = None) -> float:
     """Share of the images ``held`` that ``network`` classifies correctly, in eval mode.
 
@@ -71,5 +72,7 @@ def accuracy(network: nn.Module, pixels: Tensor, labels: Tensor, held: Tensor, r
             images = pixels[index]
             if augmented:
                 images = augment(images, recipe["augment"], *augmented, index)
+            elif isinstance(images, LongSide):
+                images = images.centre()
             correct += (network(normalise(images, recipe["normalise"])).argmax(1) == labels[index]).sum()
     return float(correct) / len(held)

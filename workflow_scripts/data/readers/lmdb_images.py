@@ -6,7 +6,6 @@ class folders or flat. Each image is decoded once, by several threads.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, MinLen
 
-from workflow_scripts.data.base import Images, raw_files, unlabelled
+from workflow_scripts.data.base import Images, raw_files, threads, unlabelled
 from workflow_scripts.data.collection import Collection, collect
 from workflow_scripts.data.imagenet import class_list
 from workflow_scripts.data.lmdb_store import Archive
@@ -66,6 +65,7 @@ def read(options: Options, root: Path | None) -> Images:
     return Images(
         labels=labels, names=every if len(numbers) == len(every) else [every[i] for i in numbers.tolist()],
         classes=classes, sources=store.sources, notes=notes,
+        archive=(paths[0], numbers) if isinstance(store, Archive) else None,
         blocks=decoded(lambda i: store.read(int(numbers[i])), lambda i: every[numbers[i]], options.allow_corrupt,
                        notes, ", ".join(str(path) for path in paths[:3])))
 
@@ -87,13 +87,6 @@ def _of_classes(store: Archive, options: Options) -> tuple[np.ndarray, np.ndarra
     numbers = np.flatnonzero(labels >= 0)
     numbers = numbers[np.argsort(labels[numbers], kind="stable")]
     return numbers, labels[numbers].astype(np.int64), tuple(wanted)
-
-
-def threads() -> int:
-    """Threads to decode with: those the workflow grants (``OMP_NUM_THREADS``), or the processors there are."""
-    granted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(granted) if granted.isdigit() and int(granted) else min(8, len(os.sched_getaffinity(0))
-                                                                      if hasattr(os, "sched_getaffinity") else 2)
 
 
 def decoded(content: Callable[[int], bytes], name: Callable[[int], str], allow_corrupt: int, notes: list[str],

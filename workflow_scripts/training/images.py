@@ -1,0 +1,116 @@
+"""The ID images of a training: resident on the device, or decoded from their archive in each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from workflow_scripts.data.augment import augment
+from workflow_scripts.data.dataset import Decoded, Order, loader
+from workflow_scripts.data.long_side import LongSide
+from workflow_scripts.data.rows import CentreCrops, Encoded
+from workflow_scripts.data.store import Store
+from workflow_scripts.errors import OODError
+
+
+@dataclass(frozen=True)
+class Images:
+    """A labelled set that lives on the device.
+
+    ``pixels[index]`` are the images of these numbers as they are evaluated; :meth:`batches` gives them as they are
+    trained on.
+    """
+
+    pixels: Tensor | LongSide
+    """(N, H, W, 3) uint8, or images whose long side was kept."""
+    labels: Tensor
+    """(N,) int64."""
+
+    def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
+                ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch, or of the rest of one.
+
+        Args:
+            parts: (B,) int64 image numbers of each batch.
+            steps: the recipe's ``augment``; what it makes of an image is a function of (seed, epoch, number).
+
+        Yields:
+            (B,) numbers on the device, and (B, H, W, 3) uint8 images, augmented.
+        """
+        for part in parts:
+            index = part.to(self.labels.device)
+            yield index, augment(self.pixels[index], steps, seed, epoch, index)
+
+
+class _OnDevice:
+    """Rows that are decoded when they are read, as tensors."""
+
+    def __init__(self, rows: Encoded, device: torch.device) -> None:
+        self.rows, self.device, self.shape = rows, device, rows.shape
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return torch.from_numpy(self.rows[index.cpu().numpy()]).to(self.device)
+
+
+@dataclass(frozen=True)
+class DecodedImages(Images):
+    """A labelled set that is decoded anew in each epoch, ahead of the training, by other processes.
+
+    A random resized crop that comes first is cut out of the whole image there; all else is done on the device. The
+    number of processes changes no number.
+    """
+
+    pixels: _OnDevice
+    """Images in the geometry of their dataset, when they are asked for."""
+    workers: int = 0
+    """Processes that decode; 0: this one does."""
+    _loaders: dict[str, tuple[Order, DataLoader]] = field(default_factory=dict, repr=False)
+
+    def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
+                ) -> Iterator[tuple[Tensor, Tensor]]:
+        first = steps[0] if steps and "random_resized_crop" in steps[0] else None
+        order, ahead = self._loader(first, seed)
+        order.epoch, order.parts = epoch, parts
+        batches = iter(ahead)
+        while True:
+            try:
+                images, index = next(batches)
+            except StopIteration:
+                return
+            except OODError as error:  # a worker's comes with its traceback
+                raise OODError(str(error).strip().rpartition("OODError: ")[2]) from None
+            index = index.to(self.labels.device)
+            images = images.to(self.labels.device, non_blocking=True)
+            yield index, augment(images, steps, seed, epoch, index, done=int(first is not None))
+
+    def _loader(self, first: dict[str, Any] | None, seed: int) -> tuple[Order, DataLoader]:
+        """One loader, whose processes are kept, for each way to decode."""
+        key = f"{seed} {first}"
+        if key not in self._loaders:
+            rows, order = self.pixels.rows, Order()
+            images = Decoded(rows.archive.path, first or rows.geometry, seed, rows.numbers)
+            self._loaders[key] = order, loader(images, order, self.workers)
+        return self._loaders[key]
+
+
+def images_of(store: Store, device: torch.device, workers: int = 0) -> Images:
+    """The images of a store, ready to train on.
+
+    Args:
+        store: read by :func:`workflow_scripts.data.store.load_store`; no noise set.
+        workers: processes that decode, where images are not stored.
+    """
+    labels = torch.from_numpy(store.labels).to(device)
+    if isinstance(store.images, Encoded):
+        return DecodedImages(_OnDevice(store.images, device), labels, workers)
+    if isinstance(store.images, CentreCrops):
+        return Images(LongSide.of(store.images, device), labels)
+    return Images(torch.from_numpy(store.images).to(device), labels)
