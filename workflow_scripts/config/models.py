@@ -277,7 +277,8 @@ class Paper(Strict):
     headline: str = ""
     """Score whose histograms are drawn; left out: the first of the experiment."""
     reliability: bool = False
-    """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram."""
+    """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram; and
+    AURC and ECE in the tables."""
 
 
 class Fidelity(Strict):
