@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workflow_scripts.data.base import Images, array_blocks, unlabelled
+from workflow_scripts.data import store
+from workflow_scripts.data.base import Images, Numbered, array_blocks, unlabelled
 from workflow_scripts.data.geometry import resize
 from workflow_scripts.data.store import load_store, open_store, write_store
 from workflow_scripts.errors import OODError
@@ -182,3 +184,27 @@ def test_geometry_native_and_unknown():
     for name in ("squash", "crop0", "natively", "pad32"):
         with pytest.raises(OODError, match="is not known"):
             resize(block, name)
+
+
+def test_names_of_millions_of_images_take_no_memory_each(tmp_path):
+    """80 Million Tiny Images: a list of Python strings would take some 100 bytes each."""
+    count = 1_000_000
+    kept = np.arange(0, 2 * count, 2)
+    with h5py.File(tmp_path / "names.h5", "w") as file:
+        tracemalloc.start()
+        store._write_names(file, Numbered("tiny_images.bin", np.arange(2 * count)), kept)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert file["names"][123_456].decode() == "tiny_images.bin:246912" and len(file["names"]) == count
+        assert file["names"][count - 1].decode() == f"tiny_images.bin:{2 * count - 2}"
+    assert peak < 40 * 2**20  # 16 MB of them `np.arange`
+
+
+def test_names_are_the_same_whether_numbered_or_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_NAMES", 3)
+    numbers = np.array([7, 11, 5, 123, 9])
+    for path, names in (("a.h5", Numbered("ü.bin", numbers)), ("b.h5", [f"ü.bin:{i}" for i in numbers])):
+        with h5py.File(tmp_path / path, "w") as file:
+            store._write_names(file, names, np.array([0, 1, 3, 4]))
+            assert [n.decode() for n in file["names"][:]] == ["ü.bin:7", "ü.bin:11", "ü.bin:123", "ü.bin:9"]
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()

@@ -153,6 +153,8 @@ def test_papers_that_ask_for_them_have_them():
     wire = Wiring(read_plan(small(), ROOT, {}))
     pages = {p["name"]: p["figures"] for p in json.loads(wire.report_section())["papers"]}
     wanted = {f"results/small/figures/goe/{name}.svg" for name in RELIABILITY}
+    shown = {p["name"]: p.get("id_metrics") for p in json.loads(wire.report_section())["papers"]}
+    assert shown == {"house": None, "himplos": None, "goe": ["accuracy", "aurc", "ece"]}
     assert wanted < set(pages["goe"]) and len(pages["house"]) == len(pages["goe"]) - 3
     assert wanted < set(wire.results_of("goe"))
     section = json.loads(wire.reliability_section(SimpleNamespace(paper="goe")))

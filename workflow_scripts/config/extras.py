@@ -23,6 +23,12 @@ def relied_on(plan: Plan, paper: str) -> tuple[str, list[tuple[Trained, list[str
     return score, [(plan.runs[key], list(names)) for key, names in sets.items()]
 
 
+def id_task(plan: Plan, paper: str) -> dict[str, Any]:
+    """What tables show of the ID task, where it is more than accuracy."""
+    about = plan.about(paper)
+    return {"id_metrics": ["accuracy", "aurc", "ece"]} if about and about.reliability else {}
+
+
 def compared(plan: Plan, paper: str) -> dict[str, Any]:
     """What of a paper ran both corrected and as released: see :mod:`workflow_scripts.reporting.comparison`."""
     trainings = [{"id": run.id, "network": run.network.name, "corrected": corrected.path_name,

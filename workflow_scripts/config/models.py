@@ -398,7 +398,8 @@ class Paper(Strict):
     pictures: list[Picture] = []
     """The paper's own pictures."""
     reliability: bool = False
-    """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram."""
+    """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram; and
+    AURC and ECE in the tables."""
 
 
 class Fidelity(Strict):

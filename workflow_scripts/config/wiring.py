@@ -355,7 +355,7 @@ class Wiring:
             section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
                        "runs": list(rows.values()), "names": self.plan.names}
             if not with_scores:
-                section |= extras.compared(self.plan, wildcards.paper)
+                section |= extras.compared(self.plan, wildcards.paper) | extras.id_task(self.plan, wildcards.paper)
             if with_scores and about and about.headline:
                 section["headline"] = about.headline
             return dumps(section, ordered=True)
@@ -429,7 +429,8 @@ class Wiring:
         about = {p.name: p.model_dump() for p in config.papers}
         papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
                    **{kind: self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")},
-                   "figures": self.figures(paper), **extras.compared(self.plan, paper)}
+                   "figures": self.figures(paper), **extras.compared(self.plan, paper),
+                   **extras.id_task(self.plan, paper)}
                   for paper in self.plan.papers]
         return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
                       "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,

@@ -61,9 +61,21 @@ class Numbered(Sequence):
         return f"{self.file}:{self.numbers[i]}"
 
 
+    def encoded(self, index: np.ndarray) -> np.ndarray:
+        """UTF-8 of the names ``index``. int64 (n,) -> bytes (n,)."""
+        return np.strings.add(f"{self.file}:".encode(), self.numbers[index].astype(np.bytes_))
+
+
+def encoded(names: Sequence[str], index: np.ndarray) -> np.ndarray:
+    """UTF-8 of some of the names. int64 (n,) -> bytes (n,)."""
+    if isinstance(names, Numbered):
+        return names.encoded(index)
+    return np.array([names[i].encode() for i in index.tolist()])
+
+
 def unlabelled(n: int) -> np.ndarray:
-    """Labels of n images that have none. -> int64 (n,), all -1."""
-    return np.full(n, -1, np.int64)
+    """Labels of n images that have none. -> int64 (n,), all -1, read-only and without memory of their own."""
+    return np.broadcast_to(np.int64(-1), n)
 
 
 def array_blocks(array: np.ndarray, size: int = BLOCK) -> Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]:

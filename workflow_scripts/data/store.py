@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from workflow_scripts.data.base import Images
+from workflow_scripts.data.base import Images, encoded
 from workflow_scripts.data.geometry import keeps_long_side
 from workflow_scripts.data.rows import CentreCrops, Encoded
 from workflow_scripts.errors import OODError
@@ -31,6 +31,7 @@ from workflow_scripts.files import atomic
 
 _CHUNK = 2**20  # bytes of pixels per HDF5 chunk
 _CACHE = 16 * 2**20  # bytes; blocks need not end where chunks end
+_NAMES = 2**16  # names in memory at once
 _ATTRIBUTES = ("dataset", "split", "classes", "definition", "sources")
 
 
@@ -99,17 +100,24 @@ def write_store(path: str | os.PathLike, images: Images, index: np.ndarray, clas
             there = _write_pixels(file, images, index, resize)
             if 0 < len(there) < len(index):
                 _close_gaps(file[images.kind], there)
-        kept = index[there]
+        kept = index[there] if len(there) < len(index) else index
         labels = images.labels[kept] if classes else np.full(len(kept), -1, np.int64)
         _check(labels, classes, f"dataset '{definition['dataset']}' ({definition['split']})")
-        names = [images.names[i].encode() for i in kept.tolist()]
-        file.create_dataset("labels", data=labels.astype(np.int64), track_times=False)
-        text = h5py.string_dtype("utf-8", max(map(len, names)))
-        file.create_dataset("names", data=np.array(names, text), track_times=False)
+        file.create_dataset("labels", data=labels.astype(np.int64, copy=False), track_times=False)
+        _write_names(file, images.names, kept)
         file.attrs["dataset"], file.attrs["split"] = definition["dataset"], definition["split"]
         for key, value in (("classes", list(classes)), ("definition", definition), ("sources", images.sources)):
             file.attrs[key] = json.dumps(value, sort_keys=True)
-    return [images.names[i] for i in np.delete(index, there).tolist()]
+    return [images.names[i] for i in np.delete(index, there).tolist()] if len(kept) < len(index) else []
+
+
+def _write_names(file: h5py.File, names: Sequence[str], kept: np.ndarray) -> None:
+    """Write the names of the images ``kept`` block by block: there may be 79 million."""
+    blocks = [slice(start, start + _NAMES) for start in range(0, len(kept), _NAMES)]
+    longest = max(int(np.strings.str_len(encoded(names, kept[block])).max()) for block in blocks)
+    text = file.create_dataset("names", (len(kept),), h5py.string_dtype("utf-8", longest), track_times=False)
+    for block in blocks:
+        text[block] = encoded(names, kept[block]).astype(text.dtype)
 
 
 def _check(labels: np.ndarray, classes: tuple[str, ...], where: str) -> None:

@@ -114,8 +114,8 @@ def choose(options: Options, left_out: np.ndarray) -> np.ndarray:
                        f"{'' if options.draw else f' from record {options.start:,} on'}")
     if not options.draw:
         end = options.start + wanted + len(left_out)  # far enough, whatever is left out before
-        block = np.setdiff1d(np.arange(options.start, min(end, options.records)), left_out, assume_unique=True)
-        return block[:wanted]
+        block = np.arange(options.start, min(end, options.records))
+        return (np.setdiff1d(block, left_out, assume_unique=True) if len(left_out) else block)[:wanted]
     # numbers among the images that are there, then past those that are left out: rank r is number r + how many before
     random = np.random.RandomState(options.seed)  # a frozen stream: the same draw under every numpy
     if wanted > there // 4:
