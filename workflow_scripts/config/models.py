@@ -52,17 +52,29 @@ class MeanStd(Strict):
     """Divided by, per RGB channel."""
 
 
+class Warmup(Strict):
+    """A learning rate that first rises."""
+
+    epochs: Annotated[int, Field(gt=0)]
+    """Epochs until the schedule takes over."""
+    start: Fraction
+    """Learning rate of the first step as a fraction of lr."""
+
+
 class Schedule(Strict):
     """Learning rate over the epochs."""
 
-    name: Literal["constant", "cosine", "multistep"]
-    """`cosine` falls from lr to lr * floor over all steps; `multistep` multiplies by gamma at each milestone."""
+    name: Literal["constant", "cosine", "cosine_epochs", "multistep"]
+    """`cosine` falls from lr to lr * floor over all steps, `cosine_epochs` once an epoch; `multistep` multiplies by
+    gamma at each milestone."""
     milestones: list[Annotated[int, Field(gt=0)]] = []
     """Epochs after which lr is multiplied by gamma (multistep)."""
     gamma: Annotated[float, Field(gt=0)] = 0.1
     """Factor of a milestone (multistep)."""
     floor: Fraction = 0.0
     """Last learning rate as a fraction of lr (cosine)."""
+    warmup: Warmup | None = None
+    """Rise linearly at first; left out: no."""
 
     @model_validator(mode="after")
     def _milestones(self) -> Schedule:
@@ -106,7 +118,54 @@ class HorizontalFlip(Strict):
     """Probability."""
 
 
-Augmentation = RandomCrop | HorizontalFlip
+class Resized(Strict):
+    """Window of a random share of the area, resized."""
+
+    size: Annotated[int, Field(gt=0)]
+    """Pixels of a side."""
+    scale: tuple[Fraction, Fraction] = (0.08, 1.0)
+    """Smallest and largest share of the area."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width to height."""
+
+
+class RandomResizedCrop(Strict):
+    """A random window, resized (PIL's bilinear)."""
+
+    random_resized_crop: Resized
+    """Which windows."""
+
+
+class Jitter(Strict):
+    """Random changes of colour, in random order."""
+
+    brightness: Fraction = 0.0
+    """Factor in 1 -+ x."""
+    contrast: Fraction = 0.0
+    """Factor in 1 -+ x."""
+    saturation: Fraction = 0.0
+    """Factor in 1 -+ x."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Turn of the hue in -x..x of the circle."""
+    p: Fraction = 1.0
+    """Probability of any change."""
+
+
+class ColourJitter(Strict):
+    """Brightness, contrast, saturation and hue by random factors."""
+
+    color_jitter: Jitter
+    """How far."""
+
+
+class Grayscale(Strict):
+    """Without colour."""
+
+    grayscale: Fraction
+    """Probability."""
+
+
+Augmentation = RandomCrop | HorizontalFlip | RandomResizedCrop | ColourJitter | Grayscale
 
 
 class Checkpoint(Strict):
@@ -186,6 +245,8 @@ class Recipe(Strict):
     """Pixel values to network inputs: a fixed mean and std, or `per_image`: zero mean and unit std of each image."""
     augment: list[Augmentation] = []
     """Random changes to the train images, in order."""
+    views: Literal[1, 2] = 1
+    """How many augmentations of each image a step sees (2: methods that train contrastively)."""
     training: Training | None = None
     """Optimisation."""
     checkpoint: Checkpoint | None = None

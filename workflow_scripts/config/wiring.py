@@ -113,12 +113,20 @@ class Wiring:
             del recipe[key]
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
+        if recipe["training"]["schedule"]["warmup"] is None:
+            del recipe["training"]["schedule"]["warmup"]
         if recipe["validation"] and recipe["validation"]["list"]:
             path = ROOT / recipe["validation"]["list"]
             recipe["validation"]["sha256"] = sha256(path) if path.is_file() else None
         recipe["options"] = _options("methods", run.recipe.method, run.recipe.options)
         return dumps({"network": _network(run.network), "recipe": recipe, "released": run.released,
                       "steps": self.plan.config.limit.steps})
+
+    def test_images(self, wildcards: Wildcards) -> str | list:
+        """Store of the ID test images, where a defect reads them in training, or nothing."""
+        run = self.plan.run(wildcards)
+        reads = run.recipe.method and plugins.constant("methods", run.recipe.method, "TEST") in run.released
+        return self.store(run.id, "test") if reads else []
 
     def outliers(self, wildcards: Wildcards) -> str | list:
         """Store that a recipe trains against, or nothing."""
@@ -173,7 +181,7 @@ class Wiring:
         def section(wildcards: Wildcards) -> str:
             run = self.plan.run(wildcards)
             return dumps({"network": _network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
-                          "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                          "normalise": _evaluated(run),
                           "batch_size": self.plan.config.features.batch_size})
 
         return section
@@ -216,7 +224,7 @@ class Wiring:
         score = run.scores[wildcards.score]
         return dumps({"score": score.module, "name": score.name, "network": _network(run.network),
                       "options": _options("scores", score.module, score.options),
-                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "normalise": _evaluated(run),
                       "batch_size": self.plan.config.features.batch_size,
                       "sets": [f"{d}.{s}" for d, s in self.plan.sets(run.id)[1:]]})
 
@@ -226,7 +234,7 @@ class Wiring:
 
     def sweep_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        return dumps({"network": _network(run.network), "normalise": run.recipe.model_dump(mode="json")["normalise"],
+        return dumps({"network": _network(run.network), "normalise": _evaluated(run),
                       "batch_size": self.plan.config.features.batch_size,
                       "options": _options("", "sweep", run.scores[wildcards.score].choose.sweep)})
 
@@ -337,6 +345,16 @@ class Wiring:
 
 def _network(network: Network) -> dict[str, Any]:
     return {"name": network.name, "model": network.model, "options": _options("models", network.model, network.options)}
+
+
+def _evaluated(run: Trained) -> Any:
+    """`normalise` of the recipe as the evaluation applies it: another one only as released."""
+    how = run.recipe.model_dump(mode="json")["normalise"]
+    if run.recipe.method:
+        for defect, trained, evaluated in plugins.constant("methods", run.recipe.method, "EVALUATION", ()):
+            if defect in run.released and how == {key: list(value) for key, value in trained.items()}:
+                return {key: list(value) for key, value in evaluated.items()}
+    return how
 
 
 def _options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
