@@ -10,8 +10,8 @@ Each class has a ring of its N newest features z. In a step, for each class:
 
 Distances are squared Euclidean distances of unit vectors, 2 - 2 cos; what is kept is not normalised. All of it is
 batched over blocks of classes whose products take at most ``BLOCK_MB``. Two things save work: a candidate's products
-with the queue are those of its centre plus sigma times those of the noise, (z_b + sigma g_l) . Z = z_b . Z + sigma g_l . Z;
-and between steps only the pushed rows of a queue's own products change.
+with the queue are those of its centre plus those of its noise, (z_b + sigma g_l) . Z = z_b . Z + sigma g_l . Z; and
+between steps only the pushed rows of a queue's own products change.
 """
 
 from __future__ import annotations
