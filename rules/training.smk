@@ -76,12 +76,17 @@ rule import_weights:
         recipe=WIRE.recipes(imported=True),
     conda:
         "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
     params:
         cfg=WIRE.import_section,
         code=WIRE.import_code,
         file=WIRE.import_file,
+        device=lambda wc, output: DEVICE,
     message:
         "import weights of {wildcards.network} for {wildcards.id}: {wildcards.recipe}"
     shell:
         "python -m workflow_scripts.import_checkpoint --config {params.cfg:q} --file {params.file:q} "
-        "--classes-from {input.data} --out {output} > {log} 2>&1"
+        "--classes-from {input.data} --seed {wildcards.seed} --device {params.device} --threads {threads} "
+        "--out {output} > {log} 2>&1"

@@ -71,13 +71,13 @@ def test_selections_equal_the_release(release, block, kept_mb, monkeypatch):
         rule = Synthesis(K, select, pick, 24, keep, float(release["sigma"]), misplaced=misplaced)
         found = rule(queues, tensor(release["noise"]), places)
         assert found.centres.tolist() == release["picked_idx"].tolist()
-        assert (found.owners * 24 + found.candidates).reshape(shape).tolist() == release[f"{name}_kept_cand_idx"].tolist()
+        number = found.owners * 24 + found.candidates
+        assert number.reshape(shape).tolist() == release[f"{name}_kept_cand_idx"].tolist()
         expected = release[f"{name}_kept"].reshape(4, 3, 5, 16)
         np.testing.assert_allclose(found.outliers.numpy(), expected, rtol=0, atol=1e-6)
         np.testing.assert_allclose(found.queued.numpy(), release["kth_dist_all"], rtol=0, atol=1e-6)
-        flat = found.distances.reshape(4, 15).numpy()
-        np.testing.assert_allclose(flat, np.take_along_axis(release["cand_kth_dist"], (
-            found.owners * 24 + found.candidates).reshape(4, 15).numpy(), 1), rtol=0, atol=1e-6)
+        distances = np.take_along_axis(release["cand_kth_dist"], number.reshape(4, 15).numpy(), 1)
+        np.testing.assert_allclose(found.distances.reshape(4, 15).numpy(), distances, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("pick", "keep", "K"), [(3, 4, 5), (1, 1, 3), (1, 10, 30), (8, 1, 30)])
@@ -210,7 +210,8 @@ def test_a_low_temperature_is_finite_in_single_precision(release):
     z = functional.normalize(tensor(release["lossA_raw"]), dim=1)
     moved = prototypes.follow(tensor(release["lossA_proto_init"]), z, tensor(release["lossA_labels"]), 0.95)
     assert np.isnan(release["nan_disp_loss_temp0p01_f32"])
-    assert prototypes.dispersion(moved, 0.01).item() == pytest.approx(float(release["disp_loss_temp0p01_f64"]), abs=1e-4)
+    expected = float(release["disp_loss_temp0p01_f64"])
+    assert prototypes.dispersion(moved, 0.01).item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_open_risk_equals_the_release_and_id_is_one(release):
@@ -267,10 +268,8 @@ def test_training_learns_and_its_head_is_a_probe():
 
 
 def test_without_weight_it_is_cider():
-    _, _, method = train(npos.Options(weight=0, projection=8))
+    training, _, method = train(npos.Options(weight=0, projection=8))
     assert not hasattr(method, "queues") and len(method.parameter_groups(small())) == 1
-    _, network, method = train(npos.Options(weight=0, projection=8))
-    training, network, method = train(npos.Options(weight=0, projection=8))
     assert training.run(2, report=lambda line: None)
 
 

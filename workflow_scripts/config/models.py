@@ -181,6 +181,12 @@ class Checkpoint(Strict):
     """Prefix to take off every tensor's name, e.g. `module.`."""
     rename: dict[str, str] = {}
     """Prefixes of tensor names to replace."""
+    drop: list[str] = []
+    """Prefixes of tensors of the file that the network does not have (heads that served training alone)."""
+    fresh: list[str] = []
+    """Prefixes of tensors of the network that the file does not have: they start at random."""
+    probe: bool = False
+    """Fit the head on the ID train images, since the file has none or an untrained one; it says the ID accuracy."""
     url: Annotated[str, Field(pattern="^(https?://|$)")] = ""
     """Address of the file."""
 

@@ -165,8 +165,10 @@ class Wiring:
 
     def import_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        return dumps({"network": _network(run.network),
-                      **run.recipe.checkpoint.model_dump(include={"sha256", "key", "strip_prefix", "rename"})})
+        given = run.recipe.checkpoint
+        how = {"normalise": _evaluated(run)} if given.probe else {}
+        return dumps({"network": _network(run.network), **how, **given.model_dump(
+            include={"sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe"})})
 
     def import_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("import_checkpoint", f"models.{self.plan.run(wildcards).network.model}")
@@ -234,9 +236,17 @@ class Wiring:
 
     def sweep_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        return dumps({"network": _network(run.network), "normalise": _evaluated(run),
+        score = run.scores[wildcards.score]
+        return dumps({"network": _network(run.network), "normalise": _evaluated(run), "score": score.module,
                       "batch_size": self.plan.config.features.batch_size,
-                      "options": _options("", "sweep", run.scores[wildcards.score].choose.sweep)})
+                      "options": _options("", "sweep", score.choose.sweep)})
+
+    def sweep_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """What the score's options are chosen with: class means, or the ID train features."""
+        run = self.plan.run(wildcards)
+        kind = plugins.constant("scores", run.scores[wildcards.score].module, "CHOOSE")
+        return {kind: self.file("features", run, f"/{run.id}.train.h5") if kind == "train" else (
+            self.file("precompute", run, ".h5"))}
 
     def sweep_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("sweep", f"models.{self.plan.run(wildcards).network.model}")
@@ -249,6 +259,13 @@ class Wiring:
 
     def score_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("score", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
+
+    def metrics_statistics(self, wildcards: Wildcards) -> str | list:
+        """Class means, for a network whose head is a probe: its accuracy by the nearest of them stands beside."""
+        run = self.plan.run(wildcards)
+        given = run.recipe.checkpoint
+        probed = given.probe if given else plugins.constant("methods", run.recipe.method, "HEAD") == "probe"
+        return self.file("precompute", run, ".h5") if probed else []
 
     def metrics_inputs(self, wildcards: Wildcards) -> list[str]:
         run = self.plan.run(wildcards)

@@ -65,16 +65,17 @@ class Queues(nn.Module):
 
     Buffers: ``unit`` (C, N, D) and ``norm`` (C, N), zero where nothing was pushed; ``pushed`` (C,) int64, how many
     features ever came; ``changed`` (C, N) bool, rows whose ``products`` (C, N, N), of each queue with itself, are old.
+    The products are not kept where nobody asks for them or they are too large.
     """
 
-    def __init__(self, classes: int, length: int, width: int):
+    def __init__(self, classes: int, length: int, width: int, products: bool = True):
         super().__init__()
         self.length = length
         self.register_buffer("unit", torch.zeros(classes, length, width))
         self.register_buffer("norm", torch.zeros(classes, length))
         self.register_buffer("pushed", torch.zeros(classes, dtype=torch.int64))
         self.register_buffer("changed", torch.ones(classes, length, dtype=torch.bool))
-        kept = 4 * classes * length**2 <= KEPT_MB << 20
+        kept = products and 4 * classes * length**2 <= KEPT_MB << 20
         self.register_buffer("products", torch.zeros(classes, length, length) if kept else None)
 
     @torch.no_grad()
