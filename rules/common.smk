@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import FIGURES, Wiring, prepare_environment
+from workflow_scripts.config.wiring import FIGURES, RELIABILITY, Wiring, prepare_environment
 from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError
 
@@ -30,7 +30,7 @@ prepare_environment(Path(workflow.basedir), PLAN.data_root)
 wildcard_constraints:
     archive=r"[\w.-]+",
     dataset=r"[\w-]+",
-    split=r"train|test",
+    split=r"train|val|test",
     id=r"[\w-]+",
     network=r"[\w.-]+",
     recipe=r"[\w.+-]+",

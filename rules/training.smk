@@ -16,7 +16,7 @@ rule train_network:
     benchmark:
         "<benchmarks>/models/{id}/{network}/{recipe}/seed{seed}.tsv"
     wildcard_constraints:
-        recipe=WIRE.recipes(imported=False),
+        recipe=WIRE.recipes(),
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -60,6 +60,35 @@ rule select_outliers:
     shell:
         "python -m workflow_scripts.select_outliers --config {params.cfg:q} --store {input.store} {params.weights} "
         "--out {output} > {log} 2>&1"
+
+
+rule choose_recipe:
+    input:
+        unpack(WIRE.choose_inputs),
+    output:
+        checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+        csv="<results>/choice/{id}/{network}/{recipe}/seed{seed}.csv",
+    log:
+        "<logs>/choice/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/choice/{id}/{network}/{recipe}/seed{seed}.tsv"
+    wildcard_constraints:
+        recipe=WIRE.recipes(chosen=True),
+    conda:
+        "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=WIRE.choose_section,
+        code=WIRE.choose_code,
+        device=lambda wc, output: DEVICE,
+    message:
+        "choose {wildcards.recipe} of {wildcards.network} on {wildcards.id}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.choose_recipe --config {params.cfg:q} --checkpoints {input.checkpoints} "
+        "--data {input.data} --outliers {input.outliers} --device {params.device} --threads {threads} "
+        "--csv {output.csv} --out {output.checkpoint} > {log} 2>&1"
 
 
 rule import_weights:

@@ -21,10 +21,15 @@ CONFIGS = [ROOT / "config.yaml",
            *(p for p in sorted((ROOT / "config").glob("*.yaml")) if "\nvariant:" in p.read_text())]
 
 
-def small() -> dict:
-    """The default configuration with what it includes."""
+def small(*papers: str) -> dict:
+    """The default configuration with what it includes, restricted to some papers (house, himplos and goe)."""
     raw = with_includes(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT)
     del raw["include"]
+    papers = papers or ("house", "himplos", "goe")
+    raw["experiments"] = [e for e in raw["experiments"] if e["paper"] in papers]
+    raw["papers"] = [p for p in raw["papers"] if p["name"] in papers]
+    used = {name for e in raw["experiments"] for name in e["recipes"]}
+    raw["recipes"] = [r for r in raw["recipes"] if r["name"] in used]
     return raw
 
 
@@ -38,6 +43,17 @@ def with_entry(key: str, **changes) -> dict:
     raw[key][0].update(changes)
     return raw
 
+
+def of_recipe(name: str, **changes) -> dict:
+    """The default configuration with keys of the recipe of that name changed."""
+    raw = small()
+    next(r for r in raw["recipes"] if r["name"] == name).update(changes)
+    return raw
+
+
+ROWS = yaml.safe_load((ROOT / "config" / "datasets.yaml").read_text())
+NOISE_AGAIN = {**ROWS["blobs"], "splits": {"train": ROWS["blobs"]["splits"]["test"]}}
+FEW = {**ROWS["pool"], "counts": {"train": 31}}
 
 # (configuration, what the one line must say)
 REFUSED = [
@@ -78,6 +94,18 @@ REFUSED = [
     (with_entry("experiments", ood={"far": []}), r"^experiments\[0\].ood: no OOD set"),
     (changed(fidelity={"released": ["npos.B99"]}), r"^fidelity.released: 'npos.B99' is not known"),
     (changed(fidelity={"relased": []}), r"^fidelity.relased: unknown key 'relased'; did you mean 'released'"),
+    (of_recipe("goe", outliers={"dataset": "faces", "batch_size": 32}),
+     r"^recipe 'goe', key outliers.dataset: dataset 'faces' has no train split"),
+    (of_recipe("goe", outliers={"dataset": "digits", "batch_size": 32}),
+     r"^recipe 'goe', key outliers.dataset: 'digits' is the ID set of 'digits'; training on it"),
+    ({**of_recipe("goe", outliers={"dataset": "noise", "batch_size": 32}), "datasets": {"noise": NOISE_AGAIN}},
+     r"^recipe 'goe', key outliers.dataset: 'noise' is an OOD test set of 'digits' \(both are the images of 'blobs'\)"),
+    ({**of_recipe("goe", outliers={"dataset": "few", "batch_size": 32}), "datasets": {"few": FEW}},
+     r"^recipe 'goe', key outliers.batch_size: 32 is more than the 31 images of 'few'"),
+    (of_recipe("goe", options={"k": 33}),
+     r"^recipe 'goe', key options.k: filter 'top' cannot use k = 33 with outliers.batch_size 32"),
+    (of_recipe("goe", options={"filter": "static", "k": 65}),
+     r"^recipe 'goe', key options.k: filter 'static' cannot use k = 65 with training.batch_size 64"),
     (changed(datasets={"mine": {"reader": "imges", "splits": {"test": {}}}}),
      r"mine.*'imges' is not known; did you mean 'images'"),
 ]

@@ -96,6 +96,23 @@ def test_compat_adds_each_papers_rules_with_the_images_they_use(run):
     assert float(found["energy", "digits", "aurc@goe"]["value"]) == compat.goe_id(known, correct)["aurc"]
 
 
+def test_images_like_id_join_the_id_side_of_their_set_alone(run):
+    """SC-OOD's reference protocol."""
+    like = np.array([0.2, 1.5, -3.0])
+    for path in run.scores:
+        run.set(path, "like.test", like)
+    config = CONFIG | {"compat": ["scood", "goe"], "id_like": {"faces.test": "like.test"}}
+    found = {(r["score"], r["dataset"], r["metric"]): r for r in run.main(config)}
+    with h5py.File(run.scores[0]) as file:
+        known, novel, other = (file[f"{name}.test"][()] for name in ("digits", "faces", "noise"))
+    for metric, value in compat.scood(np.concatenate([known, like]), novel).items():
+        row = found["energy", "faces", f"{metric}@scood"]
+        assert float(row["value"]) == value and row["n_id"] == "53"
+    assert float(found["energy", "noise", "auroc@scood"]["value"]) == compat.scood(known, other)["auroc"]
+    assert float(found["energy", "faces", "auroc@goe"]["value"]) == compat.goe(known, novel)["auroc"]
+    assert not any(dataset == "like" for _, dataset, _ in found)
+
+
 def test_a_network_without_errors_gives_nan_where_undefined(run):
     run.set(run.features, "labels", run.logits.argmax(1))
     found = {r["metric"]: float(r["value"]) for r in run.main() if r["group"] == "id"}
@@ -160,6 +177,7 @@ def test_what_is_wrong_in_a_file_is_named_and_the_old_table_stays(run, capsys, b
     (CONFIG | {"groups": {"near": ["faces.test"], "far": ["faces.test"]}}, ["'faces.test' is named more than once"]),
     (CONFIG | {"groups": {"near": ["digits.test"]}}, ["'digits.test' is named more than once"]),
     (CONFIG | {"compat": ["himplo"]}, ["--config compat: 'himplo' is not known", "did you mean 'himplos'?"]),
+    (CONFIG | {"id_like": {"face.test": "x"}}, ["--config id_like: expected OOD sets", "'face.test'"]),
     (CONFIG | {"compat": "goe"}, ["--config compat: expected a list"]),
     (CONFIG | {"compat": ["bg-resample"], "groups": {"far": ["small.test"]}}, ["set 'small.test'", "20 %", "found 9"]),
 ])

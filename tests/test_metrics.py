@@ -267,6 +267,23 @@ def test_openood_skips_a_threshold_between_corners():
     assert (ood.ood_metrics(known, novel)["fpr95_ood"], compat.openood(known, novel)["fpr95_ood"]) == (0.5, 1.0)
 
 
+@quick
+@given(tied, tied)
+def test_scood_counts_as_its_reference_code_does(known, novel):
+    """Rank floor(0.95 N) from the top, OOD strictly above; PR curves of scikit-learn under trapezoids."""
+    rank = int(np.floor(0.95 * len(known)))
+    if not rank:
+        with pytest.raises(OODError, match="'scood'"):
+            compat.scood(known, novel)
+        return
+    is_id, scores = np.repeat([1, 0], [len(known), len(novel)]), np.array(known + novel, dtype=float)
+    precision_in, recall_in, _ = sklearn.precision_recall_curve(is_id, scores)
+    precision_out, recall_out, _ = sklearn.precision_recall_curve(1 - is_id, -scores)
+    assert compat.scood(known, novel) == pytest.approx({
+        "auroc": sklearn.roc_auc_score(is_id, scores), "fpr95": np.mean(np.array(novel) > np.sort(known)[-rank]),
+        "aupr_in": sklearn.auc(recall_in, precision_in), "aupr_out": sklearn.auc(recall_out, precision_out)}, abs=1e-12)
+
+
 def test_goe_depends_on_the_order_within_ties_and_the_strict_aurc_does_not():
     scores, correct = [1, 1], np.array([1, 0])
     assert compat.goe_id(scores, correct)["aurc"] == 0.25 and compat.goe_id(scores, correct[::-1])["aurc"] == 0.75

@@ -20,7 +20,9 @@ PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 RUNS = list(PLAN.runs.values())
 PAPERS = len(PLAN.papers)
 PAGE = {"make_report": 1}
-SHOWN = {"make_tables": PAPERS, "draw_figures": PAPERS, "write_manifest": PAPERS, **PAGE}
+RELIABLE = [paper.name for paper in PLAN.config.papers if paper.reliability]
+SHOWN = {"make_tables": PAPERS, "draw_figures": PAPERS, "draw_reliability": len(RELIABLE), "write_manifest": PAPERS,
+         **PAGE}
 
 
 def shown(runs) -> dict[str, int]:
@@ -28,6 +30,12 @@ def shown(runs) -> dict[str, int]:
     keys = {run.key for run in runs}
     papers = sum(any(run.key in keys for run in PLAN.reported(paper)) for paper in PLAN.papers)
     return {"make_tables": papers, "draw_figures": papers, "write_manifest": papers, **PAGE} if keys else {}
+
+
+def relied_on(runs) -> dict[str, int]:
+    """Reliability figures, which show one score and the features of the ID test images."""
+    keys = {run.key for run in runs}
+    return {"draw_reliability": sum(any(run.key in keys for run in PLAN.reported(paper)) for paper in RELIABLE)}
 
 
 def measured(runs) -> dict[str, int]:
@@ -45,7 +53,7 @@ def scored(runs, chosen=lambda run, name: True) -> dict[str, int]:
 def extracted(runs) -> dict[str, int]:
     """Features of these networks, and what follows; scores that run a network see images, not features."""
     jobs = scored(runs)
-    return {**jobs, "features_digits_all": len(runs), "score_network": 0,
+    return {**jobs, "features_digits_all": len(runs), "score_network": 0, **relied_on(runs),
             "precompute_statistics": sum(any("statistics" in PLAN.needs(r, n) for n in r.scores) for r in runs),
             "choose_options": sum(score.choose is not None for r in runs for score in r.scores.values())}
 
@@ -147,7 +155,7 @@ MATRIX = {
     "the metrics": (append("workflow_scripts/metrics/ood.py", "\nNEW = 1\n"),
                     # and what chooses its options by them
                     {**scored(RUNS, chooses_by_metrics), "choose_options": extracted(RUNS)["choose_options"],
-                     **measured(RUNS)}),
+                     **measured(RUNS), **relied_on(RUNS)}),
     "the page's template": (append("workflow_scripts/reporting/page/page.css", "\nb { color: inherit }\n"), PAGE),
     "the cards": (append("workflow_scripts/cards.py", "\nNEW = 1\n"), {"make_cards": 1, **PAGE}),
     "a reader": (append("workflow_scripts/data/readers/noise.py", "\nNEW = 1\n"),
@@ -178,7 +186,7 @@ def test_only_what_changed_reruns(finished, tmp_path, case):
 @pytest.mark.parametrize(("package", "expected"), [
     ("torch", trained(RUNS)),
     ("scikit_image", None),  # the readers that import it, and all that follows
-    ("matplotlib", {"draw_figures": PAPERS, **PAGE}),
+    ("matplotlib", {"draw_figures": PAPERS, "draw_reliability": len(RELIABLE), **PAGE}),
     ("h5py", {}),
 ])
 def test_a_new_version_of_a_package_reruns_what_uses_it(finished, tmp_path, package, expected):

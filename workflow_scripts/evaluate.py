@@ -55,6 +55,8 @@ class Config:
     """OOD sets by group."""
     compat: list[str] = field(default_factory=list)
     """Papers whose own counting rules are computed as well."""
+    id_like: dict[str, str] = field(default_factory=dict)
+    """OOD set -> the set of images beside it that `scood` counts as ID."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.id, str) or not self.id:
@@ -66,6 +68,10 @@ class Config:
         for paper in self.compat:
             if paper not in OOD_RULES:
                 raise unknown("--config compat", paper, OOD_RULES)
+        for name, like in self.id_like.items():
+            if not any(name in names for names in self.groups.values()) or not isinstance(like, str):
+                raise OODError(f"--config id_like: expected OOD sets of groups and a set for each, found '{name}': "
+                               f"{like!r}")
         if "id" in self.groups:
             raise OODError("--config groups: 'id' names the rows of the ID task; give this group another name")
         sets = [self.id, *(name for group in self.groups.values() for name in group)]
@@ -95,7 +101,7 @@ def parse(text: str) -> Config:
             raise unknown("--config", key, Config.__dataclass_fields__)
     for key in ("id", "groups"):
         if key not in found:
-            raise OODError(f"--config: '{key}' is missing; expected id, groups and, if wanted, compat")
+            raise OODError(f"--config: '{key}' is missing; expected id, groups and, if wanted, compat, id_like")
     return Config(**found)
 
 
@@ -174,7 +180,8 @@ def rows_of(path: Path, config: Config, correct: NDArray[np.bool_], probability:
     score = path.stem
     with _open(path, "the score stage") as file:
         sets = {name: checked(_dataset(file, path, name)[()], f"{path}, set '{name}'")
-                for name in (config.id, *(name for group in config.groups.values() for name in group))}
+                for name in (config.id, *(name for group in config.groups.values() for name in group),
+                             *config.id_like.values())}
     known = sets[config.id]
     if known.size != correct.size:
         raise OODError(f"{path}, set '{config.id}': expected {correct.size} scores, one per label of the ID test set; "
@@ -191,13 +198,15 @@ def rows_of(path: Path, config: Config, correct: NDArray[np.bool_], probability:
             for metric, value in ood_metrics(known, novel).items():
                 yield Row(score, dataset(name), group, metric, value, known.size, novel.size)
             for paper in config.compat:
+                like = [sets[config.id_like[name]]] if paper == "scood" and name in config.id_like else []
+                accepted = np.concatenate([known, *like])
                 try:
-                    values = OOD_RULES[paper](known, novel)
+                    values = OOD_RULES[paper](accepted, novel)
                 except OODError as error:
                     raise OODError(f"{path}, set '{name}': {error}") from None
                 count = ood_images(paper, known.size, novel.size)
                 for metric, value in values.items():
-                    yield Row(score, dataset(name), group, f"{metric}@{paper}", value, known.size, count)
+                    yield Row(score, dataset(name), group, f"{metric}@{paper}", value, accepted.size, count)
 
 
 def evaluate(scores: list[Path], id_features: Path, config: Config, statistics: Path | None = None) -> list[Row]:
@@ -241,7 +250,8 @@ def parser() -> argparse.ArgumentParser:
                       help="class means of the ID train features; adds accuracy_prototype, by the nearest of them")
     args.add_argument("--config", required=True, metavar="JSON",
                       help='JSON text: {"id": SET, "groups": {GROUP: [SET, ...]}, "compat": [PAPER, ...]}; compat '
-                           f"(may be left out) adds the papers' own counting rules: {', '.join(OOD_RULES)}")
+                           f"(may be left out) adds the papers' own counting rules: {', '.join(OOD_RULES)}; "
+                           "id_like {SET: SET} names what scood joins to the ID side for an OOD set")
     args.add_argument("--out", required=True, type=Path, metavar="METRICS.csv", help="the CSV to write")
     return args
 

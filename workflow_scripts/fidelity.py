@@ -1,7 +1,8 @@
 """The defects of the released code that change numbers: the switches of ``fidelity: {released: [...]}``.
 
 Defects that only crash are simply fixed and are no switches. A method states the switches it has (``DEFECTS`` in its
-module); a recipe that reproduces defects carries their ids in its name and so in every path (``npos+B1+B2``).
+module); a recipe that reproduces defects carries their ids in its name and so in every path (``npos+B1+B2``). Those of
+the evaluation (:data:`EVALUATION`) train nothing anew: their numbers stand beside the corrected ones.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ DEFECTS = {
     "himplos.1h-3": "all of SVHN's test images are scored although a subset of 10,000 is described",
 }
 
+# id -> where the evaluation acts on it; both numbers are computed, under names of their own
+EVALUATION = {
+    "goe.2g-1": "test sets: the same sets by the other benchmark's lists, in a group of their own (`far+2g-1`)",
+    "goe.2g-8": "metrics: G-OE's own rules (`auroc@goe`, ...)",
+}
+
 
 def resolve(everywhere: list[str], own: list[str], switches: tuple[str, ...], where: str) -> tuple[str, ...]:
     """Defects that a recipe reproduces: its own, and those asked for everywhere that its method has a switch for.
@@ -47,6 +54,9 @@ def resolve(everywhere: list[str], own: list[str], switches: tuple[str, ...], wh
     for bug in own:
         if bug not in DEFECTS:
             raise unknown(f"{where}.released", bug, DEFECTS)
+        if bug in EVALUATION:
+            raise OODError(f"{where}.released: '{bug}' concerns the evaluation, not a training; name it in "
+                           "fidelity.released")
         if bug not in switches:
             raise OODError(f"{where}.released: the method has no switch for '{bug}' "
                            f"(it has: {', '.join(switches) or 'none'})")

@@ -111,6 +111,21 @@ def parse_options(package: str, name: str, values: dict[str, Any], where: str) -
         raise OODError("\n".join(explain(error, where, {(): [row[0] for row in fields(package, name)]}))) from None
 
 
+def within(limits: tuple[tuple[str, str, Any, str], ...], options: Any, recipe: dict[str, Any], where: str) -> None:
+    """Check a method's ``AT_MOST``: entries (option, other option, its value, key of the recipe).
+
+    Raises:
+        OODError: where the other option has that value, the option is more than the recipe's key says.
+    """
+    for name, other, value, key in limits:
+        found, most = getattr(options, name), recipe
+        for part in key.split("."):
+            most = most[part]
+        if getattr(options, other) == value and found > most:
+            raise OODError(f"{where}options.{name}: {other} '{value}' cannot use {name} = {found} with {key} {most}; "
+                           f"lower {name} or enlarge the batch")
+
+
 def explain(error: ValidationError, where: str, keys: dict[tuple, list[str]] | None = None) -> list[str]:
     """One line per problem: the key, what was found, what is allowed, the nearest match.
 

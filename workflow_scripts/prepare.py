@@ -41,7 +41,7 @@ def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def select(labels: np.ndarray, config: dict[str, Any]) -> np.ndarray:
-    """Images to keep, ascending: first ``limit_per_class``, then ``sample``, then ``limit``. labels (N,) -> (M,).
+    """Images to keep, ascending: ``limit_per_class``, ``sample``, ``hold_out``, then ``limit``. labels (N,) -> (M,).
 
     ``limit`` cuts a run short: so many images evenly spread or, where the set has classes, the first few of each class
     that add up to about as many, at least two.
@@ -52,12 +52,26 @@ def select(labels: np.ndarray, config: dict[str, Any]) -> np.ndarray:
     if config["sample"]:
         random = np.random.RandomState(config["sample"]["seed"])  # a frozen stream: the same list under every numpy
         index = np.sort(index[random.permutation(len(index))[:config["sample"]["n"]]])
+    if config.get("hold_out"):
+        index = held_out(index, config["hold_out"], config["split"] == "val")
     if config.get("limit") and config["limit"] < len(index):
         classes = len(np.unique(labels)) if config.get("classes") else 0
         if classes:  # no class may lose all its images
             return index[first_per_class(labels[index], max(2, config["limit"] // classes))]
         index = index[np.linspace(0, len(index) - 1, config["limit"]).astype(np.int64)]
     return index
+
+
+def held_out(index: np.ndarray, count: int, val: bool) -> np.ndarray:
+    """``count`` of the images, evenly spread, or (not ``val``) all others. (N,) -> (count,) or (N - count,).
+
+    Raises:
+        OODError: none would be left.
+    """
+    if count >= len(index):
+        raise OODError(f"hold_out: {count:,} of {len(index):,} images leave none to train on")
+    at = (2 * np.arange(count) + 1) * len(index) // (2 * count)
+    return index[at] if val else np.delete(index, at)
 
 
 def class_names(config: dict[str, Any], images: Images) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ Command: ``python -m workflow_scripts.tables --config JSON --csv tables/house.cs
 
 Config keys: ``paper``, ``title``, ``runs`` (each ``id``, ``network``, ``recipe``, ``label``, ``seed``, ``scores``,
 ``groups`` {group: [set, ...]}, ``metrics`` = path of its metrics file, null where it has not run); optional ``names``
-(printed names), ``metrics`` and ``id_metrics`` (what the Markdown shows, default FPR95, AUROC and accuracy).
+(printed names), ``metrics`` and ``id_metrics`` (what the Markdown shows, default FPR95, AUROC and accuracy), and
+``compare`` (see :mod:`workflow_scripts.reporting.comparison`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import argparse
 
 from workflow_scripts.errors import stage
 from workflow_scripts.files import atomic
-from workflow_scripts.reporting import layout, results
+from workflow_scripts.reporting import comparison, layout, results
 from workflow_scripts.reporting.inputs import need, read_config
 from workflow_scripts.reporting.statistics import metric
 
@@ -28,6 +29,7 @@ def markdown(config: dict, rows: list[results.Result]) -> str:
              "unweighted over sets, per seed first.", ""]
     lines += [f"- {metric(m).label}: {metric(m).means}." for m in (*metrics, *id_metrics)] + [""]
     lines += [layout.markdown(table, names) for table in layout.tables(rows, metrics, id_metrics)]
+    lines += comparison.markdown(comparison.compared(rows, config.get("compare")), names)
     if not rows:
         lines += ["No run is listed, so there is nothing to show.", ""]
     missing = results.gaps(rows)

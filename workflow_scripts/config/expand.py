@@ -13,13 +13,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from workflow_scripts import plugins
+from workflow_scripts.config import extras, released
 from workflow_scripts.config.load import load_config
-from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
+from workflow_scripts.config.models import Config, Experiment, Network, Paper, Recipe, Score
 from workflow_scripts.data import catalogue, sources
 from workflow_scripts.data.catalogue import Dataset
 from workflow_scripts.data.raw import Source, load_sources, to_place
 from workflow_scripts.errors import OODError, unknown
-from workflow_scripts.fidelity import DEFECTS, resolve, suffix
+from workflow_scripts.fidelity import DEFECTS, EVALUATION, resolve, suffix
 
 Key = tuple[str, str, str, int]  # ID set, network, recipe (as in paths), seed
 
@@ -36,10 +37,12 @@ class Trained:
     released: tuple[str, ...]
     parent: str | None
     """Path name of the recipe whose weights are the start."""
-    weights: str | None
-    """Path name of the recipe that learned the weights of its outliers."""
     seed: int
     scores: dict[str, Score] = field(default_factory=dict)
+    among: tuple[str, ...] = ()
+    """Path names of the recipes of which it takes the best."""
+    weights: str | None = None
+    """Path name of the recipe that learned the weights of its outliers."""
 
     @property
     def key(self) -> Key:
@@ -92,10 +95,18 @@ class Plan:
         self._switches_used: set[str] = set()
         for number, experiment in enumerate(config.experiments):
             self._expand(experiment, f"experiments[{number}]")
+        self.relisted = {id: released.relisted(datasets, sets) for id, sets in self.ood.items()}
+        """OOD set -> the same set by the lists of CIFAR-100's benchmark, which G-OE's code takes for every ID set."""
+        if "goe.2g-1" in config.fidelity.released:
+            for id, sets in self.relisted.items():
+                self.ood[id] |= {other: f"{self.ood[id][name]}+2g-1" for name, other in sets.items()
+                                 if other not in self.ood[id]}
         self._check_outliers()
-        for bug in config.fidelity.released:
-            if bug in DEFECTS and bug not in self._switches_used:
-                raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
+        self._check_switches()
+        for paper in config.papers:
+            scored = {score for e in self.experiments(paper.name) for score in e.scores}
+            if paper.reliability and scored and paper.headline and paper.headline not in scored:
+                raise unknown(f"paper '{paper.name}', key headline", paper.headline, scored)
 
     # -- expansion ------------------------------------------------------------------------------------------------
 
@@ -104,7 +115,7 @@ class Plan:
             plugins.find("models", network.model, f"networks[{i}].model")
             plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
         for i, recipe in enumerate(self.config.recipes):
-            if recipe.checkpoint is None:
+            if recipe.method:
                 plugins.find("methods", recipe.method, f"recipes[{i}].method")
                 plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
         for i, score in enumerate(self.config.scores):
@@ -115,6 +126,12 @@ class Plan:
                 if not plugins.constant("scores", score.module, "CHOOSE"):
                     raise OODError(f"scores[{i}].choose: no options of '{score.module}' can be chosen by a sweep; "
                                    "leave the key out")
+
+        for i, paper in enumerate(self.config.papers):
+            for k, picture in enumerate(paper.pictures):
+                where = f"papers[{i}].pictures[{k}]"
+                plugins.find("pictures", picture.picture, f"{where}.picture")
+                plugins.parse_options("pictures", picture.picture, picture.options, f"{where}.options")
 
     def _expand(self, experiment: Experiment, where: str) -> None:
         id_set = self._dataset(experiment.id, f"{where}.id", "train", "test")
@@ -150,7 +167,9 @@ class Plan:
         if name in children:
             raise OODError(f"{where}: {' -> '.join([*children, name])} goes round in a circle (key `parent`)")
         recipe = self._one(self.config.recipes, name, where, id, network.name)
-        path_name, released = self._named(recipe)
+        if recipe.choose:
+            return self._choose(id, network, recipe, seed, (*children, name))
+        path_name, defects = self._named(recipe)
         key = (id, network.name, path_name, seed)
         if key not in self.runs:
             select = recipe.outliers.select if recipe.outliers else None
@@ -158,7 +177,7 @@ class Plan:
             parent, weights = (
                 self._train(id, network, other, seed, f"recipe '{name}', key {where}", (*children, name)).path_name
                 if other else None for where, other in before.items())
-            self.runs[key] = Trained(id, network, recipe, path_name, released, parent, weights, seed)
+            self.runs[key] = Trained(id, network, recipe, path_name, defects, parent, seed, weights=weights)
             if weights:
                 self._check_weights(self.runs[key])
             outliers = self.outliers(self.runs[key])
@@ -176,23 +195,70 @@ class Plan:
         if learned.outliers.dataset != run.recipe.outliers.dataset:
             raise OODError(f"{where}: the weights are of '{learned.outliers.dataset}', the outliers of "
                            f"'{run.recipe.outliers.dataset}'")
+    def _choose(self, id: str, network: Network, recipe: Recipe, seed: int, children: tuple[str, ...]) -> Trained:
+        """A recipe that takes the best of others, and those."""
+        where = f"recipe '{recipe.name}', key choose.among"
+        among = [self._train(id, network, name, seed, where, children) for name in recipe.choose.among]
+        extras.check_candidates(among, where)
+        first = among[0].recipe
+        outliers = first.outliers.dataset
+        if "val" not in self._dataset(outliers, where).splits:
+            raise OODError(f"{where}: dataset '{outliers}' holds no outliers out; give its row hold_out, e.g. "
+                           "hold_out: 5000")
+        path_name, defects = self._named(recipe)
+        run = Trained(id, network, recipe.model_copy(update={"normalise": first.normalise}), path_name, defects, None,
+                      seed, among=tuple(r.path_name for r in among))
+        return self.runs.setdefault(run.key, run)
 
     def _check_outliers(self) -> None:
-        """An outlier set that is also scored would make the test a training set."""
-        for run in self.runs.values():
+        """Outliers that are also scored would make the test a training set; too few fill no batch."""
+        for run in {(run.id, run.path_name): run for run in self.runs.values()}.values():
             outliers = self.outliers(run)
-            if outliers in {run.id, *self.ood.get(run.id, {})}:
-                role = "the ID set" if outliers == run.id else "an OOD test set"
-                raise OODError(f"recipe '{run.recipe.name}', key outliers.dataset: '{outliers}' is {role} of "
-                               f"'{run.id}'; training on it would make its test meaningless")
+            if not outliers:
+                continue
+            recipe, where = run.recipe, f"recipe '{run.recipe.name}', key outliers"
+            for name, split in [(run.id, "train"), *((n, "test") for n in (run.id, *self.ood.get(run.id, {})))]:
+                if name == outliers or self._same(outliers, name, split):
+                    role = "the ID set" if name == run.id else "an OOD test set"
+                    other = "" if name == outliers else f" (both are the images of '{name}')"
+                    raise OODError(f"{where}.dataset: '{outliers}' is {role} of '{run.id}'{other}; training on it "
+                                   "would make its test meaningless")
+            count, size = self.datasets[outliers].counts.get("train"), recipe.outliers.batch_size
+            if count is not None and count < size:
+                raise OODError(f"{where}.batch_size: {size} is more than the {count} images of '{outliers}'; lower it "
+                               "or take a larger outlier set")
+            options = plugins.parse_options("methods", recipe.method, recipe.options, where)
+            plugins.within(plugins.constant("methods", recipe.method, "AT_MOST", ()), options, recipe.model_dump(),
+                           f"recipe '{recipe.name}', key ")
+
+    def _same(self, outliers: str, name: str, split: str) -> bool:
+        """Whether a row of another name stands for the very images of the outlier set."""
+        sections = [self.datasets[d].section(s, None) for d, s in ((outliers, "train"), (name, split))]
+        return len({repr({**section, "dataset": "", "split": "", "count": 0}) for section in sections}) == 1
+
+    def _check_switches(self) -> None:
+        """Each switch asked for everywhere must concern something."""
+        for bug in self.config.fidelity.released:
+            if bug == "goe.2g-1" and not any(self.relisted.values()):
+                raise OODError("fidelity.released: no ID set of this configuration has a test set from SC-OOD's lists "
+                               "other than those for CIFAR-100, which 'goe.2g-1' takes for every ID set")
+            if bug == "goe.2g-8" and not any("goe" in self.compat(id) for id in self.ood):
+                raise OODError("fidelity.released: no experiment of this configuration counts by G-OE's rules, which "
+                               "'goe.2g-8' concerns; add to one compat: [goe]")
+            if bug in DEFECTS.keys() - EVALUATION.keys() and bug not in self._switches_used:
+                raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
 
     def _named(self, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
+        if recipe.choose:  # it carries what any of those reproduces that it takes its weights from
+            named = [r for r in self.config.recipes if r.name in recipe.choose.among]
+            defects = tuple(sorted({bug for r in named for bug in self._named(r)[1]}))
+            return recipe.name + suffix(defects), defects
         switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ())) if recipe.method else ()
         self._switches_used.update(switches)
         # G-OE's defects are those of its own trainings; plain pretraining shares the method but has no outliers
         everywhere = [b for b in self.config.fidelity.released if recipe.outliers or not b.startswith("goe.")]
-        released = resolve(everywhere, recipe.released, switches, f"recipe '{recipe.name}'")
-        return recipe.name + suffix(released), released
+        defects = resolve(everywhere, recipe.released, switches, f"recipe '{recipe.name}'")
+        return recipe.name + suffix(defects), defects
 
     def _one(self, entries: list, name: str, where: str, id: str | None = None, network: str | None = None) -> Any:
         """The one entry called ``name`` that is for this ID set and network."""
@@ -233,6 +299,10 @@ class Plan:
         """Papers in the order of their experiments."""
         return list(dict.fromkeys(e.paper for e in self.config.experiments))
 
+    def about(self, paper: str) -> Paper | None:
+        """What the configuration says about a paper."""
+        return next((p for p in self.config.papers if p.name == paper), None)
+
     def experiments(self, paper: str) -> list[Experiment]:
         return [e for e in self.config.experiments if e.paper == paper]
 
@@ -247,8 +317,23 @@ class Plan:
         return found
 
     def sets(self, id: str) -> list[tuple[str, str]]:
-        """(dataset, split) of everything a network trained on ``id`` sees: train, test, then the OOD sets."""
-        return [(id, "train"), (id, "test"), *((name, "test") for name in self.ood[id])]
+        """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, ID-like sets."""
+        names = dict.fromkeys([*self.ood[id], *self.id_like(id).values()])
+        return [(id, "train"), (id, "test"), *((name, "test") for name in names)]
+
+    def compat(self, id: str) -> list[str]:
+        """Papers whose own metric rules are computed on an ID set."""
+        return sorted({rule for e in self.config.experiments if e.id == id for rule in e.compat})
+
+    def id_like(self, id: str) -> dict[str, str]:
+        """OOD set -> the images of its list that SC-OOD's reference protocol counts as ID; where a table needs them."""
+        return released.id_like(self.datasets, self.ood[id]) if "scood" in self.compat(id) else {}
+
+    def relisted_groups(self, id: str, groups: dict[str, list[str]]) -> dict[str, list[str]]:
+        """The groups of OOD sets that goe.2g-1 changes, with its lists (``far+2g-1``); none where it is off."""
+        other = self.relisted[id] if "goe.2g-1" in self.config.fidelity.released else {}
+        return {f"{group}+2g-1": [other.get(name, name) for name in names] for group, names in groups.items()
+                if other.keys() & set(names)}
 
     def feature_groups(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
         """(ID set, group, sets) of every features job: which sets share one process."""
@@ -269,6 +354,14 @@ class Plan:
                            "name them, e.g. outliers: {dataset: pool}")
         reads = run.recipe.outliers and (when == "always" or when in run.released)
         return run.recipe.outliers.dataset if reads else None
+
+    def candidates(self, run: Trained) -> list[Trained]:
+        """The networks of which a run takes the best."""
+        return [self.runs[run.id, run.network.name, name, run.seed] for name in run.among]
+
+    def held_out(self, run: Trained) -> str:
+        """The dataset whose held-out outliers choose among a run's candidates."""
+        return self.candidates(run)[0].recipe.outliers.dataset
 
     def needs(self, run: Trained, score: str) -> frozenset[str]:
         """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
@@ -313,6 +406,7 @@ class Plan:
     def used_datasets(self) -> list[tuple[str, str]]:
         """(dataset, split) of every store this configuration needs, each once."""
         pools = [(pool, "train") for pool in map(self.outliers, self.runs.values()) if pool]
+        pools += [(self.held_out(run), "val") for run in self.runs.values() if run.among]
         return list(dict.fromkeys([*(pair for id in self.ood for pair in self.sets(id)), *pools]))
 
     def reported(self, paper: str) -> list[Trained]:

@@ -236,8 +236,21 @@ class Validation(Strict):
     """File of image numbers, one in a line, counted from 0."""
 
 
+class Among(Strict):
+    """Of several recipes, the network that does best on held-out ID train images and held-out outliers.
+
+    No test image is involved. The recipes share their normalisation, their `validation` (the ID images) and their
+    outlier set, whose row in the table of datasets holds outliers out (`hold_out`).
+    """
+
+    among: Annotated[list[Name], Field(min_length=2)]
+    """Names of recipes that train; of equally good ones the first is taken."""
+    by: Literal["auroc", "fpr95", "aupr_in", "aupr_out", "detection_error", "accuracy", "aurc"] = "auroc"
+    """What is best: of the held-out images against the outliers, or of the ID task, by the softmax probability."""
+
+
 class Recipe(Strict):
-    """How the weights of a network come to be: trained by a method, or read from a file."""
+    """How the weights of a network come to be: trained by a method, read from a file, or chosen among others."""
 
     name: Name
     """Name in paths; defects of the release are appended (`npos+B1`)."""
@@ -247,8 +260,9 @@ class Recipe(Strict):
     """A module of `workflow_scripts/methods`."""
     options: dict[str, Any] = {}
     """Options of that module (see Methods below)."""
-    normalise: Literal["per_image"] | MeanStd
-    """Pixel values to network inputs: a fixed mean and std, or `per_image`: zero mean and unit std of each image."""
+    normalise: Literal["per_image"] | MeanStd | None = None
+    """Pixel values to network inputs: a fixed mean and std, or `per_image`: zero mean and unit std of each image.
+    Required but with `choose`."""
     augment: list[Augmentation] = []
     """Random changes to the train images, in order."""
     views: Literal[1, 2] = 1
@@ -257,6 +271,8 @@ class Recipe(Strict):
     """Optimisation."""
     checkpoint: Checkpoint | None = None
     """Weights from a file, instead of method and training."""
+    choose: Among | None = None
+    """One of other recipes' networks, instead of method and training."""
     outliers: Outliers | None = None
     """Images to train against, for methods that do."""
     validation: Validation | None = None
@@ -273,8 +289,15 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _one_origin(self) -> Recipe:
         trained, read = bool(self.method and self.training), self.checkpoint is not None
+        if self.choose is not None:
+            extra = sorted(self.model_fields_set - {"name", "label", "choose", "where"})
+            if extra:
+                raise ValueError(f"recipe '{self.name}' chooses among others, which say themselves: {', '.join(extra)}")
+            return self
         if trained == read or (read and (self.method or self.training or self.parent)):
-            raise ValueError(f"recipe '{self.name}' needs either method and training, or checkpoint")
+            raise ValueError(f"recipe '{self.name}' needs either method and training, or checkpoint, or choose")
+        if self.normalise is None:
+            raise ValueError(f"recipe '{self.name}' needs normalise")
         if self.keep == "best" and self.validation is None:
             raise ValueError(f"recipe '{self.name}': keep: best needs validation")
         return self
@@ -325,8 +348,26 @@ class Experiment(Strict):
     """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored."""
     seeds: int | list[int] | None = None
     """Own seeds of this experiment; left out: the seeds of the whole configuration."""
-    compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood"]] = []
-    """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...)."""
+    compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood", "scood"]] = []
+    """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...).
+    `scood` is SC-OOD's reference protocol, which counts as ID what its lists say belongs to an ID class."""
+
+
+class Picture(Strict):
+    """A picture that is a paper's own, beside the figures that every paper has."""
+
+    picture: str
+    """A module of `workflow_scripts/pictures`."""
+    name: Name | None = None
+    """Name of its files; left out: the module's."""
+    recipes: Annotated[list[Name], Field(min_length=1)]
+    """Recipes whose networks it shows."""
+    options: dict[str, Any] = {}
+    """Options of that module (see Pictures below)."""
+
+    @property
+    def file(self) -> str:
+        return self.name or self.picture
 
 
 class Paper(Strict):
@@ -342,6 +383,10 @@ class Paper(Strict):
     """Where it was published."""
     headline: str = ""
     """Score whose histograms are drawn; left out: the first of the experiment."""
+    pictures: list[Picture] = []
+    """The paper's own pictures."""
+    reliability: bool = False
+    """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram."""
 
 
 class Fidelity(Strict):

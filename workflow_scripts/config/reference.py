@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from workflow_scripts import plugins
 from workflow_scripts.config import models
-from workflow_scripts.fidelity import DEFECTS
+from workflow_scripts.fidelity import DEFECTS, EVALUATION
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "docs" / "config.md"
@@ -26,6 +26,7 @@ _PLUGINS = (
     ("Networks", "models", "networks[].model"),
     ("Methods", "methods", "recipes[].method"),
     ("Scores", "scores", "scores[].score"),
+    ("Pictures", "pictures", "papers[].pictures[].picture"),
     ("Readers", "data.readers", "the `reader` of a row of `config/datasets.yaml`"),
 )
 
@@ -46,11 +47,13 @@ def text() -> str:
         for name in plugins.names(package):
             lines += _plugin(package, name)
     lines += ["## Defects", "", "Ids for `fidelity.released` and `recipes[].released`. A method has a switch for those "
-              "that concern it; others are waiting for their method.", "",
+              "that concern it, the evaluation for its own (`fidelity.released` alone); others wait for their method.",
+              "",
               "| id | what the released code does | switch in |", "|---|---|---|"]
     having = {name: plugins.constant("methods", name, "DEFECTS", ()) for name in plugins.names("methods")}
     for bug, what in DEFECTS.items():
-        lines.append(f"| `{bug}` | {what} | {', '.join(m for m, bugs in having.items() if bug in bugs) or '-'} |")
+        switch = EVALUATION.get(bug, ", ".join(m for m, bugs in having.items() if bug in bugs) or "-")
+        lines.append(f"| `{bug}` | {what} | {switch} |")
     return "\n".join(lines).rstrip() + "\n"
 
 

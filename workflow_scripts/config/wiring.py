@@ -6,7 +6,6 @@ as one JSON text each, which Snakemake compares: a job reruns exactly when its s
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -14,19 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts import plugins
+from workflow_scripts.config import extras, sections
 from workflow_scripts.config.expand import Key, Plan, Trained
-from workflow_scripts.config.models import Network
+from workflow_scripts.config.pictures import Pictures
+from workflow_scripts.config.sections import dumps
 from workflow_scripts.digest import ROOT, digest
 from workflow_scripts.files import sha256
 
 FIGURES = ("histograms", "roc", "heatmap")
+RELIABILITY = ("risk_coverage", "confidences", "reliability")  # for papers that ask for them
 Wildcards = Any  # Snakemake's; attributes by name
-
-
-def dumps(section: Any, ordered: bool = False) -> str:
-    """A section as text; keys sorted, so that reordering a file changes nothing, unless their order is shown."""
-    return json.dumps(section, sort_keys=not ordered, separators=(",", ":"))
 
 
 def prepare_environment(repository: Path, data_root: Path | None) -> None:
@@ -44,6 +40,7 @@ class Wiring:
     def __init__(self, plan: Plan, results: str = "results"):
         self.plan = plan
         self.root = f"{results}/{plan.config.variant}"
+        self.pictures = Pictures(self)
 
     # -- files ----------------------------------------------------------------------------------------------------
 
@@ -63,7 +60,14 @@ class Wiring:
 
     def results_of(self, paper: str) -> list[str]:
         """Everything a paper's target makes."""
-        return [self.of_paper(paper, kind) for kind in ("csv", "md", "manifest", *(f"{f}.svg" for f in FIGURES))]
+        return [*(self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")), *self.figures(paper)]
+
+    def figures(self, paper: str) -> list[str]:
+        """The figures of a paper's section, as SVG: those that every paper has, then its own."""
+        about = self.plan.about(paper)
+        wanted = (*FIGURES, *(RELIABILITY if about and about.reliability else ()),
+                  *(picture.file for picture in self.pictures.of(paper)))
+        return [self.of_paper(paper, f"{name}.svg") for name in wanted]
 
     # -- stores and networks --------------------------------------------------------------------------------------
 
@@ -108,25 +112,49 @@ class Wiring:
 
     def train_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        recipe = run.recipe.model_dump(mode="json")
-        for key in ("label", "where", "parent", "released", "name", "checkpoint"):
+        recipe = self._limited(run.recipe.model_dump(mode="json"))
+        for key in ("label", "where", "parent", "released", "name", "checkpoint", "choose"):
             del recipe[key]
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
         if recipe["training"]["schedule"]["warmup"] is None:
             del recipe["training"]["schedule"]["warmup"]
-        if recipe["validation"] and recipe["validation"]["list"]:
-            path = ROOT / recipe["validation"]["list"]
-            recipe["validation"]["sha256"] = sha256(path) if path.is_file() else None
-        recipe["options"] = _options("methods", run.recipe.method, run.recipe.options)
-        return dumps({"network": _network(run.network), "recipe": recipe, "released": run.released,
+        recipe["validation"] = _listed(recipe["validation"])
+        recipe["options"] = sections.options("methods", run.recipe.method, run.recipe.options)
+        return dumps({"network": sections.network(run.network), "recipe": recipe, "released": run.released,
                       "steps": self.plan.config.limit.steps})
+
+    def _limited(self, recipe: dict[str, Any]) -> dict[str, Any]:
+        """A recipe whose held-out images and outlier batches fit into sets that `limit.images` cut."""
+        images = self.plan.config.limit.images
+        if images and recipe["validation"]:
+            recipe["validation"] |= {"count": min(recipe["validation"]["count"], -(-images // 10)), "list": None}
+        if images and recipe["outliers"]:
+            select = recipe["outliers"]["select"]
+            left = max(1, int(images * select["ratio"] / 2)) if select else images
+            recipe["outliers"]["batch_size"] = min(recipe["outliers"]["batch_size"], left)
+        return recipe
+
+    def choose_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Candidates' checkpoints, ID train images and held-out outliers."""
+        run = self.plan.run(wildcards)
+        return {"checkpoints": [self.file("models", one, ".pt") for one in self.plan.candidates(run)],
+                "data": self.store(run.id, "train"), "outliers": self.store(self.plan.held_out(run), "val")}
+
+    def choose_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        recipe = self._limited(self.plan.candidates(run)[0].recipe.model_dump(mode="json"))
+        return dumps({"network": sections.network(run.network), "candidates": list(run.among),
+                      "by": run.recipe.choose.by, "normalise": recipe["normalise"],
+                      "validation": _listed(recipe["validation"]), "batch_size": self.plan.config.features.batch_size})
+
+    def choose_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("choose_recipe", f"models.{self.plan.run(wildcards).network.model}")
 
     def test_images(self, wildcards: Wildcards) -> str | list:
         """Store of the ID test images, where a defect reads them in training, or nothing."""
         run = self.plan.run(wildcards)
-        reads = run.recipe.method and plugins.constant("methods", run.recipe.method, "TEST") in run.released
-        return self.store(run.id, "test") if reads else []
+        return self.store(run.id, "test") if sections.of_method(run, "TEST") in run.released else []
 
     def outliers(self, wildcards: Wildcards) -> str | list:
         """Store that a recipe trains against, or nothing."""
@@ -149,9 +177,10 @@ class Wiring:
         select = run.recipe.outliers.select.model_dump(mode="json", exclude={"weights"})
         return dumps({**select, "seed": run.seed if select["seed"] is None else select["seed"]})
 
-    def recipes(self, imported: bool) -> str:
-        """The recipes whose weights are read from a file (or are trained) as the constraint of a wildcard."""
-        named = {run.path_name for run in self.plan.runs.values() if (run.recipe.checkpoint is not None) == imported}
+    def recipes(self, imported: bool = False, chosen: bool = False) -> str:
+        """The recipes whose weights are read from a file, chosen, or (neither) trained, as a wildcard's constraint."""
+        named = {run.path_name for run in self.plan.runs.values()
+                 if (run.recipe.checkpoint is not None, bool(run.among)) == (imported, chosen)}
         return "|".join(map(re.escape, sorted(named))) or "(?!)"
 
     def import_archive(self, wildcards: Wildcards) -> list[str]:
@@ -166,8 +195,8 @@ class Wiring:
     def import_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         given = run.recipe.checkpoint
-        how = {"normalise": _evaluated(run)} if given.probe else {}
-        return dumps({"network": _network(run.network), **how, **given.model_dump(
+        how = {"normalise": sections.evaluated(run)} if given.probe else {}
+        return dumps({"network": sections.network(run.network), **how, **given.model_dump(
             include={"sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe"})})
 
     def import_code(self, wildcards: Wildcards) -> dict[str, str]:
@@ -182,8 +211,8 @@ class Wiring:
     def features_section(self, sets: list[tuple[str, str]]) -> Callable[[Wildcards], str]:
         def section(wildcards: Wildcards) -> str:
             run = self.plan.run(wildcards)
-            return dumps({"network": _network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
-                          "normalise": _evaluated(run),
+            return dumps({"network": sections.network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
+                          "normalise": sections.evaluated(run),
                           "batch_size": self.plan.config.features.batch_size})
 
         return section
@@ -224,9 +253,9 @@ class Wiring:
     def network_score_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         score = run.scores[wildcards.score]
-        return dumps({"score": score.module, "name": score.name, "network": _network(run.network),
-                      "options": _options("scores", score.module, score.options),
-                      "normalise": _evaluated(run),
+        return dumps({"score": score.module, "name": score.name, "network": sections.network(run.network),
+                      "options": sections.options("scores", score.module, score.options),
+                      "normalise": sections.evaluated(run),
                       "batch_size": self.plan.config.features.batch_size,
                       "sets": [f"{d}.{s}" for d, s in self.plan.sets(run.id)[1:]]})
 
@@ -237,14 +266,14 @@ class Wiring:
     def sweep_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         score = run.scores[wildcards.score]
-        return dumps({"network": _network(run.network), "normalise": _evaluated(run), "score": score.module,
-                      "batch_size": self.plan.config.features.batch_size,
-                      "options": _options("", "sweep", score.choose.sweep)})
+        return dumps({"network": sections.network(run.network), "normalise": sections.evaluated(run),
+                      "score": score.module, "batch_size": self.plan.config.features.batch_size,
+                      "options": sections.options("", "sweep", score.choose.sweep)})
 
     def sweep_inputs(self, wildcards: Wildcards) -> dict[str, str]:
         """What the score's options are chosen with: class means, or the ID train features."""
         run = self.plan.run(wildcards)
-        kind = plugins.constant("scores", run.scores[wildcards.score].module, "CHOOSE")
+        kind = sections.chosen_with(run.scores[wildcards.score])
         return {kind: self.file("features", run, f"/{run.id}.train.h5") if kind == "train" else (
             self.file("precompute", run, ".h5"))}
 
@@ -255,7 +284,7 @@ class Wiring:
         run = self.plan.run(wildcards)
         score = run.scores[wildcards.score]
         return dumps({"score": score.module, "name": score.name, "network": run.network.name,
-                      "options": _options("scores", score.module, score.options)})
+                      "options": sections.options("scores", score.module, score.options)})
 
     def score_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("score", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
@@ -264,7 +293,7 @@ class Wiring:
         """Class means, for a network whose head is a probe: its accuracy by the nearest of them stands beside."""
         run = self.plan.run(wildcards)
         given = run.recipe.checkpoint
-        probed = given.probe if given else plugins.constant("methods", run.recipe.method, "HEAD") == "probe"
+        probed = given.probe if given else sections.of_method(run, "HEAD") == "probe"
         return self.file("precompute", run, ".h5") if probed else []
 
     def metrics_inputs(self, wildcards: Wildcards) -> list[str]:
@@ -273,11 +302,12 @@ class Wiring:
 
     def metrics_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        compat = sorted({c for e in self.plan.config.experiments if e.id == run.id for c in e.compat})
         groups: dict[str, list[str]] = {}
         for name, group in self.plan.ood[run.id].items():
             groups.setdefault(group, []).append(f"{name}.test")
-        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": compat})
+        like = {f"{name}.test": f"{other}.test" for name, other in self.plan.id_like(run.id).items()}
+        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": self.plan.compat(run.id),
+                      **({"id_like": like} if like else {})})
 
     # -- tables, figures, page ------------------------------------------------------------------------------------
 
@@ -301,24 +331,58 @@ class Wiring:
                 for run in self.plan.runs_of(experiment):
                     row = rows.setdefault(run.key, {
                         "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
-                        "label": " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)]),
+                        "label": self._label(run),
                         "scores": [], "groups": {}, "metrics": self.file("metrics", run, ".csv")})
                     row["scores"] += [s for s in experiment.scores if s not in row["scores"]]
                     for group, names in experiment.ood.items():
                         members = row["groups"].setdefault(group, [])
                         members.extend(n for n in names if n not in members)
+            for row in rows.values() if not with_scores else ():
+                row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
             if with_scores:
                 for key, row in rows.items():
                     run = self.plan.runs[key]
                     row["scores"] = {s: self.file("scores", run, f"/{s}.h5") for s in row["scores"]}
-            about = next((p for p in self.plan.config.papers if p.name == wildcards.paper), None)
+            about = self.plan.about(wildcards.paper)
             section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
                        "runs": list(rows.values()), "names": self.plan.names}
+            if not with_scores:
+                section |= extras.compared(self.plan, wildcards.paper)
             if with_scores and about and about.headline:
                 section["headline"] = about.headline
             return dumps(section, ordered=True)
 
         return section
+
+    def reliability_inputs(self, wildcards: Wildcards) -> list[str]:
+        """Headline scores and ID test features of a paper's networks."""
+        score, runs = extras.relied_on(self.plan, wildcards.paper)
+        return [path for run, _ in runs for path in self._confidences(run, score).values()]
+
+    def reliability_section(self, wildcards: Wildcards) -> str:
+        score, runs = extras.relied_on(self.plan, wildcards.paper)
+        rows = [{"id": run.id, "network": run.network.name, "label": self._label(run), "seed": run.seed, "sets": sets,
+                 **self._confidences(run, score)} for run, sets in runs]
+        return dumps({"paper": wildcards.paper, "score": score, "names": self.plan.names, "runs": rows,
+                      "probability": all(run.scores[score].module == "msp" for run, _ in runs)}, ordered=True)
+
+    def _confidences(self, run: Trained, score: str) -> dict[str, str]:
+        return {"scores": self.file("scores", run, f"/{score}.h5"),
+                "features": self.file("features", run, f"/{run.id}.test.h5")}
+
+    @staticmethod
+    def _label(run: Trained) -> str:
+        """The training's name in tables and figures, with the defects it reproduces."""
+        return " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)])
+
+    def distances_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        return dumps({"network": sections.network(run.network),
+                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "batch_size": self.plan.config.features.batch_size})
+
+    def distances_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("distances", f"models.{self.plan.run(wildcards).network.model}")
 
     def manifest_section(self, wildcards: Wildcards) -> str:
         """The experiments of a paper, what they name, and the digest of the code behind them."""
@@ -340,9 +404,12 @@ class Wiring:
             roles |= {(id, "train"): "ID train", (id, "test"): "ID test"}
             for name, group in sets.items():
                 roles.setdefault((name, "test"), f"OOD test ({group})")
+            roles |= {(name, "test"): "ID-like test" for name in self.plan.id_like(id).values()}
         for run in self.plan.runs.values():
             if outliers := self.plan.outliers(run):
                 roles[outliers, "train"] = "outliers to train against"
+            if run.among:
+                roles[self.plan.held_out(run), "val"] = "outliers to choose by"
         rows = self.plan.datasets
         return dumps({"names": self.plan.names, "sets": [
             {"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence,
@@ -354,27 +421,16 @@ class Wiring:
         about = {p.name: p.model_dump() for p in config.papers}
         papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
                    **{kind: self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")},
-                   "figures": [self.of_paper(paper, f"{name}.svg") for name in FIGURES]} for paper in self.plan.papers]
+                   "figures": self.figures(paper), **extras.compared(self.plan, paper)}
+                  for paper in self.plan.papers]
         return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
                       "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,
                       "cards": f"{self.root}/cards.json", "names": self.plan.names}, ordered=True)
 
 
-def _network(network: Network) -> dict[str, Any]:
-    return {"name": network.name, "model": network.model, "options": _options("models", network.model, network.options)}
-
-
-def _evaluated(run: Trained) -> Any:
-    """`normalise` of the recipe as the evaluation applies it: another one only as released."""
-    how = run.recipe.model_dump(mode="json")["normalise"]
-    if run.recipe.method:
-        for defect, trained, evaluated in plugins.constant("methods", run.recipe.method, "EVALUATION", ()):
-            if defect in run.released and how == {key: list(value) for key, value in trained.items()}:
-                return {key: list(value) for key, value in evaluated.items()}
-    return how
-
-
-def _options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """All options with their defaults, so that a changed default counts as a change."""
-    options = plugins.parse_options(package, name, values, f"{package}.{name}")
-    return {key: getattr(options, key) for key in options.__dataclass_fields__}
+def _listed(validation: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Held-out images with the hash of their list."""
+    if validation and validation["list"]:
+        path = ROOT / validation["list"]
+        validation = {**validation, "sha256": sha256(path) if path.is_file() else None}
+    return validation

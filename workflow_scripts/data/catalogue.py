@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from workflow_scripts import plugins
 from workflow_scripts.data import sources
@@ -64,6 +64,8 @@ class Dataset(_Strict):
     """Keep the first so many images of each class, in file order."""
     sample: Sample | None = None
     """Then draw a random subset (where there is no `keep`)."""
+    hold_out: Annotated[int, Field(gt=0)] | None = None
+    """So many images of `train`, evenly spread over it, are the split `val` instead: outliers to choose recipes by."""
     counts: dict[SplitName, Annotated[int, Field(gt=0)]] = {}
     """Images of the complete set, after `limit_per_class` and `sample`; fewer are reported when it is prepared."""
     about: str = ""
@@ -77,6 +79,16 @@ class Dataset(_Strict):
     name: str = ""
     """The row's key; set when the table is read."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _held_out(cls, row: Any) -> Any:
+        """`val` is read as `train` is."""
+        if isinstance(row, Mapping) and row.get("hold_out") and isinstance(row.get("splits"), Mapping):
+            if "train" not in row["splits"] or "val" in row["splits"]:
+                raise ValueError("hold_out makes the split val out of train; the row needs train and no val")
+            return {**row, "splits": {**row["splits"], "val": row["splits"]["train"]}}
+        return row
+
     def options_of(self, split: str) -> dict[str, Any]:
         """The reader's options of a split."""
         return {**self.options, **(self.splits[split] or {})}
@@ -88,6 +100,7 @@ class Dataset(_Strict):
             "classes": self.classes, "geometry": self.geometry, "limit_per_class": self.limit_per_class,
             "sample": self.sample.model_dump() if self.sample else None, "count": self.counts.get(split),
             "raw": fingerprint(self, split, root), **({"keep": _list(self.keep)} if self.keep else {}),
+            **({"hold_out": self.hold_out} if self.hold_out and split != "test" else {}),
         }
 
 

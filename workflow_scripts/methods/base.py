@@ -8,6 +8,9 @@ A method is one module in this folder with
     optional; ids out of :data:`workflow_scripts.fidelity.DEFECTS` that it can reproduce;
 ``OUTLIERS``
     optional; when it trains with the recipe's outliers: ``"always"``, or the id of the defect that makes it so;
+``AT_MOST``
+    optional; entries (option, other option, its value, key of the recipe): with that value of the other option, the
+    option may not be more than that key;
 ``TEST``
     optional; the id of the defect that makes it read the ID test images;
 ``EVALUATION``

@@ -24,12 +24,13 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.errors import OODError
+from workflow_scripts import plugins
 from workflow_scripts.methods.base import Batch, Method, looking
 from workflow_scripts.methods.outlier_exposure import uniform_cross_entropy
 
 DEFECTS = ("goe.2g-4", "goe.2g-5")
 OUTLIERS = "always"
+AT_MOST = (("k", "filter", "top", "outliers.batch_size"), ("k", "filter", "static", "training.batch_size"))
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,7 @@ class GOE(Method):
         Raises:
             OODError: naming `options.k`.
         """
-        part, size = {"top": ("outliers", recipe["outliers"]["batch_size"]),
-                      "static": ("training", recipe["training"]["batch_size"])}.get(self.options.filter, ("", None))
-        if size is not None and self.options.k > size:
-            raise OODError(f"options.k: filter '{self.options.filter}' cannot use k = {self.options.k} with "
-                           f"{part}.batch_size {size}; lower k or enlarge the batch")
+        plugins.within(AT_MOST, self.options, recipe, "")
 
     def keep(self, network: nn.Module, batch: Batch) -> Tensor:
         """Outliers that the filter lets pass. -> (M,) bool."""

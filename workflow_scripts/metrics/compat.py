@@ -128,6 +128,25 @@ def openood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
             "aupr_in": _trapezoid_precision(joined), "aupr_out": _trapezoid_precision(flipped)}
 
 
+def scood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
+    """SC-OOD's reference protocol (ICCV 2021): ID positive, trapezoids for AUPR, and a strict FPR.
+
+    OOD images count as accepted above, not at, the ID score of rank floor(0.95 N) from the top. The ID side holds the
+    ID test images and those of the OOD set's list that belong to an ID class, which the caller joins.
+
+    Raises:
+        OODError: a single ID image, of which 95 % is none.
+    """
+    known, novel = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
+    rank = 95 * known.size // 100
+    if not rank:
+        raise OODError("compat 'scood': 95 % of one ID image is none; use a larger ID test set")
+    joined = curve(known, novel)
+    threshold = np.partition(known, known.size - rank)[known.size - rank]
+    return {"auroc": auroc(joined), "fpr95": float(np.mean(novel > threshold)),
+            "aupr_in": _trapezoid_precision(joined), "aupr_out": _trapezoid_precision(joined.flipped())}
+
+
 def goe_id(confidence: ArrayLike, correct: ArrayLike) -> dict[str, float]:
     """G-OE, ID task (``metrics_id.py``): confidence (N,), correct (N,) 0/1 or bool.
 
@@ -156,5 +175,6 @@ def goe_id(confidence: ArrayLike, correct: ArrayLike) -> dict[str, float]:
 
 OOD_RULES: dict[str, Callable[[ArrayLike, ArrayLike], dict[str, float]]] = {
     "bg-resample": bg_resample, "dfb": himplos, "goe": goe, "himplos": himplos, "npos": npos, "openood": openood,
+    "scood": scood,
 }
 ID_RULES: dict[str, Callable[[ArrayLike, ArrayLike], dict[str, float]]] = {"goe": goe_id}

@@ -113,9 +113,9 @@ def columns_of(results: Sequence[Result], metrics: Sequence[str], id_metrics: Se
 
 def tables(results: Iterable[Result], metrics: Sequence[str] = DEFAULT_METRICS,
            id_metrics: Sequence[str] = DEFAULT_ID_METRICS) -> list[Table]:
-    """One table per ID set and network, in the order of ``results``."""
+    """One table per ID set and network, in the order of ``results``; test sets as released have one of their own."""
     by_network: dict[tuple[str, str], list[Result]] = {}
-    for r in results:
+    for r in (r for r in results if not r.other_sets):
         by_network.setdefault(r.network_key, []).append(r)
     return [_table(group, metrics, id_metrics) for group in by_network.values()]
 

@@ -39,6 +39,11 @@ class Result:
     n_ood: int | None
 
     @property
+    def other_sets(self) -> bool:
+        """Whether it belongs to test sets taken as a release takes them (``far+2g-1``), beside the corrected ones."""
+        return "+" in (self.dataset if self.group == AVERAGE else self.group)
+
+    @property
     def network_key(self) -> tuple[str, str]:
         return self.id, self.network
 
@@ -131,7 +136,8 @@ def _results(run: Trained, ood_metrics: list[str], id_metrics: list[str]) -> Ite
                     seeds, n_id, n_ood = _seeds(run, (score, dataset, metric))
                     per_set[dataset] = seeds
                     yield Result(*name, score, dataset, group, metric, seeds, n_id, n_ood)
-            for group, sets in {**groups, "all": list(per_set)}.items():
+            everything = [name for group, sets in groups.items() if "+" not in group for name in sets]
+            for group, sets in {**groups, "all": everything}.items():
                 if sets:
                     yield Result(*name, score, group, AVERAGE, metric, average([per_set[s] for s in sets]), None, None)
     there = dict.fromkeys(key for rows in run.seeds.values() for key in rows or () if key[1] == run.id)

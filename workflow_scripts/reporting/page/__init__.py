@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.errors import OODError
-from workflow_scripts.reporting import layout, results
+from workflow_scripts.reporting import comparison, layout, results
 from workflow_scripts.reporting.inputs import need
 from workflow_scripts.reporting.layout import Cell
 from workflow_scripts.reporting.results import AVERAGE, Result
@@ -68,6 +68,7 @@ class Paper:
     reference: str
     tables: list[layout.Table]
     figures: list[Figure]
+    compared: list[comparison.Compared]
     below: list[BelowChance]
     gaps: list[str]
     downloads: list[tuple[str, str]]
@@ -118,7 +119,7 @@ def below_chance(rows: list[Result], names: dict[str, str], notes: dict[str, str
     """The OOD sets on which some score's mean AUROC is below 0.5, worst first within a set."""
     found: dict[str, list[Result]] = {}
     for r in rows:
-        if r.metric == "auroc" and r.group != AVERAGE and r.seeds.n and r.seeds.mean < 0.5:
+        if r.metric == "auroc" and r.group != AVERAGE and not r.other_sets and r.seeds.n and r.seeds.mean < 0.5:
             found.setdefault(r.dataset, []).append(r)
     networks = {r.network_key for r in rows}
 
@@ -147,6 +148,7 @@ def paper(entry: dict[str, Any], where: str, names: dict[str, str], notes: dict[
         tables=layout.tables(rows, entry.get("metrics", results.DEFAULT_METRICS),
                              entry.get("id_metrics", results.DEFAULT_ID_METRICS)),
         figures=[figure(found) for _, found in figures if found],
+        compared=comparison.compared(rows, entry.get("compare")),
         below=below_chance(rows, names, notes), gaps=gaps + results.gaps(rows),
         downloads=[(path.name, base64.b64encode(path.read_bytes()).decode("ascii"))
                    for path in (table, markdown) if path],
@@ -160,7 +162,7 @@ def overview(papers: list[Paper]) -> list[OverviewRow]:
         found = {(*r.network_key, r.recipe, r.score, r.dataset, r.group, r.metric): r.seeds for r in p.results}
         heads: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
         for r in p.results:
-            if r.group == AVERAGE:
+            if r.group == AVERAGE and not r.other_sets:
                 heads.setdefault((r.id, r.network, r.dataset), {})[r.recipe, r.label, r.score] = None
         for (id_name, network, sets), methods in heads.items():
             key = (id_name, network)
@@ -199,5 +201,5 @@ def context(config: dict[str, Any]) -> dict[str, Any]:
                     ("sets", "Mean of OOD sets", sorted({r.sets for r in rows}, key=lambda s: (s != "all", s)))],
         "cards": read_json(cards).get("cards", []) if cards else None,
         "metrics": [metric(m) for m in shown], "metric": metric, "heading": layout.heading,
-        "counts": layout.counts, "average": AVERAGE,
+        "counts": layout.counts, "average": AVERAGE, "shown": comparison.shown,
     }
