@@ -28,8 +28,7 @@ CONFIGURATION = yaml.safe_load((ROOT / "config" / "npos.yaml").read_text())
 def layout(name: str, id: str) -> dict:
     """Layout of a released file as the configuration has it."""
     recipe = next(r for r in CONFIGURATION["recipes"] if r["name"] == name and id in r["where"]["id"])
-    return {key: recipe["checkpoint"][key] for key in ("key", "strip_prefix", "rename", "drop", "fresh")
-            if key in recipe["checkpoint"]}
+    return {key: value for key, value in recipe["checkpoint"].items() if key in ("key", "rename", "drop")}
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +45,8 @@ def test_a_released_cifar_checkpoint_gives_the_released_features(release, state,
     path = tmp_path / "CIFAR10.pt"
     torch.save(state, path)
     net = resnet_cifar.build(resnet_cifar.Options(width=4), 7)
-    rules = layout("released", "cifar10")
-    foreign.load(net, foreign.read(path, **rules), path, "resnet18")
+    rules = layout("npos-released", "cifar10")
+    foreign.load(net, foreign.read(path, **rules), path, "resnet18", ["fc."])
     net.eval()
     method = npos.build(npos.Options(projection=8, hidden=8, start=0, queue=2, K=1, select=1, pick=1, keep=1), ())
     method.setup(net, Sizes(0, 1, 1, 1, torch.device("cpu")))
@@ -64,13 +63,13 @@ def test_a_released_cifar_checkpoint_gives_the_released_features(release, state,
 def test_layouts_are_strict(state, tmp_path):
     path = tmp_path / "x.pt"
     torch.save(state, path)
-    rules = layout("released", "cifar10")
+    rules = layout("npos-released", "cifar10")
     with pytest.raises(OODError, match=r"no tensor begins with 'mpl.'.*correct drop"):
         foreign.read(path, **rules | {"drop": ["mpl."]})
     net = resnet_cifar.build(resnet_cifar.Options(width=4), 7)
     found = foreign.read(path, **rules | {"drop": [p for p in rules["drop"] if p != "head."]})
     with pytest.raises(OODError, match=r"4 do not belong \(first: head.0.bias\)"):
-        foreign.load(net, found, path, "n")
+        foreign.load(net, found, path, "n", ["fc."])
     with pytest.raises(OODError, match="fresh names 'conv1.', but the file has such tensors"):
         foreign.load(net, foreign.read(path, **rules), path, "n", ["conv1."])
     with pytest.raises(OODError, match="fresh names 'proj.', but network 'n' has no such tensor"):
@@ -103,7 +102,7 @@ def test_resnet101_of_imagenet100_reads_the_released_layout(tmp_path):
               "outlier_MLP.0.bias": (32,), "outlier_MLP.2.weight": (1, 32), "outlier_MLP.2.bias": (1,),
               "fc.weight": (100, 512), "fc.bias": (100,)}
     released |= {k: torch.empty(s, device="meta") for k, s in shapes.items()}
-    rules = layout("released", "imagenet100")
+    rules = layout("npos-released", "imagenet100_crop")
     kept = {k: v for k, v in released.items() if not k.startswith(tuple(rules["drop"]))}
     kept = foreign.renamed(kept, rules["rename"], tmp_path)
     assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in net.state_dict().items()}
