@@ -144,10 +144,10 @@ rule score_network:
 
 rule choose_options:
     input:
+        unpack(WIRE.sweep_inputs),
         checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
         store="<results>/data/{id}.train.h5",
         archives=lambda wc: WIRE.decoded_from([(wc.id, "train")]),
-        statistics="<results>/precompute/{id}/{network}/{recipe}/seed{seed}.h5",
     output:
         csv="<results>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.csv",
         json="<results>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.json",
@@ -163,12 +163,15 @@ rule choose_options:
     params:
         cfg=WIRE.sweep_section,
         code=WIRE.sweep_code,
+        known=lambda wc, input: " ".join(
+            f"--{name} {input[name]}" for name in ("statistics", "train") if name in input.keys()
+        ),
         device=lambda wc, output: DEVICE,
     message:
         "choose options of {wildcards.score} on {wildcards.id}/{wildcards.network}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.sweep --config {params.cfg:q} --checkpoint {input.checkpoint} "
-        "--store {input.store} --statistics {input.statistics} --csv {output.csv} --json {output.json} "
+        "--store {input.store} {params.known} --csv {output.csv} --json {output.json} "
         "--device {params.device} --threads {threads} > {log} 2>&1"
 
 
@@ -176,6 +179,7 @@ rule compute_metrics:
     input:
         scores=WIRE.metrics_inputs,
         id_features="<results>/features/{id}/{network}/{recipe}/seed{seed}/{id}.test.h5",
+        statistics=WIRE.metrics_statistics,
     output:
         "<results>/metrics/{id}/{network}/{recipe}/seed{seed}.csv",
     log:
@@ -187,8 +191,9 @@ rule compute_metrics:
     params:
         cfg=WIRE.metrics_section,
         code=digest("evaluate"),
+        statistics=lambda wc, input: f"--statistics {input.statistics}" if input.statistics else "",
     message:
         "metrics of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.evaluate --config {params.cfg:q} --scores {input.scores} "
-        "--id-features {input.id_features} --out {output} > {log} 2>&1"
+        "--id-features {input.id_features} {params.statistics} --out {output} > {log} 2>&1"

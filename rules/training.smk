@@ -8,6 +8,7 @@ rule train_network:
         parent=WIRE.parent,
         outliers=WIRE.outliers,
         selection=WIRE.selection,
+        test=WIRE.test_images,
     output:
         checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
         record="<results>/models/{id}/{network}/{recipe}/seed{seed}.h5",
@@ -28,13 +29,14 @@ rule train_network:
         parent=lambda wc, input: f"--parent {input.parent}" if input.parent else "",
         outliers=lambda wc, input: f"--outliers {input.outliers}" if input.outliers else "",
         selection=lambda wc, input: f"--selection {input.selection}" if input.selection else "",
+        test=lambda wc, input: f"--test {input.test}" if input.test else "",
         minutes=lambda wc, output: PLAN.config.resume.minutes,
         device=lambda wc, output: DEVICE,
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.parent} "
-        "{params.outliers} {params.selection} --seed {wildcards.seed} --device {params.device} --threads {threads} "
+        "{params.outliers} {params.selection} {params.test} --seed {wildcards.seed} --device {params.device} --threads {threads} "
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
 
 
@@ -104,12 +106,17 @@ rule import_weights:
         recipe=WIRE.recipes(imported=True),
     conda:
         "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
     params:
         cfg=WIRE.import_section,
         code=WIRE.import_code,
         file=WIRE.import_file,
+        device=lambda wc, output: DEVICE,
     message:
         "import weights of {wildcards.network} for {wildcards.id}: {wildcards.recipe}"
     shell:
         "python -m workflow_scripts.import_checkpoint --config {params.cfg:q} --file {params.file:q} "
-        "--classes-from {input.data} --out {output} > {log} 2>&1"
+        "--classes-from {input.data} --seed {wildcards.seed} --device {params.device} --threads {threads} "
+        "--out {output} > {log} 2>&1"

@@ -20,7 +20,7 @@ from tests.test_training import Images, images, small
 from workflow_scripts import select_outliers
 from workflow_scripts.data import selection
 from workflow_scripts.errors import OODError
-from workflow_scripts.methods import background, cross_entropy, goe, resample
+from workflow_scripts.methods import background, cross_entropy, goe, npos, resample, vos
 from workflow_scripts.methods.base import Batch, Sizes
 from workflow_scripts.models import wide_resnet_biased
 from workflow_scripts.training.loop import Training
@@ -310,6 +310,8 @@ METHODS = {
     "goe": lambda: goe.build(goe.Options(k=2), ()),
     "background": lambda: background.build(background.Options(background_bn="train"), ()),
     "resample": lambda: resample.build(resample.Options(), ()),
+    "npos": lambda: npos.build(npos.Options(start=1, queue=20, K=5, select=8, sample_from=12, keep=3), ()),
+    "vos": lambda: vos.build(vos.Options(start=1, queue=20, sample_from=50), ()),
 }
 
 

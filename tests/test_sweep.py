@@ -125,6 +125,31 @@ def test_stage_equals_the_score_on_the_changed_images(files, monkeypatch, pseudo
     assert choice["options"]["pseudo_ood"] == pseudo and choice["options"]["clip"] == [0.5, 1e5]
 
 
+def test_k_of_knn_is_chosen_without_an_image_finding_itself(files):
+    def chosen(**options):
+        sweep.main(["--config", json.dumps({**CONFIG, "score": "knn", "options": {"images": 150, **options}}),
+                    "--checkpoint", str(files / "seed0.pt"), "--store", str(files / "rows.train.h5"), "--train",
+                    str(files / "features.h5"), "--csv", str(files / "k.csv"), "--json", str(files / "k.json"),
+                    "--device", "cpu", "--threads", "1"])
+        with open(files / "k.csv", encoding="utf-8") as file:
+            return list(csv.DictReader(file)), json.loads((files / "k.json").read_text())
+
+    rows, choice = chosen(K=[1, 5, 299, 300], std=0.5)
+    assert [row["K"] for row in rows] == ["1", "5", "299"]  # 300 images, one of them the image itself
+    assert choice["K"] == int(max(rows, key=lambda row: float(row["auroc"]))["K"]) and "p" not in choice
+    net, pixels = network(), torch.from_numpy(images(300, 1)[0])
+    unit = torch.nn.functional.normalize(net.features(pixels.permute(0, 3, 1, 2) / 63.75 - 2), dim=1).double()
+    x = (pixels.permute(0, 3, 1, 2) / 63.75 - 2)[::2]
+    noisy = net.features(sweep.add_noise(x, 0.5, 0, torch.arange(150)))
+    changed = torch.nn.functional.normalize(noisy, dim=1).double()
+    found = [torch.cdist(part, unit).sort(1).values[:, k] for part, k in ((unit[::2], 5), (changed, 4))]
+    assert float(rows[1]["auroc"]) == pytest.approx(auroc(curve(*(-d.numpy() for d in found))), abs=1e-3)
+    with pytest.raises(SystemExit):
+        chosen(K=[300])
+    with pytest.raises(SystemExit):
+        run(files, score="msp")
+
+
 def test_the_same_run_gives_the_same_bytes(files):
     options = {"p": [30], "clip": [1.0]}
     run(files, options=options)

@@ -146,13 +146,33 @@ def read_id_task(path: Path) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     return predicted == labels, probability
 
 
+def nearest_mean(id_features: Path, statistics: Path) -> float:
+    """Share of the ID test images whose class has the mean of train features nearest to theirs by angle.
+
+    Raises:
+        OODError: naming the file that is missing, lacks what is read, or is of another network.
+    """
+    with _open(statistics, "the precompute stage") as file:
+        means = _dataset(file, statistics, "class_means")[()]
+    with _open(id_features, "the features stage") as file:
+        features, labels = _dataset(file, id_features, "features"), _dataset(file, id_features, "labels")[()]
+        if features.shape[1] != means.shape[1]:
+            raise OODError(f"{statistics}: class means of {means.shape[1]} features, {id_features} has "
+                           f"{features.shape[1]}; they belong to different networks")
+        units = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        found = [(features[start:start + BLOCK].astype(np.float64) @ units.T).argmax(1)
+                 for start in range(0, labels.size, BLOCK)]
+    return float((np.concatenate(found) == labels).mean())
+
+
 def dataset(name: str) -> str:
     """The dataset of a set: ``svhn.test`` -> ``svhn``."""
     return name.rsplit(".", 1)[0]
 
 
-def rows_of(path: Path, config: Config, correct: NDArray[np.bool_], probability: NDArray[np.float64]) -> Iterator[Row]:
-    """Every row of one score file; the score's name is the file's, as in ``{score}.h5``.
+def rows_of(path: Path, config: Config, correct: NDArray[np.bool_], probability: NDArray[np.float64],
+            more: dict[str, float] | None = None) -> Iterator[Row]:
+    """Every row of one score file; the score's name is the file's, as in ``{score}.h5``. ``more``: further ID metrics.
 
     Raises:
         OODError: naming the file and set: missing, empty, NaN or infinite scores, or ID scores not one per label.
@@ -166,7 +186,7 @@ def rows_of(path: Path, config: Config, correct: NDArray[np.bool_], probability:
     if known.size != correct.size:
         raise OODError(f"{path}, set '{config.id}': expected {correct.size} scores, one per label of the ID test set; "
                        f"found {known.size}; scores and features are of different runs, delete both and run again")
-    task = id_metrics(known, correct, probability)
+    task = id_metrics(known, correct, probability) | (more or {})
     for paper in config.compat:
         if paper in ID_RULES:
             task |= {f"{metric}@{paper}": value for metric, value in ID_RULES[paper](known, correct).items()}
@@ -189,8 +209,8 @@ def rows_of(path: Path, config: Config, correct: NDArray[np.bool_], probability:
                     yield Row(score, dataset(name), group, f"{metric}@{paper}", value, accepted.size, count)
 
 
-def evaluate(scores: list[Path], id_features: Path, config: Config) -> list[Row]:
-    """Rows of all score files, in the order given.
+def evaluate(scores: list[Path], id_features: Path, config: Config, statistics: Path | None = None) -> list[Row]:
+    """Rows of all score files, in the order given; with ``statistics`` also ``accuracy_prototype``.
 
     Raises:
         OODError: two files with the same score name, or see :func:`read_id_task` and :func:`rows_of`.
@@ -201,7 +221,8 @@ def evaluate(scores: list[Path], id_features: Path, config: Config) -> list[Row]
             raise OODError(f"--scores: {files[path.stem]} and {path} share the name '{path.stem}'; give each once")
         files[path.stem] = path
     correct, probability = read_id_task(id_features)
-    return [row for path in scores for row in rows_of(path, config, correct, probability)]
+    more = {"accuracy_prototype": nearest_mean(id_features, statistics)} if statistics else {}
+    return [row for path in scores for row in rows_of(path, config, correct, probability, more)]
 
 
 def write(rows: list[Row], out: Path) -> None:
@@ -225,6 +246,8 @@ def parser() -> argparse.ArgumentParser:
                            "the file's name is the score's")
     args.add_argument("--id-features", required=True, type=Path, metavar="SET.h5",
                       help="features file of the ID test set; its labels and logits are read")
+    args.add_argument("--statistics", type=Path, metavar="STATS.h5",
+                      help="class means of the ID train features; adds accuracy_prototype, by the nearest of them")
     args.add_argument("--config", required=True, metavar="JSON",
                       help='JSON text: {"id": SET, "groups": {GROUP: [SET, ...]}, "compat": [PAPER, ...]}; compat '
                            f"(may be left out) adds the papers' own counting rules: {', '.join(OOD_RULES)}; "
@@ -236,7 +259,7 @@ def parser() -> argparse.ArgumentParser:
 @stage
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    rows = evaluate(args.scores, args.id_features, parse(args.config))
+    rows = evaluate(args.scores, args.id_features, parse(args.config), args.statistics)
     write(rows, args.out)
     print(f"{args.out}: {len(rows)} values of {len(args.scores)} scores")
 

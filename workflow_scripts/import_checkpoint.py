@@ -5,7 +5,7 @@
         --file densenet_parameter.pth --classes-from DATA/cifar100.train.h5 --out seed0.pt
 
 All keys but `network` may be left out. Other tensors than the network's, another number of classes or another hash end
-in an error.
+in an error. With `probe` (and `normalise`) the head is fitted on the ID train images.
 """
 
 from __future__ import annotations
@@ -14,14 +14,20 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
 
 from workflow_scripts.data import sources
-from workflow_scripts.data.store import open_store
+from workflow_scripts.data.store import open_store, streamed
 from workflow_scripts.errors import OODError, stage, unknown
-from workflow_scripts.training import checkpoint, foreign
+from workflow_scripts.features import inputs
+from workflow_scripts.methods import probe
+from workflow_scripts.training import checkpoint, device, foreign
 from workflow_scripts.training.network import build
 
-KEYS = ("network", "sha256", "key", "strip_prefix", "rename")
+KEYS = ("network", "sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe", "normalise")
 
 
 def class_names(store: str | None, count: int | None) -> list[str]:
@@ -37,6 +43,17 @@ def class_names(store: str | None, count: int | None) -> list[str]:
     return names
 
 
+def fit_probe(network: nn.Module, given: argparse.Namespace, how: Any) -> None:
+    """Replace the head by a linear probe of the ID train images."""
+    where = device.pick(given.device, given.threads)
+    network.to(where, memory_format=torch.channels_last)
+    with streamed(given.classes_from) as store:
+        batches = ((x, torch.from_numpy(store.labels[start:start + len(x)]).to(where))
+                   for start, x in inputs(store, {"batch_size": 256, "normalise": how}, where))
+        share = probe.fit_head(network, batches)
+    print(f"linear probe: {share:.4f} of the train images are classified correctly", flush=True)
+
+
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
@@ -44,6 +61,9 @@ def arguments() -> argparse.ArgumentParser:
     classes = parser.add_mutually_exclusive_group(required=True)
     classes.add_argument("--classes-from", metavar="STORE", help="store of the ID set, whose class names are taken")
     classes.add_argument("--classes", type=int, metavar="N", help="number of classes, where there is no store")
+    parser.add_argument("--seed", type=int, default=0, help="of the tensors that the file does not have")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="checkpoint to write")
     return parser
 
@@ -58,7 +78,10 @@ def main(argv: list[str] | None = None) -> None:
     if "network" not in config:
         raise OODError("--config: 'network' is missing; it has name, model and options")
     section = config.pop("network")
-    expected = config.pop("sha256", None)
+    expected, fresh, how = config.pop("sha256", None), config.pop("fresh", ()), config.pop("normalise", None)
+    probed = config.pop("probe", False)
+    if probed and not (how and given.classes_from):
+        raise OODError("--config: probe fits the head on train images: give normalise, and --classes-from their store")
     root = os.environ.get("OOD_DATA")
     found = sources.locate(given.file, root)
     if len(found) != 1:
@@ -67,8 +90,11 @@ def main(argv: list[str] | None = None) -> None:
     given.file = found[0]
     state = foreign.read(given.file, expected, **config)
     names = class_names(given.classes_from, given.classes)
+    torch.manual_seed(given.seed)
     network = build(section, len(names))
-    foreign.load(network, state, given.file, section["name"])
+    foreign.load(network, state, given.file, section["name"], fresh)
+    if probed:
+        fit_probe(network, given, how)
     checkpoint.save(given.out, network, {
         "network": section["name"], "classes": names, "seed": None, "history": [],
         "source": {"file": Path(given.file).name, "sha256": foreign.sha256_of(given.file)}})

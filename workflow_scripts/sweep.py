@@ -1,4 +1,6 @@
-"""Choose HIMPLoS's p and lambda (`clip`) without any OOD image: ID images against pseudo-OOD made from them.
+"""Choose options of a score without any OOD image: ID images against pseudo-OOD made from them.
+
+HIMPLoS's p and lambda (`clip`), or K of KNN (with `--train`, the ID train features, in place of `--statistics`).
 
 checkpoint + ID store + statistics -> a table of AUROC and FPR95 over the grid, and the choice:
 
@@ -20,6 +22,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -34,13 +37,14 @@ from workflow_scripts.errors import OODError, stage, unknown
 from workflow_scripts.features import inputs
 from workflow_scripts.files import atomic
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
-from workflow_scripts.scores import cached, himplos
+from workflow_scripts.scores import cached, himplos, knn
 from workflow_scripts.scores.base import Batch, Head, Known, Statistics
 from workflow_scripts.training import device
 from workflow_scripts.training.network import trained
 
-KEYS = ("network", "normalise", "batch_size", "options")
-COLUMNS = ("p", "clip", "auroc", "fpr95", "n_id", "n_pseudo")
+KEYS = ("network", "normalise", "batch_size", "options", "score")
+CHOSEN = {"himplos": ("p", "clip"), "knn": ("K",)}  # by score
+NUMBERS = ("auroc", "fpr95", "n_id", "n_pseudo")
 ROWS = 4096  # images scored at once
 
 
@@ -51,6 +55,8 @@ class Options:
     """Mask percentiles to try."""
     clip: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.1, 0.5, 0.8, 1.0, 1.5, 2.25, 1e5)
     """Upper clips (lambda) to try, in feature units."""
+    K: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (50, 100, 200, 300, 500, 1000)
+    """Neighbours to try (KNN); those larger than the train set are left out."""
     pseudo_ood: Literal["noise", "jigsaw"] = "noise"
     """What stands for OOD: Gaussian noise added to the network input, or its 3x3 cells in random order."""
     std: Annotated[float, Gt(0)] = 0.3
@@ -58,7 +64,7 @@ class Options:
     images: Annotated[int, Gt(1)] = 10_000
     """ID images to take at most, evenly spaced in the store."""
     criterion: Literal["auroc", "fpr95"] = "auroc"
-    """What is best at the chosen point; equal: the other one, then the smaller p, then the larger clip."""
+    """What is best at the chosen point; equal: the other one, then the smaller p or K, then the larger clip."""
     seed: Annotated[int, Ge(0)] = 0
     """Of the noise or the jigsaw."""
 
@@ -135,16 +141,39 @@ def grid(options: Options, known: Known, clean: Tensor, pseudo: Tensor) -> Itera
             point = himplos.Options(p=p, clip=clip)
             scores = [np.concatenate([himplos.score(point, known, state, Batch(features=rows)).cpu().numpy()
                                       for rows in part.split(ROWS)]) for part in (clean, pseudo)]
-            joined = curve(*scores)
-            yield {"p": p, "clip": clip, "auroc": auroc(joined), "fpr95": fpr95(joined), "n_id": len(scores[0]),
-                   "n_pseudo": len(scores[1])}
+            yield {"p": p, "clip": clip, **compared(*scores)}
+
+
+def compared(known: np.ndarray, pseudo: np.ndarray) -> dict[str, Any]:
+    """The numbers of a point: scores of images and of pseudo-OOD, ID positive."""
+    joined = curve(known, pseudo)
+    return {"auroc": auroc(joined), "fpr95": fpr95(joined), "n_id": len(known), "n_pseudo": len(pseudo)}
+
+
+def neighbours(options: Options, train: Tensor, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
+    """A row of the table for each K: the K-th neighbour among the train features (M, D).
+
+    The images are train images and would find themselves first; for them it is the (K + 1)-th.
+
+    Raises:
+        OODError: no K has that many train features.
+    """
+    fitting = [K for K in options.K if len(train) > K]
+    if not fitting:
+        raise OODError(f"sweep.K: the smallest is {min(options.K)}, but there are only {len(train)} ID train features; "
+                       "choose smaller ones")
+    bank = knn.fit(knn.Options(K=1), Known(train_features=train))
+    for K in fitting:
+        scores = [np.concatenate([knn.score(knn.Options(K=k), Known(), bank, Batch(features=rows)).cpu().numpy()
+                                  for rows in part.split(ROWS)]) for part, k in ((clean, K + 1), (pseudo, K))]
+        yield {"K": K, **compared(*scores)}
 
 
 def best(rows: list[dict[str, Any]], criterion: str) -> dict[str, Any]:
-    """The row of the choice: best by ``criterion``, then by the other number, then the least masked and clipped."""
+    """The row of the choice: best by ``criterion``, then by the other number, then the least K, mask and clipping."""
     def rank(row: dict[str, Any]) -> tuple[float, ...]:
         numbers = (-row["auroc"], row["fpr95"])
-        return (*(numbers if criterion == "auroc" else numbers[::-1]), row["p"], -row["clip"])
+        return (*(numbers if criterion == "auroc" else numbers[::-1]), row.get("p", row.get("K")), -row.get("clip", 0))
     return min(rows, key=rank)
 
 
@@ -165,9 +194,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True, help="ID images that are not test images")
-    parser.add_argument("--statistics", required=True, help="class means of the ID train features")
-    parser.add_argument("--csv", required=True, help="table to write: " + ", ".join(COLUMNS))
-    parser.add_argument("--json", required=True, help="choice to write: p, clip, their numbers and the options")
+    parser.add_argument("--statistics", help="class means of the ID train features, for HIMPLoS")
+    parser.add_argument("--train", help="ID train features, for KNN")
+    parser.add_argument("--csv", required=True, help=f"table to write: p, clip (or K), {', '.join(NUMBERS)}")
+    parser.add_argument("--json", required=True, help="choice to write: p, clip (or K), their numbers, the options")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
@@ -176,7 +206,7 @@ def arguments() -> argparse.ArgumentParser:
 @stage
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
-    config = {"options": {}, **given.config}
+    config = {"options": {}, "score": "himplos", **given.config}
     for key in config:
         if key not in KEYS:
             raise unknown("--config", key, KEYS)
@@ -184,19 +214,29 @@ def main(argv: list[str] | None = None) -> None:
     if lacking:
         raise OODError(f"--config: missing {', '.join(lacking)}")
     options = plugins.parse_options("", "sweep", config["options"], "sweep")
+    if config["score"] not in CHOSEN:
+        raise unknown("--config score", config["score"], CHOSEN)
+    source = "train" if config["score"] == "knn" else "statistics"
+    if getattr(given, source) is None:
+        raise OODError(f"--{source}: options of {config['score']} are chosen with it; give the file")
     where = device.pick(given.device, given.threads)
     network = trained(config["network"], given.checkpoint, where)
-    known = evidence(network, given.statistics, where)
     clean, pseudo = extract(network, spaced(given.store, options.images), config, options, where)
-    rows = list(grid(options, known, clean, pseudo))
+    if source == "train":
+        with cached.Features(Path(given.train)) as file:
+            train = torch.from_numpy(file.whole("features")).to(where)
+        rows = list(neighbours(options, train, clean, pseudo))
+    else:
+        rows = list(grid(options, evidence(network, given.statistics, where), clean, pseudo))
     choice = best(rows, options.criterion)
     with atomic(given.csv) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
     with atomic(given.json) as partial:
         partial.write_text(json.dumps({**choice, "options": asdict(options)}, indent=1, sort_keys=True) + "\n")
-    print(f"p = {choice['p']}, clip = {choice['clip']}: AUROC {choice['auroc']:.4f}, FPR95 {choice['fpr95']:.4f} "
+    print(f"{', '.join(f'{key} = {choice[key]}' for key in CHOSEN[config['score']])}: "
+          f"AUROC {choice['auroc']:.4f}, FPR95 {choice['fpr95']:.4f} "
           f"({len(clean)} images, {len(rows)} points)")
 
 

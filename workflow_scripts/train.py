@@ -20,7 +20,7 @@ from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic, sha256
 from workflow_scripts.training import checkpoint, device
-from workflow_scripts.training.images import images_of
+from workflow_scripts.training.images import Images, images_of
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.network import build
@@ -38,6 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--parent", help="checkpoint whose weights are the start")
     parser.add_argument("--outliers", help="store of the recipe's outliers")
     parser.add_argument("--selection", help="numbers of the outliers to train against; left out: all")
+    parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     outliers = None
     if method.outliers and args.outliers:
         outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:], args.selection)
-    training = Training(network, method, data, recipe, seed, outliers, released)
+    training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, where))
     resume = Resume(args.out, identity(args, store.attrs), args.save_every)
     resume.catch_signals()
     history = training.run(args.config["steps"], partial(print, flush=True), resume)
@@ -83,13 +84,21 @@ def main(argv: list[str] | None = None) -> None:
     resume.done()
 
 
+def test_images(path: str | None, where: torch.device) -> Images | None:
+    """ID test images on the device, or ``None`` for no path."""
+    if path is None:
+        return None
+    store = load_store(path)
+    return images_of(store, where)
+
+
 def identity(args: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:
     """What a run's result depends on: progress of another one must not be continued."""
     section = args.config
     files = {name: sha256(path) for name in ("parent", "selection") if (path := getattr(args, name))}
-    if args.outliers:
-        with open_store(args.outliers) as file:
-            files["outliers"] = [len(file["labels"]), file.attrs["definition"], file.attrs["sources"]]
+    for name in filter(partial(getattr, args), ("outliers", "test")):
+        with open_store(getattr(args, name)) as file:
+            files[name] = [len(file["labels"]), file.attrs["definition"], file.attrs["sources"]]
     return {"configuration": json.dumps(section, sort_keys=True), "inputs": json.dumps([files, data], sort_keys=True),
             "code": digest("train", f"models.{section['network']['model']}", f"methods.{section['recipe']['method']}"),
             "seed": args.seed, "threads": args.threads, "device": args.device}

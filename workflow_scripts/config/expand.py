@@ -123,6 +123,9 @@ class Plan:
             plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
             if score.choose is not None:
                 plugins.parse_options("", "sweep", score.choose.sweep, f"scores[{i}].choose.sweep")
+                if not plugins.constant("scores", score.module, "CHOOSE"):
+                    raise OODError(f"scores[{i}].choose: no options of '{score.module}' can be chosen by a sweep; "
+                                   "leave the key out")
 
         for i, paper in enumerate(self.config.papers):
             for k, picture in enumerate(paper.pictures):

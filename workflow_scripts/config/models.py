@@ -53,17 +53,29 @@ class MeanStd(Strict):
     """Divided by, per RGB channel."""
 
 
+class Warmup(Strict):
+    """A learning rate that first rises."""
+
+    epochs: Annotated[int, Field(gt=0)]
+    """Epochs until the schedule takes over."""
+    start: Fraction
+    """Learning rate of the first step as a fraction of lr."""
+
+
 class Schedule(Strict):
     """Learning rate over the epochs."""
 
-    name: Literal["constant", "cosine", "multistep"]
-    """`cosine` falls from lr to lr * floor over all steps; `multistep` multiplies by gamma at each milestone."""
+    name: Literal["constant", "cosine", "cosine_epochs", "multistep"]
+    """`cosine` falls from lr to lr * floor over all steps, `cosine_epochs` once an epoch; `multistep` multiplies by
+    gamma at each milestone."""
     milestones: list[Annotated[int, Field(gt=0)]] = []
     """Epochs after which lr is multiplied by gamma (multistep)."""
     gamma: Annotated[float, Field(gt=0)] = 0.1
     """Factor of a milestone (multistep)."""
     floor: Fraction = 0.0
     """Last learning rate as a fraction of lr (cosine)."""
+    warmup: Warmup | None = None
+    """Rise linearly at first; left out: no."""
 
     @model_validator(mode="after")
     def _milestones(self) -> Schedule:
@@ -201,6 +213,12 @@ class Checkpoint(Strict):
     """Prefix to take off every tensor's name, e.g. `module.`."""
     rename: dict[str, str] = {}
     """Prefixes of tensor names to replace."""
+    drop: list[str] = []
+    """Prefixes of tensors of the file that the network does not have (heads that served training alone)."""
+    fresh: list[str] = []
+    """Prefixes of tensors of the network that the file does not have: they start at random."""
+    probe: bool = False
+    """Fit the head on the ID train images, since the file has none or an untrained one; it says the ID accuracy."""
     url: Annotated[str, Field(pattern="^(https?://|$)")] = ""
     """Address of the file."""
 
@@ -279,6 +297,8 @@ class Recipe(Strict):
     Required but with `choose`."""
     augment: list[Augmentation] = []
     """Random changes to the train images, in order."""
+    views: Literal[1, 2] = 1
+    """How many augmentations of each image a step sees (2: methods that train contrastively)."""
     training: Training | None = None
     """Optimisation."""
     checkpoint: Checkpoint | None = None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workflow_scripts import plugins
-from workflow_scripts.config.models import Network
+from workflow_scripts.config.models import Network, Score
+
+if TYPE_CHECKING:
+    from workflow_scripts.config.expand import Trained
 
 
 def dumps(section: Any, ordered: bool = False) -> str:
@@ -22,3 +25,22 @@ def options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
     """All options with their defaults, so that a changed default counts as a change."""
     parsed = plugins.parse_options(package, name, values, f"{package}.{name}")
     return {key: getattr(parsed, key) for key in parsed.__dataclass_fields__}
+
+
+def evaluated(run: Trained) -> Any:
+    """`normalise` of a network's recipe as its evaluation applies it: another one only as released."""
+    how = run.recipe.model_dump(mode="json")["normalise"]
+    for defect, trained, other in of_method(run, "EVALUATION") or ():
+        if defect in run.released and how == {key: list(value) for key, value in trained.items()}:
+            return {key: list(value) for key, value in other.items()}
+    return how
+
+
+def of_method(run: Trained, constant: str) -> Any:
+    """A literal constant of the method that trains a network; ``None`` where it has none."""
+    return plugins.constant("methods", run.recipe.method, constant) if run.recipe.method else None
+
+
+def chosen_with(score: Score) -> str:
+    """What a sweep reads to choose a score's options: ``statistics`` or ``train`` (features)."""
+    return plugins.constant("scores", score.module, "CHOOSE")

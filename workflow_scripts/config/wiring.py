@@ -146,6 +146,8 @@ class Wiring:
             del recipe[key]
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
+        if recipe["training"]["schedule"]["warmup"] is None:
+            del recipe["training"]["schedule"]["warmup"]
         recipe["validation"] = _listed(recipe["validation"])
         recipe["options"] = sections.options("methods", run.recipe.method, run.recipe.options)
         return dumps({"network": sections.network(run.network), "recipe": recipe, "released": run.released,
@@ -177,6 +179,11 @@ class Wiring:
 
     def choose_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("choose_recipe", f"models.{self.plan.run(wildcards).network.model}")
+
+    def test_images(self, wildcards: Wildcards) -> str | list:
+        """Store of the ID test images, where a defect reads them in training, or nothing."""
+        run = self.plan.run(wildcards)
+        return self.store(run.id, "test") if sections.of_method(run, "TEST") in run.released else []
 
     def outliers(self, wildcards: Wildcards) -> str | list:
         """Store that a recipe trains against, or nothing."""
@@ -216,8 +223,10 @@ class Wiring:
 
     def import_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        return dumps({"network": sections.network(run.network),
-                      **run.recipe.checkpoint.model_dump(include={"sha256", "key", "strip_prefix", "rename"})})
+        given = run.recipe.checkpoint
+        how = {"normalise": sections.evaluated(run)} if given.probe else {}
+        return dumps({"network": sections.network(run.network), **how, **given.model_dump(
+            include={"sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe"})})
 
     def import_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("import_checkpoint", f"models.{self.plan.run(wildcards).network.model}")
@@ -232,7 +241,7 @@ class Wiring:
         def section(wildcards: Wildcards) -> str:
             run = self.plan.run(wildcards)
             return dumps({"network": sections.network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
-                          "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                          "normalise": sections.evaluated(run),
                           "batch_size": self.plan.config.features.batch_size})
 
         return section
@@ -277,7 +286,7 @@ class Wiring:
         score = run.scores[wildcards.score]
         return dumps({"score": score.module, "name": score.name, "network": sections.network(run.network),
                       "options": sections.options("scores", score.module, score.options),
-                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "normalise": sections.evaluated(run),
                       "batch_size": self.plan.config.features.batch_size,
                       "sets": [f"{d}.{s}" for d, s in self.plan.sets(run.id)[1:]]})
 
@@ -287,10 +296,17 @@ class Wiring:
 
     def sweep_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        return dumps({"network": sections.network(run.network),
-                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
-                      "batch_size": self.plan.config.features.batch_size,
-                      "options": sections.options("", "sweep", run.scores[wildcards.score].choose.sweep)})
+        score = run.scores[wildcards.score]
+        return dumps({"network": sections.network(run.network), "normalise": sections.evaluated(run),
+                      "score": score.module, "batch_size": self.plan.config.features.batch_size,
+                      "options": sections.options("", "sweep", score.choose.sweep)})
+
+    def sweep_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """What the score's options are chosen with: class means, or the ID train features."""
+        run = self.plan.run(wildcards)
+        kind = sections.chosen_with(run.scores[wildcards.score])
+        return {kind: self.file("features", run, f"/{run.id}.train.h5") if kind == "train" else (
+            self.file("precompute", run, ".h5"))}
 
     def sweep_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("sweep", f"models.{self.plan.run(wildcards).network.model}")
@@ -303,6 +319,13 @@ class Wiring:
 
     def score_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("score", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
+
+    def metrics_statistics(self, wildcards: Wildcards) -> str | list:
+        """Class means, for a network whose head is a probe: its accuracy by the nearest of them stands beside."""
+        run = self.plan.run(wildcards)
+        given = run.recipe.checkpoint
+        probed = given.probe if given else sections.of_method(run, "HEAD") == "probe"
+        return self.file("precompute", run, ".h5") if probed else []
 
     def metrics_inputs(self, wildcards: Wildcards) -> list[str]:
         run = self.plan.run(wildcards)

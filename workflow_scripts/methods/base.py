@@ -11,6 +11,10 @@ A method is one module in this folder with
 ``AT_MOST``
     optional; entries (option, other option, its value, key of the recipe): with that value of the other option, the
     option may not be more than that key;
+``TEST``
+    optional; the id of the defect that makes it read the ID test images;
+``EVALUATION``
+    optional; ((id of a defect, `normalise` of a recipe, what replaces it when networks are evaluated), ...);
 ``build(options, released) -> Method``
     the method, corrected but for the defects in ``released``.
 
@@ -22,7 +26,7 @@ restores them with the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,8 +41,8 @@ class Batch:
 
     ``images`` (B, 3, H, W) float32 in channels-last memory, ``labels`` (B,) int64 and ``index`` (B,) int64 (image
     numbers in the store) are ID; ``outliers`` (M, 3, H, W) and ``outlier_index`` (M,) are ``None`` where the method has
-    no outliers. ``seed``, ``epoch`` and ``step`` (within the epoch, 0-based) are what a method's own random numbers
-    depend on.
+    no outliers, and so is ``second``, another augmentation of the same images, where the recipe has one view. ``seed``,
+    ``epoch`` and ``step`` (within the epoch, 0-based) are what a method's own random numbers depend on.
     """
 
     images: Tensor
@@ -49,6 +53,7 @@ class Batch:
     step: int
     outliers: Tensor | None = None
     outlier_index: Tensor | None = None
+    second: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,19 @@ class Sizes:
     """Outlier images in the store; 0 where the method has none."""
     outlier_batch: int = 0
     """Outliers per step."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Passes over images as they are, not augmented, for what is set up before or fitted after the training.
+
+    ``train()`` and ``test()`` give (inputs (B, 3, H, W), labels (B,)) of the ID train images and of those that
+    ``TEST`` asks for; ``labels`` (M,) are those of all train images.
+    """
+
+    labels: Tensor
+    train: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    test: Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
 class Method(nn.Module):
@@ -88,6 +106,9 @@ class Method(nn.Module):
         ``"constant": True`` is left at its own."""
         return [{"params": list(network.parameters())}]
 
+    def begin(self, network: nn.Module, looks: Looks) -> None:
+        """Called once before the first step (not where a run goes on). Raises OODError when the images do not fit."""
+
     def start_epoch(self, network: nn.Module, epoch: int) -> None:
         """Called before an epoch's first step (not where a run goes on in the middle); sets the network's mode."""
         network.train()
@@ -101,6 +122,13 @@ class Method(nn.Module):
 
     def end_epoch(self, network: nn.Module, epoch: int) -> None:
         """Called after an epoch's last step."""
+
+    def finish(self, network: nn.Module, looks: Looks) -> None:
+        """Called once after the last step, before the weights are written."""
+
+    def predict(self, network: nn.Module, x: Tensor) -> Tensor:
+        """Logits (B, K) by which a held-out image (B, 3, H, W) is classified while the training goes on."""
+        return network(x)
 
     def record(self) -> dict[str, Tensor]:
         """Arrays that other stages read from the training record, by name."""

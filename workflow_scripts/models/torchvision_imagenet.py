@@ -1,26 +1,36 @@
-"""torchvision's ImageNet networks: ResNet-50, ResNet-18 and MobileNetV2, as their papers define them.
+"""torchvision's ImageNet networks: ResNet-101, -50, -34, -18 and MobileNetV2, as their papers define them.
 
 Tensor names are torchvision's, so its released files load strictly; the OOD papers use the first ("V1") weights,
 ``resnet50-19c8e357.pth``, ``resnet18-5c106cde.pth`` and ``mobilenet_v2-b0353104.pth``. Penultimate features have 2048,
-512 and 1280 values. MobileNetV2's maps end in ReLU6.
+512 and 1280 values. MobileNetV2's maps end in ReLU6. With ``project`` a linear layer and a ReLU stand between pooling
+and head, as in NPOS's ResNet-101 (2048 -> 512); its output is the penultimate feature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Gt
 from torch import Tensor, nn
 from torchvision.models import mobilenetv2, resnet
 
+from workflow_scripts.errors import OODError
 from workflow_scripts.models.base import Classifier, last
+
+RESNETS = {
+    "resnet101": (resnet.Bottleneck, [3, 4, 23, 3]), "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
+    "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]), "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
+}
 
 
 @dataclass(frozen=True)
 class Options:
-    architecture: Literal["resnet50", "resnet18", "mobilenet_v2"] = "resnet50"
+    architecture: Literal["resnet101", "resnet50", "resnet34", "resnet18", "mobilenet_v2"] = "resnet50"
     """Name in torchvision."""
+    project: Annotated[int, Gt(0)] | None = None
+    """Size of the penultimate features behind a further linear layer and ReLU (ResNets); none: those pooled."""
 
 
 class ResNet(Classifier, resnet.ResNet):
@@ -42,6 +52,23 @@ class ResNet(Classifier, resnet.ResNet):
     def last_batchnorm(self) -> nn.BatchNorm2d:
         """The last block's last batch norm, as BATS uses it (the shortcut is added behind it)."""
         return self.layer4[-1].bn3 if isinstance(self.layer4[-1], resnet.Bottleneck) else self.layer4[-1].bn2
+
+
+class Projected(ResNet):
+    """A ResNet whose pooled maps pass a linear layer and a ReLU before the head."""
+
+    def __init__(self, block: type[nn.Module], blocks: list[int], num_classes: int, width: int):
+        super().__init__(block, blocks, num_classes)
+        self.proj = nn.Sequential(nn.Linear(self.fc.in_features, width), nn.ReLU())
+        self.fc = nn.Linear(width, num_classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.proj(super().features(x))
+
+    @property
+    def last_batchnorm(self) -> None:
+        """None: the penultimate features are behind the projection."""
+        return None
 
 
 class MobileNetV2(Classifier, mobilenetv2.MobileNetV2):
@@ -79,9 +106,16 @@ class MobileNetV2(Classifier, mobilenetv2.MobileNetV2):
 
 
 def build(options: Options, classes: int) -> Classifier:
-    """The network with torchvision's initialisation."""
-    if options.architecture == "resnet50":
-        return ResNet(resnet.Bottleneck, [3, 4, 6, 3], num_classes=classes)
-    if options.architecture == "resnet18":
-        return ResNet(resnet.BasicBlock, [2, 2, 2, 2], num_classes=classes)
-    return MobileNetV2(num_classes=classes)
+    """The network with torchvision's initialisation.
+
+    Raises:
+        OODError: a projection for MobileNetV2.
+    """
+    if options.architecture == "mobilenet_v2":
+        if options.project:
+            raise OODError("torchvision_imagenet: project is for ResNets; leave it out with mobilenet_v2")
+        return MobileNetV2(num_classes=classes)
+    block, blocks = RESNETS[options.architecture]
+    if options.project:
+        return Projected(block, blocks, classes, options.project)
+    return ResNet(block, blocks, num_classes=classes)

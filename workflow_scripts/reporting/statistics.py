@@ -43,6 +43,7 @@ METRICS = {
     "detection_error": Metric("Detection error", False, 100, "smallest mean of the two error rates over all "
                               "thresholds"),
     "accuracy": Metric("ACC", True, 100, "share of ID test images given their right class"),
+    "accuracy_prototype": Metric("ACC (prototype)", True, 100, "as ACC, by the nearest class mean of the features"),
     "ece": Metric("ECE", False, 100, "expected calibration error of the largest softmax probability, ID test images"),
     "aurc": Metric("AURC ×10³", False, 1000, "area under the risk-coverage curve over the ID test images, times 1000"),
     "eaurc": Metric("E-AURC ×10³", False, 1000, "AURC less that of the best possible order, times 1000"),

@@ -22,6 +22,7 @@ from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Head, Known
 
 NEEDS = frozenset({"features", "head", "statistics"})
+CHOOSE = "statistics"  # what a sweep reads to choose options of this score
 
 
 @dataclass(frozen=True)

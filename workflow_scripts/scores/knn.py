@@ -18,6 +18,7 @@ from workflow_scripts.scores.arrays import float64, largest, namespace
 from workflow_scripts.scores.base import Batch, Known
 
 NEEDS = frozenset({"features", "train_features"})
+CHOOSE = "train"  # what a sweep reads to choose options of this score
 QUERIES, BANK = 1024, 32768  # a block: 128 MB of float32 products
 
 

@@ -1,12 +1,14 @@
 """Weights that were not trained here: released or foreign files -> a state dict in our tensor names.
 
 A file may hold the tensors themselves or below a key (``state_dict``); names may carry a prefix (``module.``) and other
-names than ours. Everything is strict: what is said about the layout must be so, and nothing is skipped.
+names than ours. Everything is strict: what is said about the layout must be so, and nothing is skipped but what is
+named.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from workflow_scripts.training import checkpoint
 
 
 def read(path: str | Path, expected_sha256: str | None = None, key: str = "", strip_prefix: str = "",
-         rename: dict[str, str] | None = None) -> dict[str, Tensor]:
+         rename: dict[str, str] | None = None, drop: Sequence[str] = ()) -> dict[str, Tensor]:
     """The file's tensors, on CPU, in file order. Only tensors and plain values are unpickled.
 
     Args:
@@ -27,6 +29,7 @@ def read(path: str | Path, expected_sha256: str | None = None, key: str = "", st
         expected_sha256: of the file, in hexadecimal; ``None``: not compared.
         key: the entry that holds the tensors; empty: the file is that mapping.
         strip_prefix: taken off every name, e.g. ``module.``.
+        drop: prefixes, after that, of tensors that are left out.
         rename: prefix -> prefix, applied after that; the longest that fits a name wins. A whole name is a prefix too.
 
     Raises:
@@ -37,7 +40,12 @@ def read(path: str | Path, expected_sha256: str | None = None, key: str = "", st
         raise OODError(f"{path}: sha256 is {found}, expected {expected_sha256.lower()}; it is another file or damaged: "
                        "fetch it again, or correct sha256")
     state = entry(unpickled(path), key, path)
-    state = renamed({stripped(name, strip_prefix, path): tensor for name, tensor in state.items()}, rename or {}, path)
+    state = {stripped(name, strip_prefix, path): tensor for name, tensor in state.items()}
+    for prefix in drop:
+        if not any(name.startswith(prefix) for name in state):
+            raise OODError(f"{path}: no tensor begins with '{prefix}'{nearest(prefix, state)}; correct drop")
+    state = renamed({name: tensor for name, tensor in state.items() if not name.startswith(tuple(drop))}, rename or {},
+                    path)
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise OODError(f"{path}: tensor '{name}' has NaN or infinite values; the weights are of no use")
@@ -105,16 +113,24 @@ def renamed(state: dict[str, Tensor], rename: dict[str, str], path: str | Path) 
     return result
 
 
-def load(network: nn.Module, state: dict[str, Tensor], path: str | Path, name: str) -> None:
-    """Load foreign weights strictly into ``network``.
+def load(network: nn.Module, state: dict[str, Tensor], path: str | Path, name: str,
+         fresh: Sequence[str] = ()) -> None:
+    """Load foreign weights strictly into ``network``, whose tensors with a prefix in ``fresh`` stay as they are.
 
     Files older than PyTorch 0.4.1 (torchvision's first ResNets) have no ``num_batches_tracked``, a counter that eval
     mode does not read; where a file has none at all, they start at 0, as in PyTorch's own rule.
 
     Raises:
-        OODError: other tensors, other shapes, or another number of classes.
+        OODError: other tensors, other shapes, another number of classes, or a prefix in ``fresh`` that fits nothing of
+            the network or something in the file.
     """
     own = network.state_dict()
+    for prefix in fresh:
+        kept = {key: value for key, value in own.items() if key.startswith(prefix)}
+        if not kept or kept.keys() & state.keys():
+            problem = "the file has such tensors" if kept else f"network '{name}' has no such tensor"
+            raise OODError(f"checkpoint {path}: fresh names '{prefix}', but {problem}; correct fresh")
+        state = state | kept
     counters = [key for key in own if key.endswith("num_batches_tracked")]
     if not any(key in state for key in counters):
         state = state | {key: torch.zeros_like(own[key]) for key in counters}

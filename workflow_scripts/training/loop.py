@@ -10,14 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.data.augment import normalise
+from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.randomness import permutation
 from workflow_scripts.errors import OODError
-from workflow_scripts.methods.base import Batch, Method, Sizes
+from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate
 from workflow_scripts.training.validation import accuracy, hold_out
+
+SECOND_VIEW = 1 << 32  # added to the seed of a view's augmentation
+LOOK = 256  # images of a pass that only looks
 
 
 def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: Tensor | None = None,
@@ -36,10 +40,21 @@ def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: T
     whole = count // size * size if training["drop_last"] else count
     parts = rows[permutation(seed, epoch, count)][:whole].split(size)[start:]
     beside = outliers.batches(recipe, epoch, start, order) if outliers else None
-    for step, (index, images) in enumerate(data.batches(parts, recipe["augment"], seed, epoch), start):
+    views = [data.batches(parts, recipe["augment"], seed + SECOND_VIEW * view, epoch)
+             for view in range(recipe.get("views", 1))]
+    for step, seen in enumerate(zip(*views, strict=True), start):
+        index = seen[0][0]
+        images = [normalise(view, recipe["normalise"]) for _, view in seen]
         novel, numbers = next(beside) if beside else (None, None)
-        images = normalise(images, recipe["normalise"])
-        yield Batch(images, data.labels[index], index, seed, epoch, step, novel, numbers)
+        yield Batch(images[0], data.labels[index], index, seed, epoch, step, novel, numbers, *images[1:])
+
+
+def plain(data: Images, rows: Tensor | None, how: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """(inputs, labels) of these images in order, not augmented; ``rows``: ``None`` for all, ``how``: `normalise`."""
+    rows = torch.arange(len(data.labels)) if rows is None else rows
+    for part in rows.to(data.labels.device).split(LOOK):
+        pixels = data.pixels[part]
+        yield normalise(pixels.centre() if isinstance(pixels, LongSide) else pixels, how), data.labels[part]
 
 
 class Training:
@@ -52,7 +67,8 @@ class Training:
         recipe: `training`, `augment` and `normalise` of the recipe, and where given `outliers`, `validation`, `keep`.
         seed: of shuffling and augmentation.
         outliers: images that ``method`` trains with, if it does.
-        released: defects to reproduce; the loop itself has goe.2g-4.
+        released: defects to reproduce; the loop itself has goe.2g-4 and npos.B13.
+        test: ID test images, for a method whose defect reads them.
 
     Raises:
         OODError: the train set is smaller than a batch that may not be dropped, or the method lacks its outliers or
@@ -60,10 +76,12 @@ class Training:
     """
 
     def __init__(self, network: nn.Module, method: Method, data: Images, recipe: dict[str, Any], seed: int,
-                 outliers: Outliers | None = None, released: tuple[str, ...] = ()):
+                 outliers: Outliers | None = None, released: tuple[str, ...] = (), test: Images | None = None):
         self.network, self.method, self.data, self.recipe, self.seed = network, method, data, recipe, seed
         self.outliers, self.released = outliers if method.outliers else None, released
         training, device = recipe["training"], data.labels.device
+        self.test = test
+        self.schedule = training["schedule"] | {"zero_based": "npos.B13" in released}
         self.rows, held = hold_out(recipe.get("validation"), len(data.labels))
         self.held = held.to(device)
         size, self.epochs = training["batch_size"], training["epochs"]
@@ -108,6 +126,8 @@ class Training:
         progress = resume.load() if resume else None
         if progress:
             self.restore(progress)
+        else:
+            self.method.begin(self.network, self.looks())
         while self.epoch < self.epochs and (steps is None or self.done < steps):
             if not self.step:
                 self.method.start_epoch(self.network, self.epoch)
@@ -123,13 +143,19 @@ class Training:
             if resume and self.epoch < self.epochs and self.done != steps and resume.due():
                 resume.save(self.progress())
         self.best.restore(self.network)
+        self.method.finish(self.network, self.looks())
         return self.history
 
+    def looks(self) -> Looks:
+        """What a method may look at before and after its training."""
+        how = self.recipe["normalise"]
+        return Looks(self.data.labels[self.rows.to(self.data.labels.device)],
+                     lambda: plain(self.data, self.rows, how), lambda: plain(self.test, None, how))
+
     def _step(self, batch: Batch) -> None:
-        schedule = self.recipe["training"]["schedule"]
         for group, base in zip(self.optimiser.param_groups, self.bases, strict=True):
             if not group.get("constant"):
-                group["lr"] = learning_rate(base, schedule, self.done, self.per_epoch, self.epochs)
+                group["lr"] = learning_rate(base, self.schedule, self.done, self.per_epoch, self.epochs)
         loss, logits = self.method.loss(self.network, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -148,12 +174,13 @@ class Training:
                            "lower training.lr or look at the train images")
         self.method.end_epoch(self.network, self.epoch)
         training = self.recipe["training"]
-        rate = learning_rate(training["lr"], training["schedule"], self.done - 1, self.per_epoch, self.epochs)
+        rate = learning_rate(training["lr"], self.schedule, self.done - 1, self.per_epoch, self.epochs)
         self.history.append({"epoch": self.epoch + 1, "loss": mean, "accuracy": accurate, "lr": rate})
         line = f"epoch {self.epoch + 1}/{self.epochs}  loss {mean:.4f}  accuracy {accurate:.4f}  lr {rate:.4g}  "
         if len(self.held):
             augmented = (self.seed, self.epoch) if "goe.2g-4" in self.released else None
-            value = accuracy(self.network, self.data.pixels, self.data.labels, self.held, self.recipe, augmented)
+            value = accuracy(self.network, self.data.pixels, self.data.labels, self.held, self.recipe, augmented,
+                             self.method.predict)
             self.history[-1]["validation"] = value
             self.best.update(self.network, value)
             line += f"validation {value:.4f}  "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,15 @@ def _read(name: str, wanted: int, count: int) -> Tensor:
 
 
 def accuracy(network: nn.Module, pixels: Tensor | LongSide, labels: Tensor, held: Tensor, recipe: dict[str, Any],
-             augmented: tuple[int, int] | None = None) -> float:
+             augmented: tuple[int, int] | None = None,
+             predict: Callable[[nn.Module, Tensor], Tensor] = lambda network, x: network(x)) -> float:
     """Share of the images ``held`` that ``network`` classifies correctly, in eval mode.
 
     Args:
         pixels, labels: of the whole train set, (N, H, W, 3) uint8 and (N,) int64.
         recipe: its `normalise`, and `augment`.
         augmented: (seed, epoch) to augment the images as in training (goe.2g-4); ``None``: as they are.
+        predict: gives the logits of images.
     """
     correct = torch.zeros((), device=labels.device)
     with looking(network):
@@ -74,5 +77,5 @@ def accuracy(network: nn.Module, pixels: Tensor | LongSide, labels: Tensor, held
                 images = augment(images, recipe["augment"], *augmented, index)
             elif isinstance(images, LongSide):
                 images = images.centre()
-            correct += (network(normalise(images, recipe["normalise"])).argmax(1) == labels[index]).sum()
+            correct += (predict(network, normalise(images, recipe["normalise"])).argmax(1) == labels[index]).sum()
     return float(correct) / len(held)
