@@ -1,4 +1,4 @@
-"""Put the default run's table and figure into the README.
+"""Put the default run's table and figure into the README, and the small run of G-OE into its page.
 
     uv run snakemake --cores all && uv run python docs/refresh.py
 """
@@ -12,21 +12,49 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "small"
-BEGIN, END = "<!-- default run: begin -->", "<!-- default run: end -->"
+BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
+
+
+def cells(paper: str) -> dict[tuple[str, str, str, str], dict[str, str]]:
+    """(training, score, set or average, metric) -> row of a paper's table."""
+    with open(RESULTS / "tables" / f"{paper}.csv", newline="", encoding="utf-8") as file:
+        return {(r["label"], r["score"], r["dataset"], r["metric"]): r for r in csv.DictReader(file)}
+
+
+def shown(row: dict[str, str], scale: int = 100, digits: int = 1) -> str:
+    return f"{scale * float(row['mean']):.{digits}f} ± {scale * float(row['std']):.{digits}f}"
 
 
 def table(paper: str) -> list[str]:
     """The averages of a paper's table: a row per recipe and score."""
-    with open(RESULTS / "tables" / f"{paper}.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    cells = {(r["label"], r["score"], r["dataset"], r["metric"]): r for r in rows}
+    rows = cells(paper)
     lines = ["| training | score | near-OOD AUROC | far-OOD AUROC | far-OOD FPR95 (ID+) |", "|---|---|--:|--:|--:|"]
-    for label, score in dict.fromkeys((r["label"], r["score"]) for r in rows):
-        values = [cells[label, score, group, metric] for group, metric in
+    for label, score in dict.fromkeys(key[:2] for key in rows):
+        values = [shown(rows[label, score, group, metric]) for group, metric in
                   (("near", "auroc"), ("far", "auroc"), ("far", "fpr95"))]
-        shown = [f"{100 * float(v['mean']):.1f} ± {100 * float(v['std']):.1f}" for v in values]
-        lines.append(f"| {label} | {score} | {' | '.join(shown)} |")
+        lines.append(f"| {label} | {score} | {' | '.join(values)} |")
     return lines
+
+
+def goe() -> list[str]:
+    """G-OE's family by its own confidence."""
+    rows = cells("goe")
+    lines = ["| training | ACC | AURC | ECE | near-OOD AUROC | far-OOD AUROC | far-OOD FPR95 (ID+) |",
+             "|---|--:|--:|--:|--:|--:|--:|"]
+    for label in dict.fromkeys(key[0] for key in rows):
+        task = [shown(rows[label, "msp", "digits", metric], *unit) for metric, unit in
+                (("accuracy", (100,)), ("aurc", (1000, 2)), ("ece", (100,)))]
+        task += [shown(rows[label, "msp", group, metric]) for group, metric in
+                 (("near", "auroc"), ("far", "auroc"), ("far", "fpr95"))]
+        lines.append(f"| {label} | {' | '.join(task)} |")
+    return lines
+
+
+def fill(path: Path, name: str, text: str) -> None:
+    """Put ``text`` between the marks of a page."""
+    begin, end = BEGIN.format(name), END.format(name)
+    before, rest = path.read_text(encoding="utf-8").split(begin)
+    path.write_text(before + begin + text + end + rest.split(end)[1], encoding="utf-8")
 
 
 def main() -> None:
@@ -41,9 +69,8 @@ def main() -> None:
         "near: digits 8 and 9; far: faces, textures, photographs, text, noise. A small run, not comparable with any "
         f"paper. ({machine['cpu']}, {machine['cores']} cores, torch {manifest['packages']['torch']})", "",
         "![Energy of ID test images against each OOD set](docs/images/histograms.png)", ""])
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    readme.write_text(before + BEGIN + text + END + rest.split(END)[1], encoding="utf-8")
+    fill(ROOT / "README.md", "default run", text)
+    fill(ROOT / "docs" / "goe.md", "small run", "\n".join(["", *goe(), ""]))
 
 
 if __name__ == "__main__":

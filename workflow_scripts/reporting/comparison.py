@@ -47,7 +47,8 @@ class Pair:
             return ""
         scale = metric(self.metric).scale
         spread = "" if difference.std is None else f" ± {difference.std * scale:.1f}"
-        return f"{difference.mean * scale:+.1f}{spread}".replace("-", "−")
+        mean = round(difference.mean * scale, 1) + 0.0  # no -0.0
+        return f"{mean:+.1f}{spread}".replace("-", "−")
 
 
 @dataclass(frozen=True)
