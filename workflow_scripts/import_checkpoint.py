@@ -4,7 +4,8 @@
         "options": {}}, "sha256": "ce37...", "key": "state_dict", "strip_prefix": "", "rename": {}}'
         --file densenet_parameter.pth --classes-from DATA/cifar100.train.h5 --out seed0.pt
 
-All keys but `network` may be left out. Other tensors than the network's, another number of classes or another hash end
+All keys but `network` may be left out; `"head": "new"` leaves the file's head aside, `"background": true` says that it
+has K + 1 outputs, the first of which is the background. Other tensors than the network's, another number of classes or another hash end
 in an error.
 """
 
@@ -19,9 +20,9 @@ from workflow_scripts.data import sources
 from workflow_scripts.data.store import open_store
 from workflow_scripts.errors import OODError, stage, unknown
 from workflow_scripts.training import checkpoint, foreign
-from workflow_scripts.training.network import build
+from workflow_scripts.training.network import build, head_name
 
-KEYS = ("network", "sha256", "key", "strip_prefix", "rename")
+KEYS = ("network", "sha256", "key", "strip_prefix", "rename", "head", "background")
 
 
 def class_names(store: str | None, count: int | None) -> list[str]:
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError("--config: 'network' is missing; it has name, model and options")
     section = config.pop("network")
     expected = config.pop("sha256", None)
+    new_head, background = config.pop("head", "load") == "new", bool(config.pop("background", False))
     root = os.environ.get("OOD_DATA")
     found = sources.locate(given.file, root)
     if len(found) != 1:
@@ -67,10 +69,15 @@ def main(argv: list[str] | None = None) -> None:
     given.file = found[0]
     state = foreign.read(given.file, expected, **config)
     names = class_names(given.classes_from, given.classes)
-    network = build(section, len(names))
+    network = build(section, len(names) + background)
+    state = foreign.converted(state, section, given.file)
+    if new_head:
+        own, head = network.state_dict(), head_name(network)
+        state |= {key: own[key] for key in (f"{head}.weight", f"{head}.bias")}
     foreign.load(network, state, given.file, section["name"])
     checkpoint.save(given.out, network, {
         "network": section["name"], "classes": names, "seed": None, "history": [],
+        **({"background": True} if background else {}),
         "source": {"file": Path(given.file).name, "sha256": foreign.sha256_of(given.file)}})
 
 

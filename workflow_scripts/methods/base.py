@@ -8,10 +8,12 @@ A method is one module in this folder with
     optional; ids out of :data:`workflow_scripts.fidelity.DEFECTS` that it can reproduce;
 ``OUTLIERS``
     optional; when it trains with the recipe's outliers: ``"always"``, or the id of the defect that makes it so;
+``BACKGROUND``
+    optional; True: the network it trains has K + 1 outputs, the first of which is the background;
 ``build(options, released) -> Method``
     the method, corrected but for the defects in ``released``.
 
-Both constants are literals, since the configuration is checked without importing the module. A method holds losses and
+The constants are literals, since the configuration is checked without importing the module. A method holds losses and
 algorithms and touches no file. What it learns or remembers beside the network (weights of images, queues, prototypes,
 heads of its own) are buffers and parameters of the method itself, which is a torch module: an interrupted run keeps and
 restores them with the network.
@@ -46,6 +48,8 @@ class Batch:
     step: int
     outliers: Tensor | None = None
     outlier_index: Tensor | None = None
+    masks: Tensor | None = None
+    """Label maps (B, H, W) int64 of the images, changed as they were; ``None`` where the recipe has none."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,10 @@ class Method(nn.Module):
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss to minimise (a scalar) and the logits (B, K) of the ID images, for the running accuracy."""
         raise NotImplementedError
+
+    def predict(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) of the ID classes, to measure the accuracy on held-out images."""
+        return network(images)
 
     def after_step(self, network: nn.Module, batch: Batch) -> None:
         """Called after the optimiser's step. Raises OODError when what the method learns is broken."""

@@ -5,27 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.data.augment import augment, normalise
+from workflow_scripts.data.augment import augment, augment_masks, normalise, resize_masks
 from workflow_scripts.data.randomness import permutation
 from workflow_scripts.errors import OODError
 from workflow_scripts.methods.base import Batch, Method, Sizes
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
-from workflow_scripts.training.schedule import learning_rate
+from workflow_scripts.training.schedule import learning_rate, resolved
+from workflow_scripts.training.segmentation import segmentation
 from workflow_scripts.training.validation import accuracy, hold_out
 
 
 @dataclass(frozen=True)
 class Images:
-    """A labelled set that lives on the device: ``pixels`` (N, H, W, 3) uint8, ``labels`` (N,) int64."""
+    """A labelled set that lives on the device: ``pixels`` (N, H, W, 3) uint8, ``labels`` (N,) int64, and where there
+    are label maps ``masks`` (N, h, w) integers, 0 for background and c + 1 for class c."""
 
     pixels: Tensor
     labels: Tensor
+    masks: Tensor | None = None
 
 
 def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: Tensor | None = None,
@@ -48,7 +52,11 @@ def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: T
         index = shuffled[step * size:min((step + 1) * size, whole)]
         images = normalise(augment(data.pixels[index], recipe["augment"], seed, epoch, index), recipe["normalise"])
         novel, numbers = next(beside) if beside else (None, None)
-        yield Batch(images, data.labels[index], index, seed, epoch, step, novel, numbers)
+        masks = None
+        if data.masks is not None:
+            masks = resize_masks(data.masks[index], *data.pixels.shape[1:3])
+            masks = augment_masks(masks, recipe["augment"], seed, epoch, index).long()
+        yield Batch(images, data.labels[index], index, seed, epoch, step, novel, numbers, masks)
 
 
 class Training:
@@ -75,11 +83,13 @@ class Training:
         training, device = recipe["training"], data.labels.device
         self.rows, held = hold_out(recipe.get("validation"), len(data.labels))
         self.held = held.to(device)
-        size, self.epochs = training["batch_size"], training["epochs"]
+        size, self.schedule = training["batch_size"], resolved(training["schedule"], len(self.rows))
+        self.end = self.schedule["steps"][-1] if self.schedule["name"] == "bit" else None
         self.per_epoch = len(self.rows) // size if training["drop_last"] else -(-len(self.rows) // size)
         if not self.per_epoch:
             raise OODError(f"training.batch_size: {size} is more than the {len(self.rows)} train images, "
                            "and training.drop_last drops the only batch")
+        self.epochs = training["epochs"] if self.end is None else -(-self.end // self.per_epoch)
         if method.outliers and outliers is None:
             raise OODError("outliers: this method trains with outliers, but the recipe names none")
         method.check(recipe)
@@ -114,6 +124,7 @@ class Training:
         Raises:
             OODError: the loss is not finite; the run was told to stop.
         """
+        steps = min(filter(None, (steps, self.end)), default=None)
         progress = resume.load() if resume else None
         if progress:
             self.restore(progress)
@@ -135,10 +146,9 @@ class Training:
         return self.history
 
     def _step(self, batch: Batch) -> None:
-        schedule = self.recipe["training"]["schedule"]
         for group, base in zip(self.optimiser.param_groups, self.bases, strict=True):
             if not group.get("constant"):
-                group["lr"] = learning_rate(base, schedule, self.done, self.per_epoch, self.epochs)
+                group["lr"] = learning_rate(base, self.schedule, self.done, self.per_epoch, self.epochs)
         loss, logits = self.method.loss(self.network, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -156,15 +166,17 @@ class Training:
             raise OODError(f"the loss is {mean} in epoch {self.epoch + 1} (step {self.done}); "
                            "lower training.lr or look at the train images")
         self.method.end_epoch(self.network, self.epoch)
-        training = self.recipe["training"]
-        rate = learning_rate(training["lr"], training["schedule"], self.done - 1, self.per_epoch, self.epochs)
+        rate = learning_rate(self.recipe["training"]["lr"], self.schedule, self.done - 1, self.per_epoch, self.epochs)
         self.history.append({"epoch": self.epoch + 1, "loss": mean, "accuracy": accurate, "lr": rate})
         line = f"epoch {self.epoch + 1}/{self.epochs}  loss {mean:.4f}  accuracy {accurate:.4f}  lr {rate:.4g}  "
         if len(self.held):
             augmented = (self.seed, self.epoch) if "goe.2g-4" in self.released else None
-            value = accuracy(self.network, self.data.pixels, self.data.labels, self.held, self.recipe, augmented)
+            value = accuracy(self.network, self.data.pixels, self.data.labels, self.held, self.recipe, augmented,
+                             partial(self.method.predict, self.network))
             self.history[-1]["validation"] = value
             self.best.update(self.network, value)
+            if self.data.masks is not None:
+                self.history[-1] |= segmentation(self.network, self.data, self.held, self.recipe["normalise"])
             line += f"validation {value:.4f}  "
         report(f"{line}{speed:.0f} images/s")
         self.epoch, self.step, self.seen = self.epoch + 1, 0, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +58,14 @@ def _read(name: str, wanted: int, count: int) -> Tensor:
 
 
 def accuracy(network: nn.Module, pixels: Tensor, labels: Tensor, held: Tensor, recipe: dict[str, Any],
-             augmented: tuple[int, int] | None = None) -> float:
+             augmented: tuple[int, int] | None = None, predict: Callable[[Tensor], Tensor] | None = None) -> float:
     """Share of the images ``held`` that ``network`` classifies correctly, in eval mode.
 
     Args:
         pixels, labels: of the whole train set, (N, H, W, 3) uint8 and (N,) int64.
         recipe: its `normalise`, and `augment`.
         augmented: (seed, epoch) to augment the images as in training (goe.2g-4); ``None``: as they are.
+        predict: network inputs to logits (B, K); ``None``: the network.
     """
     correct = torch.zeros((), device=labels.device)
     with looking(network):
@@ -71,5 +73,5 @@ def accuracy(network: nn.Module, pixels: Tensor, labels: Tensor, held: Tensor, r
             images = pixels[index]
             if augmented:
                 images = augment(images, recipe["augment"], *augmented, index)
-            correct += (network(normalise(images, recipe["normalise"])).argmax(1) == labels[index]).sum()
+            correct += ((predict or network)(normalise(images, recipe["normalise"])).argmax(1) == labels[index]).sum()
     return float(correct) / len(held)
