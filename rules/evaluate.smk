@@ -39,6 +39,33 @@ for ID, GROUP, SETS in PLAN.feature_groups():
             "--threads {threads} > {log} 2>&1"
 
 
+# How far each outlier is from what a network is sure of, before it was trained against them.
+rule measure_distances:
+    input:
+        checkpoint=WIRE.parent,
+        store=WIRE.outliers,
+    output:
+        "<results>/distances/{id}/{network}/{recipe}/seed{seed}.h5",
+    log:
+        "<logs>/distances/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/distances/{id}/{network}/{recipe}/seed{seed}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=WIRE.distances_section,
+        code=WIRE.distances_code,
+        device=lambda wc, output: DEVICE,
+    message:
+        "distances of the outliers of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.distances --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
+
+
 rule precompute_statistics:
     input:
         "<results>/features/{id}/{network}/{recipe}/seed{seed}/{id}.train.h5",

@@ -55,6 +55,36 @@ rule draw_figures:
         "python -m workflow_scripts.figures --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
 
 
+rule draw_picture:
+    input:
+        WIRE.picture_inputs,
+    output:
+        svg=report(
+            "<results>/figures/{paper}/{picture}.svg",
+            caption="report/figure.rst",
+            category="{paper}",
+            labels={"result": "{picture}"},
+        ),
+        png="<results>/figures/{paper}/{picture}.png",
+        json="<results>/figures/{paper}/{picture}.json",
+    log:
+        "<logs>/figures/{paper}/{picture}.log",
+    benchmark:
+        "<benchmarks>/figures/{paper}/{picture}.tsv"
+    wildcard_constraints:
+        picture=WIRE.pictures(),
+    conda:
+        "../envs/ood.yaml"
+    params:
+        cfg=WIRE.picture_section,
+        code=WIRE.picture_code,
+        folder=lambda wc, output: str(Path(output.svg).parent),
+    message:
+        "picture {wildcards.picture} of {wildcards.paper}"
+    shell:
+        "python -m workflow_scripts.picture --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
+
+
 rule write_manifest:
     input:
         table="<results>/tables/{paper}.csv",
@@ -100,7 +130,7 @@ rule make_cards:
 rule make_report:
     input:
         tables=expand("<results>/tables/{paper}.{kind}", paper=PLAN.papers, kind=["csv", "md", "manifest.json"]),
-        figures=expand("<results>/figures/{paper}/{figure}.svg", paper=PLAN.papers, figure=FIGURES),
+        figures=[WIRE.of_paper(paper, f"{figure}.svg") for paper in PLAN.papers for figure in WIRE.figures(paper)],
         cards="<results>/cards.json",
     output:
         "<results>/report.html",

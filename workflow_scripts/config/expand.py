@@ -14,7 +14,7 @@ from typing import Any
 
 from workflow_scripts import plugins
 from workflow_scripts.config.load import load_config
-from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
+from workflow_scripts.config.models import Config, Experiment, Network, Picture, Recipe, Score
 from workflow_scripts.data import catalogue, sources
 from workflow_scripts.data.catalogue import Dataset
 from workflow_scripts.data.raw import Source, load_sources, to_place
@@ -112,6 +112,12 @@ class Plan:
             plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
             if score.choose is not None:
                 plugins.parse_options("", "sweep", score.choose.sweep, f"scores[{i}].choose.sweep")
+
+        for i, paper in enumerate(self.config.papers):
+            for k, picture in enumerate(paper.pictures):
+                where = f"papers[{i}].pictures[{k}]"
+                plugins.find("pictures", picture.picture, f"{where}.picture")
+                plugins.parse_options("pictures", picture.picture, picture.options, f"{where}.options")
 
     def _expand(self, experiment: Experiment, where: str) -> None:
         id_set = self._dataset(experiment.id, f"{where}.id", "train", "test")
@@ -315,6 +321,21 @@ class Plan:
     def reported(self, paper: str) -> list[Trained]:
         """Networks whose results a paper's table holds, each once."""
         return list({r.key: r for e in self.experiments(paper) for r in self.runs_of(e)}.values())
+
+    def pictures(self, paper: str) -> list[Picture]:
+        """The paper's own pictures."""
+        return [picture for entry in self.config.papers if entry.name == paper for picture in entry.pictures]
+
+    def pictured(self, paper: str, picture: Picture) -> list[Trained]:
+        """Networks that a picture shows: of the paper's ID sets and architectures, in the order of its recipes."""
+        places = {(e.id, network) for e in self.experiments(paper) for network in e.networks}
+        found = [run for name in picture.recipes for run in self.runs.values()
+                 if run.recipe.name == name and (run.id, run.network.name) in places]
+        if not found:
+            raise OODError(f"papers: picture '{picture.file}' of '{paper}' shows the recipes "
+                           f"{', '.join(picture.recipes)}, none of which this paper trains")
+        one = plugins.constant("pictures", picture.picture, "SCOPE", "all") == "one"
+        return found[:1] if one else found
 
     @property
     def names(self) -> dict[str, str]:

@@ -262,6 +262,23 @@ class Experiment(Strict):
     """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...)."""
 
 
+class Picture(Strict):
+    """A picture that is a paper's own, beside the figures that every paper has."""
+
+    picture: str
+    """A module of `workflow_scripts/pictures`."""
+    name: Name | None = None
+    """Name of its files; left out: the module's."""
+    recipes: Annotated[list[Name], Field(min_length=1)]
+    """Recipes whose networks it shows."""
+    options: dict[str, Any] = {}
+    """Options of that module (see Pictures below)."""
+
+    @property
+    def file(self) -> str:
+        return self.name or self.picture
+
+
 class Paper(Strict):
     """What the page says above an experiment's results."""
 
@@ -275,6 +292,8 @@ class Paper(Strict):
     """Where it was published."""
     headline: str = ""
     """Score whose histograms are drawn; left out: the first of the experiment."""
+    pictures: list[Picture] = []
+    """The paper's own pictures."""
 
 
 class Fidelity(Strict):

@@ -26,6 +26,7 @@ _PLUGINS = (
     ("Networks", "models", "networks[].model"),
     ("Methods", "methods", "recipes[].method"),
     ("Scores", "scores", "scores[].score"),
+    ("Pictures", "pictures", "papers[].pictures[].picture"),
     ("Readers", "data.readers", "the `reader` of a row of `config/datasets.yaml`"),
 )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from workflow_scripts import plugins
 from workflow_scripts.config.expand import Key, Plan, Trained
-from workflow_scripts.config.models import Network
+from workflow_scripts.config.models import Network, Picture
 from workflow_scripts.digest import ROOT, digest
 from workflow_scripts.files import sha256
 
@@ -63,7 +63,12 @@ class Wiring:
 
     def results_of(self, paper: str) -> list[str]:
         """Everything a paper's target makes."""
-        return [self.of_paper(paper, kind) for kind in ("csv", "md", "manifest", *(f"{f}.svg" for f in FIGURES))]
+        return [self.of_paper(paper, kind) for kind in (
+            "csv", "md", "manifest", *(f"{name}.svg" for name in self.figures(paper)))]
+
+    def figures(self, paper: str) -> list[str]:
+        """Names of a paper's figures: those that every paper has, then its own pictures."""
+        return [*FIGURES, *(picture.file for picture in self.plan.pictures(paper))]
 
     # -- stores and networks --------------------------------------------------------------------------------------
 
@@ -295,6 +300,60 @@ class Wiring:
 
         return section
 
+    def pictures(self) -> str:
+        """The papers' own pictures as the constraint of a wildcard."""
+        named = {picture.file for paper in self.plan.papers for picture in self.plan.pictures(paper)}
+        return "|".join(map(re.escape, sorted(named))) or "(?!)"
+
+    def _picture(self, wildcards: Wildcards) -> tuple[Picture, list[tuple[Trained, dict[str, Any]]]]:
+        """A picture, and the networks it shows with their files by kind."""
+        picture = next(p for p in self.plan.pictures(wildcards.paper) if p.file == wildcards.picture)
+        needs = plugins.constant("pictures", picture.picture, "NEEDS", frozenset())
+        runs = self.plan.pictured(wildcards.paper, picture)
+        return picture, [(run, {kind: self._pictured(kind, run) for kind in sorted(needs)}) for run in runs]
+
+    def _pictured(self, kind: str, run: Trained) -> str | list[str]:
+        """A network's file of one of the kinds in :data:`workflow_scripts.pictures.base.KINDS`."""
+        tests = self.plan.sets(run.id)[2:]
+        return {
+            "record": lambda: self.file("models", run, ".h5"),
+            "checkpoint": lambda: self.file("models", run, ".pt"),
+            "outliers": lambda: self.store(self.plan.outliers(run), "train"),
+            "selection": lambda: self.file("selection", run, ".h5"),
+            "distances": lambda: self.file("distances", run, ".h5"),
+            "metrics": lambda: self.file("metrics", run, ".csv"),
+            "train": lambda: self.store(run.id, "train"),
+            "test": lambda: self.store(run.id, "test"),
+            "ood": lambda: [self.store(*pair) for pair in tests],
+            "train_features": lambda: self.file("features", run, f"/{run.id}.train.h5"),
+            "test_features": lambda: self.file("features", run, f"/{run.id}.test.h5"),
+            "ood_features": lambda: [self.file("features", run, f"/{d}.{s}.h5") for d, s in tests],
+        }[kind]()
+
+    def picture_inputs(self, wildcards: Wildcards) -> list[str]:
+        files = [file for _, kinds in self._picture(wildcards)[1] for file in kinds.values()]
+        return list(dict.fromkeys(f for file in files for f in (file if isinstance(file, list) else [file])))
+
+    def picture_section(self, wildcards: Wildcards) -> str:
+        picture, runs = self._picture(wildcards)
+        return dumps({"paper": wildcards.paper, "name": picture.file, "picture": picture.picture,
+                      "options": _options("pictures", picture.picture, picture.options), "names": self.plan.names,
+                      "runs": [{"id": run.id, "network": run.network.name, "recipe": run.path_name,
+                                "label": run.recipe.label, "seed": run.seed, "files": files,
+                                "section": run.recipe.model_dump(mode="json", exclude={"label", "where"})}
+                               for run, files in runs]}, ordered=True)
+
+    def picture_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("picture", f"pictures.{self._picture(wildcards)[0].picture}")
+
+    def distances_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        return dumps({"network": _network(run.network), "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "batch_size": self.plan.config.features.batch_size})
+
+    def distances_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("distances", f"models.{self.plan.run(wildcards).network.model}")
+
     def manifest_section(self, wildcards: Wildcards) -> str:
         """The experiments of a paper, what they name, and the digest of the code behind them."""
         config = self.plan.config.model_dump(mode="json")
@@ -329,7 +388,8 @@ class Wiring:
         about = {p.name: p.model_dump() for p in config.papers}
         papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
                    **{kind: self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")},
-                   "figures": [self.of_paper(paper, f"{name}.svg") for name in FIGURES]} for paper in self.plan.papers]
+                   "figures": [self.of_paper(paper, f"{name}.svg") for name in self.figures(paper)]}
+                  for paper in self.plan.papers]
         return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
                       "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,
                       "cards": f"{self.root}/cards.json", "names": self.plan.names}, ordered=True)

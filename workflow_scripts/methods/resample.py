@@ -18,7 +18,7 @@ the background's terms cancel: nothing is learned.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -37,7 +37,13 @@ BINS, DECADES = 120, 3.0  # histogram of log10(w_i / mean w) from -3 to 3
 
 
 @dataclass(frozen=True)
-class Options(background.Options):
+class Options:
+    coefficient: Annotated[float, Ge(0)] = 0.5
+    """Weight c of the background's term."""
+    divergence: Literal["uniform_kl", "entropy"] = "uniform_kl"
+    """`uniform_kl`: KL(U || softmax); `entropy`: KL(softmax || U), the release's --maxent."""
+    background_bn: Literal["eval", "train"] = "eval"
+    """`eval`: batch norm keeps the pretrained statistics and dropout is off, as released; `train`: as usual."""
     lr_weights: Annotated[float, Gt(0)] = 100.0
     """Learning rate of theta; it has no schedule and no weight decay."""
     momentum_weights: Annotated[float, Ge(0), Lt(1)] = 0.9
