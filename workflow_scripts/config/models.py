@@ -55,27 +55,33 @@ class MeanStd(Strict):
 class Schedule(Strict):
     """Learning rate over the epochs."""
 
-    name: Literal["constant", "cosine", "multistep"]
-    """`cosine` falls from lr to lr * floor over all steps; `multistep` multiplies by gamma at each milestone."""
+    name: Literal["constant", "cosine", "multistep", "bit"]
+    """`cosine` falls from lr to lr * floor over all steps; `multistep` multiplies by gamma at each milestone; `bit`
+    rises from 0, then falls to a tenth at each milestone, and its last step ends the training."""
     milestones: list[Annotated[int, Field(gt=0)]] = []
     """Epochs after which lr is multiplied by gamma (multistep)."""
     gamma: Annotated[float, Field(gt=0)] = 0.1
     """Factor of a milestone (multistep)."""
     floor: Fraction = 0.0
     """Last learning rate as a fraction of lr (cosine)."""
+    steps: list[Annotated[int, Field(gt=0)]] = []
+    """`bit`: last step of the rise, milestones, last step of all, in rising order; left out: BiT's rule by the number
+    of train images."""
 
     @model_validator(mode="after")
     def _milestones(self) -> Schedule:
         if (self.name == "multistep") != bool(self.milestones):
             raise ValueError("milestones are given exactly when name is multistep")
+        if self.steps and (self.name != "bit" or len(self.steps) < 2 or self.steps != sorted(set(self.steps))):
+            raise ValueError("steps are given with name bit only, at least two, rising")
         return self
 
 
 class Training(Strict):
     """Optimisation of one network: SGD over shuffled ID images."""
 
-    epochs: Annotated[int, Field(gt=0)]
-    """Passes over the ID train images."""
+    epochs: Annotated[int, Field(gt=0)] | None = None
+    """Passes over the ID train images; left out exactly with schedule `bit`, which counts in steps."""
     batch_size: Annotated[int, Field(gt=0)]
     """ID images per step."""
     lr: Annotated[float, Field(gt=0)]
@@ -91,12 +97,25 @@ class Training(Strict):
     drop_last: bool = False
     """Drop the last, smaller batch of an epoch."""
 
+    @model_validator(mode="after")
+    def _length(self) -> Training:
+        if (self.epochs is None) != (self.schedule.name == "bit"):
+            raise ValueError("epochs is required, but for schedule bit, where it is left out")
+        return self
+
 
 class RandomCrop(Strict):
     """Zero padding on each side, then a random window of the original size."""
 
     random_crop: Annotated[int, Field(gt=0)]
     """Padding in pixels."""
+
+
+class RandomWindow(Strict):
+    """A random window without padding, smaller than the stored image."""
+
+    random_window: Annotated[int, Field(gt=0)]
+    """Its height and width in pixels."""
 
 
 class HorizontalFlip(Strict):
@@ -106,7 +125,7 @@ class HorizontalFlip(Strict):
     """Probability."""
 
 
-Augmentation = RandomCrop | HorizontalFlip
+Augmentation = RandomCrop | RandomWindow | HorizontalFlip
 
 
 class Checkpoint(Strict):
@@ -124,6 +143,10 @@ class Checkpoint(Strict):
     """Prefixes of tensor names to replace."""
     url: Annotated[str, Field(pattern="^(https?://|$)")] = ""
     """Address of the file."""
+    head: Literal["load", "new"] = "load"
+    """`new`: the file's head is of other classes; the network keeps its own fresh one."""
+    background: bool = False
+    """The file's network has K + 1 outputs, the first of which is the background."""
 
 
 class Select(Strict):
@@ -160,6 +183,15 @@ class Outliers(Strict):
     """Train against a part of them; left out: all."""
 
 
+class Masks(Strict):
+    """Label maps of the train images, from the class activation maps of a classifier."""
+
+    classifier: Name
+    """Recipe whose network makes them (same ID set, network and seed); `options` are those of the stage."""
+    options: dict[str, Any] = {}
+    """Options of `workflow_scripts/cam.py`; left out: its defaults."""
+
+
 class Validation(Strict):
     """ID train images that are held out to choose the epoch."""
 
@@ -192,6 +224,10 @@ class Recipe(Strict):
     """Weights from a file, instead of method and training."""
     outliers: Outliers | None = None
     """Images to train against, for methods that do."""
+    images: Name | None = None
+    """Dataset whose train split is trained on instead of the ID set's: the same images in another size."""
+    masks: Masks | None = None
+    """Label maps to train on, for methods that do."""
     validation: Validation | None = None
     """ID train images held out; left out: none."""
     keep: Literal["last", "best"] = "last"
@@ -241,6 +277,17 @@ class Score(Strict):
         return self.score or self.name
 
 
+class Fusion(Strict):
+    """Options of the score `fusion` for all scores of an experiment but the background's own."""
+
+    background: Name = "background"
+    """Name of the background score, one of the experiment's scores."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Share of the background score."""
+    normalise: Literal["std", "none"] = "std"
+    """`std`: both scores to the same standard deviation over the ID train images."""
+
+
 class Experiment(Strict):
     """Networks to train, and sets to score: ID x networks x recipes x seeds."""
 
@@ -256,6 +303,8 @@ class Experiment(Strict):
     """Names out of `scores`."""
     ood: dict[Name, list[Name]]
     """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored."""
+    fusion: Fusion | None = None
+    """Adds to each score a second one, `{score}_fused`, that joins it with a background score; left out: none."""
     seeds: int | list[int] | None = None
     """Own seeds of this experiment; left out: the seeds of the whole configuration."""
     compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood"]] = []
