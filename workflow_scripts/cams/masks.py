@@ -11,6 +11,7 @@ import functools
 import torch
 from torch import Tensor
 
+_ROUNDING = 1e-6  # of the maximum: less is the filter's rounding
 _TRUNCATE = 4.0  # the filter reaches this many sigma, as scipy's does
 
 
@@ -37,7 +38,8 @@ def smoothed(cams: Tensor, sigma: float) -> Tensor:
     low, high = torch.aminmax(cams.flatten(1), dim=1)
     cams = cams - low[:, None, None]
     span = (high - low)[:, None, None]
-    return torch.where(span > 0, cams / span.where(span > 0, torch.ones_like(span)), torch.zeros_like(cams))
+    varies = span > _ROUNDING * high.abs()[:, None, None]
+    return torch.where(varies, cams / span.where(varies, torch.ones_like(span)), torch.zeros_like(cams))
 
 
 def foreground(cams: Tensor, sigma: float = 4.0, threshold: float = 0.5) -> Tensor:

@@ -307,7 +307,7 @@ class Experiment(Strict):
     """Adds to each score a second one, `{score}_fused`, that joins it with a background score; left out: none."""
     seeds: int | list[int] | None = None
     """Own seeds of this experiment; left out: the seeds of the whole configuration."""
-    compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood"]] = []
+    compat: list[Literal["bg-resample", "dfb", "goe", "himplos", "npos", "openood"]] = []
     """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...)."""
 
 

@@ -53,7 +53,7 @@ def frozen_convolution(module: nn.Conv2d, eps: float) -> nn.Conv2d:
                       bias=False, device=module.weight.device)
     with torch.no_grad():
         plain.weight.copy_(standardised(module.weight, eps))
-    return plain
+    return plain.requires_grad_(False)
 
 
 class Block(nn.Module):
