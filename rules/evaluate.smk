@@ -112,6 +112,29 @@ rule score_sets:
         "--out {output} > {log} 2>&1"
 
 
+rule fuse_scores:
+    input:
+        unpack(WIRE.fused_inputs),
+    output:
+        "<results>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.h5",
+    log:
+        "<logs>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.log",
+    benchmark:
+        "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+    wildcard_constraints:
+        score=WIRE.scores(fused=True),
+    conda:
+        "../envs/ood.yaml"
+    params:
+        cfg=WIRE.fused_section,
+        code=WIRE.fused_code,
+    message:
+        "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.fuse --config {params.cfg:q} --foreground {input.foreground} "
+        "--background {input.background} --out {output} > {log} 2>&1"
+
+
 rule score_network:
     input:
         unpack(WIRE.network_score_inputs),

@@ -3,8 +3,9 @@
 
 rule train_network:
     input:
-        data="<results>/data/{id}.train.h5",
-        archives=lambda wc: WIRE.decoded_from([(wc.id, "train")]),
+        data=WIRE.train_store,
+        archives=WIRE.train_archives,
+        masks=WIRE.masks,
         parent=WIRE.parent,
         outliers=WIRE.outliers,
         selection=WIRE.selection,
@@ -26,6 +27,7 @@ rule train_network:
     params:
         cfg=WIRE.train_section,
         code=WIRE.train_code,
+        masks=lambda wc, input: f"--masks {input.masks}" if input.masks else "",
         parent=lambda wc, input: f"--parent {input.parent}" if input.parent else "",
         outliers=lambda wc, input: f"--outliers {input.outliers}" if input.outliers else "",
         selection=lambda wc, input: f"--selection {input.selection}" if input.selection else "",
@@ -35,9 +37,37 @@ rule train_network:
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.parent} "
-        "{params.outliers} {params.selection} {params.test} --seed {wildcards.seed} --device {params.device} --threads {threads} "
+        "python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
+        "{params.outliers} {params.selection} {params.test} --seed {wildcards.seed} --device {params.device} "
+        "--threads {threads} "
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
+
+
+# Label maps of the ID train images, from the class activation maps of a classifier.
+rule make_masks:
+    input:
+        checkpoint=WIRE.classifier,
+        store="<results>/data/{id}.train.h5",
+    output:
+        "<results>/masks/{id}/{network}/{recipe}/seed{seed}.h5",
+    log:
+        "<logs>/masks/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/masks/{id}/{network}/{recipe}/seed{seed}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=WIRE.masks_section,
+        code=WIRE.masks_code,
+        device=lambda wc, output: DEVICE,
+    message:
+        "label maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.cam --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
 rule select_outliers:

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.data.augment import normalise
+from workflow_scripts.data.jigsaw import jigsaw
 from workflow_scripts.data.store import Store, streamed
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic
 from workflow_scripts.training import device
 from workflow_scripts.training.network import trained
+
+SHUFFLED = 2000  # ID train images
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -55,10 +58,13 @@ def main(argv: list[str] | None = None) -> None:
 def extract(network: nn.Module, store: Store, config: dict, where: torch.device, name: str, target: str) -> None:
     """Write ``features`` (N, D) and ``logits`` (N, K) float32 and ``labels`` of one set, batch by batch.
 
+    A network with a background output adds its logit, ``background`` (N,), and for the ID train set those of some of
+    its images with their cells in random order: ``shuffled/logits`` (M, K) and ``shuffled/background`` (M,).
+
     Raises:
         OODError: a feature or logit is not finite.
     """
-    count = len(store.labels)
+    count, background = len(store.labels), getattr(network, "background", None)
     with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
         for start, x in inputs(store, config, where):
             h = network.features(x)
@@ -69,9 +75,30 @@ def extract(network: nn.Module, store: Store, config: dict, where: torch.device,
             if not start:
                 for key, width in (("features", h.shape[1]), ("logits", z.shape[1])):
                     file.create_dataset(key, (count, width), np.float32, track_times=False)
+                if background is not None:
+                    file.create_dataset("background", (count,), np.float32, track_times=False)
             file["features"][start:start + len(x)] = h.float().cpu().numpy()
             file["logits"][start:start + len(x)] = z.float().cpu().numpy()
+            if background is not None:
+                file["background"][start:start + len(x)] = background(h)[:, 0].float().cpu().numpy()
         file.create_dataset("labels", data=store.labels, track_times=False)
+        if background is not None and name.endswith(".train"):
+            for key, array in shuffled(network, store, config, where).items():
+                file.create_dataset(f"shuffled/{key}", data=array, track_times=False)
+
+
+def shuffled(network: nn.Module, store: Store, config: dict, where: torch.device) -> dict[str, np.ndarray]:
+    """``logits`` (M, K) and ``background`` (M,) of at most :data:`SHUFFLED` images, evenly spaced, as jigsaws."""
+    step, size = -(-len(store.labels) // SHUFFLED), config["batch_size"]
+    numbers = np.arange(0, len(store.labels), step)
+    parts = []
+    for start in range(0, len(numbers), size):
+        rows = numbers[start:start + size]
+        x = normalise(torch.from_numpy(store.images[rows[0]:rows[-1] + 1:step]).to(where), config["normalise"])
+        h = network.features(jigsaw(x, 0, torch.from_numpy(rows).to(where)))
+        parts.append((network.head(h), network.background(h)[:, 0]))
+    logits, background = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
+    return {"logits": logits, "background": background}
 
 
 def inputs(store: Store, config: dict, where: torch.device) -> Iterator[tuple[int, Tensor]]:

@@ -4,8 +4,9 @@
         "options": {}}, "sha256": "ce37...", "key": "state_dict", "strip_prefix": "", "rename": {}}'
         --file densenet_parameter.pth --classes-from DATA/cifar100.train.h5 --out seed0.pt
 
-All keys but `network` may be left out. Other tensors than the network's, another number of classes or another hash end
-in an error. With `probe` (and `normalise`) the head is fitted on the ID train images.
+All keys but `network` may be left out. With `probe` (and `normalise`) the head is fitted on the ID train images;
+`"head": "new"` leaves the file's head aside, `"background": true` says that it has K + 1 outputs, the first of which is
+the background. Other tensors than the network's, another number of classes or another hash end in an error.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from workflow_scripts.errors import OODError, stage, unknown
 from workflow_scripts.features import inputs
 from workflow_scripts.methods import probe
 from workflow_scripts.training import checkpoint, device, foreign
-from workflow_scripts.training.network import build
+from workflow_scripts.training.network import build, head_name
 
-KEYS = ("network", "sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe", "normalise")
+KEYS = ("network", "sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe", "normalise", "head",
+        "background")
 
 
 def class_names(store: str | None, count: int | None) -> list[str]:
@@ -82,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
     probed = config.pop("probe", False)
     if probed and not (how and given.classes_from):
         raise OODError("--config: probe fits the head on train images: give normalise, and --classes-from their store")
+    new_head, background = config.pop("head", "load") == "new", bool(config.pop("background", False))
     root = os.environ.get("OOD_DATA")
     found = sources.locate(given.file, root)
     if len(found) != 1:
@@ -91,12 +94,17 @@ def main(argv: list[str] | None = None) -> None:
     state = foreign.read(given.file, expected, **config)
     names = class_names(given.classes_from, given.classes)
     torch.manual_seed(given.seed)
-    network = build(section, len(names))
+    network = build(section, len(names) + background)
+    state = foreign.converted(state, section, given.file)
+    if new_head:
+        own, head = network.state_dict(), head_name(network)
+        state |= {key: own[key] for key in (f"{head}.weight", f"{head}.bias")}
     foreign.load(network, state, given.file, section["name"], fresh)
     if probed:
         fit_probe(network, given, how)
     checkpoint.save(given.out, network, {
         "network": section["name"], "classes": names, "seed": None, "history": [],
+        **({"background": True} if background else {}),
         "source": {"file": Path(given.file).name, "sha256": foreign.sha256_of(given.file)}})
 
 

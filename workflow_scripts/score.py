@@ -29,6 +29,7 @@ from workflow_scripts.files import atomic
 from workflow_scripts.scores import base, cached
 
 KEYS = ("score", "name", "options", "network", "sets")
+READ = ("features", "logits", "background")  # of the images to score
 
 
 def configuration(text: str, sets: list[Path]) -> tuple[str, str, Any, str]:
@@ -58,19 +59,22 @@ def configuration(text: str, sets: list[Path]) -> tuple[str, str, Any, str]:
 
 def known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.ndarray], Any]) -> base.Known:
     """What the score needs of what is known before a test image is seen; nothing else is read."""
-    files = {"train": {"train_features", "train_logits", "train_labels"}, "head": {"head", "batchnorm"},
-             "statistics": {"statistics"}}
+    files = {"train": {"train_features", "train_logits", "train_labels", "train_background", "shuffled"},
+             "head": {"head", "batchnorm"}, "statistics": {"statistics"}}
     for argument, provided in files.items():
         if getattr(given, argument) is None and kinds & provided:
             raise OODError(f"--{argument}: this score needs {', '.join(sorted(kinds & provided))}; give the file")
     members: dict[str, Any] = {}
     if kinds & files["train"]:
         with cached.Features(given.train) as train:
-            for key in ("features", "logits"):
+            for key in ("features", "logits", "background"):
                 if f"train_{key}" in kinds:
                     members[f"train_{key}"] = move(train.whole(key))
             if "train_labels" in kinds:
                 members["train_labels"] = move(train.labels)
+            if "shuffled" in kinds:
+                jigsaws = train.shuffled
+                members["shuffled"] = base.Batch(logits=move(jigsaws.logits), background=move(jigsaws.background))
     layer, norm = cached.head(given.head) if kinds & files["head"] else (None, None)
     statistics = cached.statistics(given.statistics) if "statistics" in kinds else None
     for kind, value in {"head": layer, "batchnorm": norm, "statistics": statistics}.items():
@@ -101,7 +105,7 @@ def score_set(run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str], fe
     """
     scores = np.empty(features.size)
     for rows in features.chunks():
-        batch = base.Batch(**{key: move(features.read(key, rows)) for key in ("features", "logits") if key in kinds})
+        batch = base.Batch(**{key: move(features.read(key, rows)) for key in READ if key in kinds})
         with np.errstate(over="ignore", invalid="ignore"):  # reported below
             scores[rows] = run(batch)
         if not np.isfinite(scores[rows]).all():
@@ -114,7 +118,8 @@ def score_set(run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str], fe
 def run_on(module: ModuleType, options: Any, evidence: base.Known) -> Callable[[base.Batch], np.ndarray]:
     """The fitted score as a function of a batch; the train set is let go."""
     state = module.fit(options, evidence) if hasattr(module, "fit") else None
-    rest = replace(evidence, train_features=None, train_logits=None, train_labels=None)
+    rest = replace(evidence, train_features=None, train_logits=None, train_labels=None, train_background=None,
+                   shuffled=None, train_scores=None)
 
     def run(batch: base.Batch) -> np.ndarray:
         values = module.score(options, rest, state, batch)
@@ -151,8 +156,9 @@ def main(arguments: list[str] | None = None) -> None:
         options = replace(options, **{key: chosen[key] for key in asdict(options).keys() & chosen.keys()})
     module = plugins.load("scores", score)
     kinds = base.needs(module, options)
-    if "network" in kinds:
-        raise OODError(f"score '{name}' needs the network itself; it is computed by the features stage, not from files")
+    if kinds & {"network", "scores"}:
+        what, where = ("the network itself", "score_network") if "network" in kinds else ("other scores", "fuse")
+        raise OODError(f"score '{name}' needs {what}; run workflow_scripts.{where}")
     move = mover(given.device)
     evidence = known(kinds, given, move)
     base.require(evidence, kinds, name, network)

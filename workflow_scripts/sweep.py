@@ -31,6 +31,7 @@ from annotated_types import Ge, Gt, Interval, MinLen
 from torch import Tensor, nn
 
 from workflow_scripts import plugins
+from workflow_scripts.data.jigsaw import jigsaw
 from workflow_scripts.data.randomness import uniforms
 from workflow_scripts.data.store import Store, open_store, pixel_rows
 from workflow_scripts.errors import OODError, stage, unknown
@@ -81,22 +82,6 @@ def normals(seed: int, index: Tensor, draws: int) -> Tensor:
 def add_noise(x: Tensor, std: float, seed: int, index: Tensor) -> Tensor:
     """Network inputs plus Gaussian noise. x (B, 3, H, W), index (B,) image numbers."""
     return x + std * normals(seed, index, x[0].numel()).reshape(x.shape)
-
-
-def jigsaw(x: Tensor, seed: int, index: Tensor) -> Tensor:
-    """The nine cells of a 3x3 grid in a random order for each image; rows and columns left over stay in place.
-
-    x (B, 3, H, W), index (B,) image numbers.
-    """
-    count, channels, height, width = x.shape
-    h, w = height // 3, width // 3
-    order = uniforms(seed, 0, index, 9).argsort(dim=1)  # (B, 9)
-    cells = x[:, :, :3 * h, :3 * w].reshape(count, channels, 3, h, 3, w).permute(0, 2, 4, 1, 3, 5)
-    cells = cells.reshape(count, 9, channels, h, w)[torch.arange(count, device=x.device)[:, None], order]
-    moved = x.clone()
-    cells = cells.reshape(count, 3, 3, channels, h, w).permute(0, 3, 1, 4, 2, 5)  # (B, C, 3, h, 3, w)
-    moved[:, :, :3 * h, :3 * w] = cells.reshape(count, channels, 3 * h, 3 * w)
-    return moved
 
 
 def spaced(path: str, count: int) -> Store:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts import plugins
+from workflow_scripts.cams.files import read_masks
 from workflow_scripts.data.store import load_store, open_store
 from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError, stage
@@ -23,7 +24,7 @@ from workflow_scripts.training import checkpoint, device
 from workflow_scripts.training.images import Images, images_of
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.memory import keep_freed_memory
-from workflow_scripts.training.network import build
+from workflow_scripts.training.network import build, start_from
 from workflow_scripts.training.outliers import load_outliers
 from workflow_scripts.training.resume import Resume
 
@@ -36,6 +37,7 @@ def arguments() -> argparse.ArgumentParser:
                         help="network, recipe, released and steps, as the workflow prints them")
     parser.add_argument("--data", required=True, help="store of the ID train images")
     parser.add_argument("--parent", help="checkpoint whose weights are the start")
+    parser.add_argument("--masks", help="label maps of the train images")
     parser.add_argument("--outliers", help="store of the recipe's outliers")
     parser.add_argument("--selection", help="numbers of the outliers to train against; left out: all")
     parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
@@ -59,15 +61,18 @@ def main(argv: list[str] | None = None) -> None:
     store = load_store(args.data)
     if store.images is None:
         raise OODError(f"{args.data} holds ready network inputs (a noise set); a network is trained on images")
-    data = images_of(store, where, workers=args.threads - 1)
+    masks = None
+    if args.masks:
+        masks = torch.from_numpy(read_masks(args.masks, len(store.labels), len(store.classes))).to(where)
+    data = images_of(store, where, workers=args.threads - 1, masks=masks)
 
     released = tuple(args.config["released"])
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed
     torch.manual_seed(seed)
-    network = build(network_section, len(store.classes)).to(where)
+    background = bool(plugins.constant("methods", recipe["method"], "BACKGROUND", False))
+    network = build(network_section, len(store.classes) + background).to(where)
     if args.parent:
-        parent = checkpoint.read(args.parent)
-        checkpoint.load_weights(network, parent["state_dict"], args.parent, network_section["name"])
+        start_from(network, checkpoint.read(args.parent), background, args.parent, network_section["name"])
     method_options = plugins.parse_options("methods", recipe["method"], recipe["options"], "options")
     method = plugins.load("methods", recipe["method"]).build(method_options, released)
     outliers = None
@@ -79,8 +84,12 @@ def main(argv: list[str] | None = None) -> None:
     history = training.run(args.config["steps"], partial(print, flush=True), resume)
     if args.record:
         write_record(args.record, history, method.record())
-    checkpoint.save(args.out, network, {"network": network_section["name"], "classes": list(store.classes),
-                                        "seed": args.seed, "history": history})
+    about = {"network": network_section["name"], "classes": list(store.classes), "seed": args.seed, "history": history}
+    if background:
+        about["background"] = True
+    if "dfb.2h-1" in released:
+        about["released"] = ["dfb.2h-1"]
+    checkpoint.save(args.out, network, about)
     resume.done()
 
 
@@ -95,7 +104,7 @@ def test_images(path: str | None, where: torch.device) -> Images | None:
 def identity(args: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:
     """What a run's result depends on: progress of another one must not be continued."""
     section = args.config
-    files = {name: sha256(path) for name in ("parent", "selection") if (path := getattr(args, name))}
+    files = {name: sha256(path) for name in ("parent", "selection", "masks") if (path := getattr(args, name))}
     for name in filter(partial(getattr, args), ("outliers", "test")):
         with open_store(getattr(args, name)) as file:
             files[name] = [len(file["labels"]), file.attrs["definition"], file.attrs["sources"]]

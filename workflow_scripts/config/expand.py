@@ -38,6 +38,8 @@ class Trained:
     parent: str | None
     """Path name of the recipe whose weights are the start."""
     seed: int
+    classifier: str | None = None
+    """Path name of the recipe whose network makes its label maps."""
     scores: dict[str, Score] = field(default_factory=dict)
     among: tuple[str, ...] = ()
     """Path names of the recipes of which it takes the best."""
@@ -118,6 +120,8 @@ class Plan:
             if recipe.method:
                 plugins.find("methods", recipe.method, f"recipes[{i}].method")
                 plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
+            if recipe.masks is not None:
+                plugins.parse_options("", "cam", recipe.masks.options, f"recipes[{i}].masks.options")
         for i, score in enumerate(self.config.scores):
             plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
             plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
@@ -160,6 +164,28 @@ class Plan:
                     for score in experiment.scores:
                         run.scores[score] = self._one(self.config.scores, score, f"{where}.scores",
                                                       experiment.id, network_name)
+                    self._fuse(run, experiment, where)
+
+    def _fuse(self, run: Trained, experiment: Experiment, where: str) -> None:
+        """Enter the joined scores, and refuse background scores of a network without a background."""
+        fusion = experiment.fusion
+        if fusion and fusion.background not in experiment.scores:
+            raise OODError(f"{where}.fusion.background: '{fusion.background}' is not among the experiment's scores")
+        for name in fused(experiment) if fusion else ():
+            base = run.scores[name]
+            run.scores[f"{name}_fused"] = Score(
+                name=f"{name}_fused", label=f"{base.label or name} + background", score="fusion",
+                options={**fusion.model_dump(), "base": name})
+        for name, score in run.scores.items():
+            needs = self.needs(run, name)
+            if "background" in needs and not self.background(run):
+                raise OODError(f"{where}.scores: '{name}' needs a background output; recipe '{run.recipe.name}' has "
+                               "none (method dense does)")
+            for key in ("base", "background") if "scores" in needs else ():
+                other = plugins.parse_options("scores", score.module, score.options, name)
+                if getattr(other, key) not in run.scores:
+                    raise OODError(f"{where}.scores: '{name}' joins '{getattr(other, key)}' (option {key}), which is "
+                                   "not among the experiment's scores")
 
     def _train(self, id: str, network: Network, name: str, seed: int, where: str,
                children: tuple[str, ...] = ()) -> Trained:
@@ -173,13 +199,17 @@ class Plan:
         key = (id, network.name, path_name, seed)
         if key not in self.runs:
             select = recipe.outliers.select if recipe.outliers else None
-            before = {"parent": recipe.parent, "outliers.select.weights": select and select.weights}
-            parent, weights = (
+            before = {"parent": recipe.parent, "outliers.select.weights": select and select.weights,
+                      "masks.classifier": recipe.masks and recipe.masks.classifier}
+            parent, weights, classifier = (
                 self._train(id, network, other, seed, f"recipe '{name}', key {where}", (*children, name)).path_name
                 if other else None for where, other in before.items())
-            self.runs[key] = Trained(id, network, recipe, path_name, defects, parent, seed, weights=weights)
+            self.runs[key] = Trained(id, network, recipe, path_name, defects, parent, seed, weights=weights,
+                                     classifier=classifier)
             if weights:
                 self._check_weights(self.runs[key])
+            if recipe.images:
+                self._dataset(recipe.images, f"recipe '{name}', key images", "train")
             outliers = self.outliers(self.runs[key])
             if outliers:
                 self._dataset(outliers, f"recipe '{name}', key outliers.dataset", "train")
@@ -368,6 +398,18 @@ class Plan:
         """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
         return plugins.constant("scores", run.scores[score].module, "NEEDS", frozenset())
 
+    def background(self, run: Trained) -> bool:
+        """Whether the network has an output for the background beside its K classes."""
+        if run.recipe.checkpoint is not None:
+            return run.recipe.checkpoint.background
+        return bool(plugins.constant("methods", run.recipe.method, "BACKGROUND", False))
+
+    def joined(self, run: Trained) -> set[str]:
+        """Scores that a joined score is made of, so that they are needed for the ID train images too."""
+        options = [plugins.parse_options("scores", score.module, score.options, name)
+                   for name, score in run.scores.items() if "scores" in self.needs(run, name)]
+        return {name for o in options for name in (o.base, o.background)}
+
     def archives(self, dataset: str, split: str) -> list[str]:
         """Raw files to fetch for a split, by name: none where it is bundled, made, or lies below the data root."""
         row = self.datasets[dataset]
@@ -420,7 +462,8 @@ class Plan:
         """(dataset, split) of every store this configuration needs, each once."""
         pools = [(pool, "train") for pool in map(self.outliers, self.runs.values()) if pool]
         pools += [(self.held_out(run), "val") for run in self.runs.values() if run.among]
-        return list(dict.fromkeys([*(pair for id in self.ood for pair in self.sets(id)), *pools]))
+        sizes = [(run.recipe.images, "train") for run in self.runs.values() if run.recipe.images]
+        return list(dict.fromkeys([*(pair for id in self.ood for pair in self.sets(id)), *sizes, *pools]))
 
     def reported(self, paper: str) -> list[Trained]:
         """Networks whose results a paper's table holds, each once."""
@@ -432,3 +475,14 @@ class Plan:
         scores = {name: score.label for run in self.runs.values() for name, score in run.scores.items()}
         datasets = {name: self.datasets[name].label for name, _ in self.used_datasets()}
         return {name: label for name, label in (scores | datasets).items() if label}
+
+
+def fused(experiment: Experiment) -> list[str]:
+    """Scores of an experiment that are joined with its background score."""
+    return [name for name in experiment.scores if experiment.fusion and name != experiment.fusion.background]
+
+
+def columns(experiment: Experiment) -> list[str]:
+    """Scores that an experiment reports: each one, and behind it the one that joins it with the background."""
+    return [column for name in experiment.scores
+            for column in (name, *([f"{name}_fused"] if name in fused(experiment) else []))]

@@ -65,9 +65,10 @@ class Warmup(Strict):
 class Schedule(Strict):
     """Learning rate over the epochs."""
 
-    name: Literal["constant", "cosine", "cosine_epochs", "multistep"]
+    name: Literal["constant", "cosine", "cosine_epochs", "multistep", "bit"]
     """`cosine` falls from lr to lr * floor over all steps, `cosine_epochs` once an epoch; `multistep` multiplies by
-    gamma at each milestone."""
+    gamma at each milestone; `bit` rises from 0, then falls to a tenth at each milestone, and its last step ends the
+    training."""
     milestones: list[Annotated[int, Field(gt=0)]] = []
     """Epochs after which lr is multiplied by gamma (multistep)."""
     gamma: Annotated[float, Field(gt=0)] = 0.1
@@ -76,19 +77,24 @@ class Schedule(Strict):
     """Last learning rate as a fraction of lr (cosine)."""
     warmup: Warmup | None = None
     """Rise linearly at first; left out: no."""
+    steps: list[Annotated[int, Field(gt=0)]] = []
+    """`bit`: last step of the rise, milestones, last step of all, in rising order; left out: BiT's rule by the number
+    of train images."""
 
     @model_validator(mode="after")
     def _milestones(self) -> Schedule:
         if (self.name == "multistep") != bool(self.milestones):
             raise ValueError("milestones are given exactly when name is multistep")
+        if self.steps and (self.name != "bit" or len(self.steps) < 2 or self.steps != sorted(set(self.steps))):
+            raise ValueError("steps are given with name bit only, at least two, rising")
         return self
 
 
 class Training(Strict):
     """Optimisation of one network: SGD over shuffled ID images."""
 
-    epochs: Annotated[int, Field(gt=0)]
-    """Passes over the ID train images."""
+    epochs: Annotated[int, Field(gt=0)] | None = None
+    """Passes over the ID train images; left out exactly with schedule `bit`, which counts in steps."""
     batch_size: Annotated[int, Field(gt=0)]
     """ID images per step."""
     lr: Annotated[float, Field(gt=0)]
@@ -103,6 +109,12 @@ class Training(Strict):
     """L2 penalty on all parameters."""
     drop_last: bool = False
     """Drop the last, smaller batch of an epoch."""
+
+    @model_validator(mode="after")
+    def _length(self) -> Training:
+        if (self.epochs is None) != (self.schedule.name == "bit"):
+            raise ValueError("epochs is required, but for schedule bit, where it is left out")
+        return self
 
 
 class CropWindow(Strict):
@@ -221,6 +233,10 @@ class Checkpoint(Strict):
     """Fit the head on the ID train images, since the file has none or an untrained one; it says the ID accuracy."""
     url: Annotated[str, Field(pattern="^(https?://|$)")] = ""
     """Address of the file."""
+    head: Literal["load", "new"] = "load"
+    """`new`: the file's head is of other classes; the network keeps its own fresh one."""
+    background: bool = False
+    """The file's network has K + 1 outputs, the first of which is the background."""
 
 
 class Select(Strict):
@@ -255,6 +271,15 @@ class Outliers(Strict):
     """`block`: a contiguous run of images from a random place in each epoch."""
     select: Select | None = None
     """Train against a part of them; left out: all."""
+
+
+class Masks(Strict):
+    """Label maps of the train images, from the class activation maps of a classifier."""
+
+    classifier: Name
+    """Recipe whose network makes them (same ID set, network and seed); `options` are those of the stage."""
+    options: dict[str, Any] = {}
+    """Options of `workflow_scripts/cam.py`; left out: its defaults."""
 
 
 class Validation(Strict):
@@ -307,6 +332,10 @@ class Recipe(Strict):
     """One of other recipes' networks, instead of method and training."""
     outliers: Outliers | None = None
     """Images to train against, for methods that do."""
+    images: Name | None = None
+    """Dataset whose train split is trained on instead of the ID set's: the same images in another size."""
+    masks: Masks | None = None
+    """Label maps to train on, for methods that do."""
     validation: Validation | None = None
     """ID train images held out; left out: none."""
     keep: Literal["last", "best"] = "last"
@@ -363,6 +392,17 @@ class Score(Strict):
         return self.score or self.name
 
 
+class Fusion(Strict):
+    """Options of the score `fusion` for all scores of an experiment but the background's own."""
+
+    background: Name = "background"
+    """Name of the background score, one of the experiment's scores."""
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Share of the background score."""
+    normalise: Literal["std", "none"] = "std"
+    """`std`: both scores to the same standard deviation over the ID train images."""
+
+
 class Experiment(Strict):
     """Networks to train, and sets to score: ID x networks x recipes x seeds."""
 
@@ -378,9 +418,11 @@ class Experiment(Strict):
     """Names out of `scores`."""
     ood: dict[Name, list[Name]]
     """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored."""
+    fusion: Fusion | None = None
+    """Adds to each score a second one, `{score}_fused`, that joins it with a background score; left out: none."""
     seeds: int | list[int] | None = None
     """Own seeds of this experiment; left out: the seeds of the whole configuration."""
-    compat: list[Literal["bg-resample", "goe", "himplos", "npos", "openood", "scood"]] = []
+    compat: list[Literal["bg-resample", "dfb", "goe", "himplos", "npos", "openood", "scood"]] = []
     """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...).
     `scood` is SC-OOD's reference protocol, which counts as ID what its lists say belongs to an ID class."""
 

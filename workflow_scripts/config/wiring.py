@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.config import extras, sections
-from workflow_scripts.config.expand import Key, Plan, Trained
+from workflow_scripts.config.expand import Key, Plan, Trained, columns
 from workflow_scripts.config.pictures import Pictures
 from workflow_scripts.config.sections import dumps
 from workflow_scripts.digest import ROOT, digest
@@ -142,8 +142,9 @@ class Wiring:
     def train_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         recipe = self._limited(run.recipe.model_dump(mode="json"))
-        for key in ("label", "where", "parent", "released", "name", "checkpoint", "choose"):
+        for key in ("label", "where", "parent", "released", "name", "checkpoint", "choose", "images"):
             del recipe[key]
+        recipe["masks"] = bool(recipe["masks"])  # the label maps are an input
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
         if recipe["training"]["schedule"]["warmup"] is None:
@@ -184,6 +185,35 @@ class Wiring:
         """Store of the ID test images, where a defect reads them in training, or nothing."""
         run = self.plan.run(wildcards)
         return self.store(run.id, "test") if sections.of_method(run, "TEST") in run.released else []
+
+    def train_store(self, wildcards: Wildcards) -> str:
+        """Images to train on: the ID set's, or those of another row in another size."""
+        run = self.plan.run(wildcards)
+        return self.store(run.recipe.images or run.id, "train")
+
+    def train_archives(self, wildcards: Wildcards) -> list[str]:
+        """Archives that the train images are decoded from, where they are not stored."""
+        run = self.plan.run(wildcards)
+        return self.decoded_from([(run.recipe.images or run.id, "train")])
+
+    def masks(self, wildcards: Wildcards) -> str | list:
+        """Label maps that a recipe trains on, or nothing."""
+        run = self.plan.run(wildcards)
+        return self.file("masks", run, ".h5") if run.recipe.masks else []
+
+    def classifier(self, wildcards: Wildcards) -> str:
+        """Checkpoint of the network that makes the label maps."""
+        run = self.plan.run(wildcards)
+        return self.file("models", self._sibling(run, run.classifier), ".pt")
+
+    def masks_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        normalise = self._sibling(run, run.classifier).recipe.model_dump(mode="json")["normalise"]
+        return dumps({"network": sections.network(run.network), "normalise": normalise,
+                      "options": sections.options("", "cam", run.recipe.masks.options)})
+
+    def masks_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("cam", f"models.{self.plan.run(wildcards).network.model}")
 
     def outliers(self, wildcards: Wildcards) -> str | list:
         """Store that a recipe trains against, or nothing."""
@@ -226,7 +256,8 @@ class Wiring:
         given = run.recipe.checkpoint
         how = {"normalise": sections.evaluated(run)} if given.probe else {}
         return dumps({"network": sections.network(run.network), **how, **given.model_dump(
-            include={"sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe"})})
+            include={"sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe"}),
+            **given.model_dump(include={"head", "background"}, exclude_defaults=True)})
 
     def import_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("import_checkpoint", f"models.{self.plan.run(wildcards).network.model}")
@@ -249,21 +280,21 @@ class Wiring:
     def features_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("features", f"models.{self.plan.run(wildcards).network.model}")
 
-    def scores(self, network: bool) -> str:
-        """The scores that run a network (or those that do not) as the constraint of a wildcard."""
+    def scores(self, network: bool = False, fused: bool = False) -> str:
+        """The scores that run a network, those that join others, or the rest, as the constraint of a wildcard."""
         named = {name for run in self.plan.runs.values() for name in run.scores
-                 if ("network" in self.plan.needs(run, name)) == network}
+                 if [kind in self.plan.needs(run, name) for kind in ("network", "scores")] == [network, fused]}
         return "|".join(map(re.escape, sorted(named))) or "(?!)"
 
     def score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Features of every test set, and what else the score needs."""
         run = self.plan.run(wildcards)
         needs = self.plan.needs(run, wildcards.score)
-        tests = self.plan.sets(run.id)[1:]
-        inputs: dict[str, Any] = {"sets": [self.file("features", run, f"/{d}.{s}.h5") for d, s in tests]}
+        inputs: dict[str, Any] = {"sets": [self.file("features", run, f"/{d}.{s}.h5")
+                                           for d, s in self._scored(run, wildcards.score)]}
         if needs & {"head", "batchnorm"}:
             inputs["head"] = self.file("features", run, "/head.h5")
-        if needs & {"train_features", "train_logits", "train_labels"}:
+        if needs & {"train_features", "train_logits", "train_labels", "train_background", "shuffled"}:
             inputs["train"] = self.file("features", run, f"/{run.id}.train.h5")
         if "statistics" in needs:
             inputs["statistics"] = self.file("precompute", run, ".h5")
@@ -271,10 +302,31 @@ class Wiring:
             inputs["choice"] = self.file("sweep", run, f"/{wildcards.score}.json")
         return inputs
 
+    def _scored(self, run: Trained, score: str) -> list[tuple[str, str]]:
+        """Sets that a score is computed of: the test sets, and the ID train set where a joined score needs it."""
+        train, *tests = self.plan.sets(run.id)
+        return [*tests, *([train] if score in self.plan.joined(run) else [])]
+
+    def fused_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """The two scores that a joined score is made of."""
+        run = self.plan.run(wildcards)
+        options = sections.options("scores", run.scores[wildcards.score].module, run.scores[wildcards.score].options)
+        return {"foreground": self.file("scores", run, f"/{options['base']}.h5"),
+                "background": self.file("scores", run, f"/{options['background']}.h5")}
+
+    def fused_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "train": f"{run.id}.train",
+                      "options": sections.options("scores", score.module, score.options)})
+
+    def fused_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("fuse", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
+
     def network_score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Stores of every test set, and the train images where the score learns from them."""
         run = self.plan.run(wildcards)
-        tests = self.plan.sets(run.id)[1:]
+        tests = self._scored(run, wildcards.score)
         inputs: dict[str, Any] = {"stores": [self.store(*pair) for pair in tests]}
         if "train_labels" in self.plan.needs(run, wildcards.score):
             inputs["train"] = self.store(run.id, "train")
@@ -288,7 +340,7 @@ class Wiring:
                       "options": sections.options("scores", score.module, score.options),
                       "normalise": sections.evaluated(run),
                       "batch_size": self.plan.config.features.batch_size,
-                      "sets": [f"{d}.{s}" for d, s in self.plan.sets(run.id)[1:]]})
+                      "sets": [f"{d}.{s}" for d, s in self._scored(run, wildcards.score)]})
 
     def network_score_code(self, wildcards: Wildcards) -> dict[str, str]:
         run = self.plan.run(wildcards)
@@ -364,7 +416,7 @@ class Wiring:
                         "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
                         "label": self._label(run),
                         "scores": [], "groups": {}, "metrics": self.file("metrics", run, ".csv")})
-                    row["scores"] += [s for s in experiment.scores if s not in row["scores"]]
+                    row["scores"] += [s for s in columns(experiment) if s not in row["scores"]]
                     for group, names in experiment.ood.items():
                         members = row["groups"].setdefault(group, [])
                         members.extend(n for n in names if n not in members)
@@ -437,6 +489,8 @@ class Wiring:
                 roles.setdefault((name, "test"), f"OOD test ({group})")
             roles |= {(name, "test"): "ID-like test" for name in self.plan.id_like(id).values()}
         for run in self.plan.runs.values():
+            if run.recipe.images:
+                roles[run.recipe.images, "train"] = "ID train, in the size to train on"
             if outliers := self.plan.outliers(run):
                 roles[outliers, "train"] = "outliers to train against"
             if run.among:

@@ -6,7 +6,7 @@ distribution equals that of torchvision's operation of the same name on PIL imag
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import torch
@@ -70,9 +70,37 @@ OPERATIONS = {
     "grayscale": (grayscale, 1), "random_resized_crop": (random_resized_crop, 22),
 }
 
+# those that move pixels without mixing them: label maps go through them with the image; the others leave a label alone
+MOVING = {"random_crop", "horizontal_flip"}
+COLOURS = {"color_jitter", "grayscale"}
+
+
+def augment_masks(masks: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor) -> Tensor:
+    """Apply to label maps what :func:`augment` applies to their images with the same arguments.
+
+    Args:
+        masks: (B, H, W) integers of the images' size; what a crop adds at the edges is 0, background.
+
+    Returns:
+        (B, H', W').
+
+    Raises:
+        OODError: a step that mixes pixels (random_resized_crop).
+    """
+    for name in (name for step in steps for name in step if name not in MOVING | COLOURS):
+        raise OODError(f"augment: '{name}' cannot be applied to label maps; use {', '.join(sorted(MOVING | COLOURS))}")
+    return augment(masks[..., None], steps, seed, epoch, index, left_out=COLOURS)[..., 0]
+
+
+def resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
+    """Nearest label, as PIL resizes. (B, h, w) -> (B, height, width)."""
+    rows, columns = (((torch.arange(new, device=masks.device) + 0.5) * old / new).long()
+                     for new, old in zip((height, width), masks.shape[1:], strict=True))
+    return masks if masks.shape[1:] == (height, width) else masks[:, rows[:, None], columns]
+
 
 def augment(images: Tensor | LongSide, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor,
-            done: int = 0) -> Tensor:
+            done: int = 0, left_out: Set[str] = frozenset()) -> Tensor:
     """Apply the recipe's ``augment`` list.
 
     Args:
@@ -81,6 +109,7 @@ def augment(images: Tensor | LongSide, steps: Sequence[dict[str, Any]], seed: in
         steps: e.g. ``[{"random_crop": 4}, {"horizontal_flip": 0.5}]``.
         seed, epoch: of the run.
         index: (B,) int64 image numbers.
+        left_out: steps that use up their random numbers and do nothing.
         done: so many steps were applied before (by :class:`workflow_scripts.data.dataset.Decoded`).
 
     Returns:
@@ -92,10 +121,10 @@ def augment(images: Tensor | LongSide, steps: Sequence[dict[str, Any]], seed: in
     if len(plan) <= done:
         return images
     u = uniforms(seed, epoch, index, sum(draws for *_, draws in plan))
-    for i, (_, value, operation, draws) in enumerate(plan):
+    for i, (name, value, operation, draws) in enumerate(plan):
         if isinstance(images, LongSide):
             images = images.window(*crop_of(value), u[:, :draws])
-        elif i >= done:
+        elif i >= done and name not in left_out:
             images = operation(images, value, u[:, :draws])
         u = u[:, draws:]
     return images

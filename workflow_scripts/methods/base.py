@@ -15,6 +15,8 @@ A method is one module in this folder with
     optional; the id of the defect that makes it read the ID test images;
 ``EVALUATION``
     optional; ((id of a defect, `normalise` of a recipe, what replaces it when networks are evaluated), ...);
+``BACKGROUND``
+    optional; True: the network it trains has K + 1 outputs, the first of which is the background;
 ``build(options, released) -> Method``
     the method, corrected but for the defects in ``released``.
 
@@ -54,6 +56,8 @@ class Batch:
     outliers: Tensor | None = None
     outlier_index: Tensor | None = None
     second: Tensor | None = None
+    masks: Tensor | None = None
+    """Label maps (B, H, W) int64 of the images, changed as they were; ``None`` where the recipe has none."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,10 @@ class Method(nn.Module):
         """Loss to minimise (a scalar) and the logits (B, K) of the ID images, for the running accuracy."""
         raise NotImplementedError
 
+    def predict(self, network: nn.Module, images: Tensor) -> Tensor:
+        """Logits (B, K) of the ID classes, to measure the accuracy on held-out images."""
+        return network(images)
+
     def after_step(self, network: nn.Module, batch: Batch) -> None:
         """Called after the optimiser's step. Raises OODError when what the method learns is broken."""
 
@@ -125,10 +133,6 @@ class Method(nn.Module):
 
     def finish(self, network: nn.Module, looks: Looks) -> None:
         """Called once after the last step, before the weights are written."""
-
-    def predict(self, network: nn.Module, x: Tensor) -> Tensor:
-        """Logits (B, K) by which a held-out image (B, 3, H, W) is classified while the training goes on."""
-        return network(x)
 
     def record(self) -> dict[str, Tensor]:
         """Arrays that other stages read from the training record, by name."""

@@ -6,6 +6,8 @@
 ``head``: the last linear layer, a property that names whatever attribute the architecture's checkpoints call it.
 ``last_batchnorm``: the batch norm whose ReLU gives the maps, or ``None``.
 ``forward(x)``: -> (N, K) logits, ``head(features(x))``.
+``dense(x)``: -> (N, K, h, w), the head at every place of the maps; its spatial mean is ``forward(x)``.
+``freeze()``: called when the weights change no more.
 
 An architecture is one module in this folder with a frozen dataclass ``Options`` and ``build(options, classes)``.
 """
@@ -17,6 +19,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class Classifier(nn.Module):
@@ -43,6 +46,16 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits. (N, 3, H, W) -> (N, K)."""
         return self.head(self.features(x))
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Logits at every place of the maps: the head as a 1x1 convolution (dfb 2b). (N, 3, H, W) -> (N, K, h, w).
+
+        A linear head commutes with averaging, so the spatial mean is :meth:`forward`.
+        """
+        return functional.conv2d(self.maps(x), self.head.weight[:, :, None, None], self.head.bias)
+
+    def freeze(self) -> None:
+        """Compute once what depends on the weights alone (weight standardisation)."""
 
     @property
     def head(self) -> nn.Linear:

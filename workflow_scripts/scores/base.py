@@ -35,6 +35,11 @@ KINDS = frozenset({
     "train_features",  # (M, D) of the ID train images
     "train_logits",  # (M, K) of the ID train images
     "train_labels",  # (M,)
+    "background",  # (N,) logit of the background output of the images to score (DFB's networks have one)
+    "train_background",  # (M,) of the ID train images
+    "shuffled",  # logits and background of ID train images cut into cells in random order
+    "scores",  # (N, 2) two other scores of the images to score
+    "train_scores",  # (M, 2) of the ID train images
     "network",  # the network itself: gradients, perturbed inputs or feature maps
 })
 
@@ -74,14 +79,20 @@ class Known:
     train_features: Any = None
     train_logits: Any = None
     train_labels: Any = None
+    train_background: Any = None
+    shuffled: Batch | None = None
+    train_scores: Any = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images to score: ``features`` (N, D) and ``logits`` (N, K); a member not named in ``NEEDS`` is ``None``."""
+    """Images to score: ``features`` (N, D), ``logits`` (N, K), ``background`` (N,), ``scores`` (N, 2); a member not
+    named in ``NEEDS`` is ``None``."""
 
     features: Any = None
     logits: Any = None
+    background: Any = None
+    scores: Any = None
 
 
 def needs(score: Any, options: Any) -> frozenset[str]:
@@ -96,7 +107,7 @@ def require(known: Known, kinds: frozenset[str], score: str, network: str) -> No
     Raises:
         OODError: a member of ``known`` that ``kinds`` names is ``None``.
     """
-    for need in sorted(kinds - {"logits", "features", "network"}):
+    for need in sorted(kinds - {"logits", "features", "background", "scores", "network"}):
         if getattr(known, need) is None:
             raise OODError(f"score '{score}' needs {need}, which network '{network}' does not have; "
                            f"take '{score}' out of the experiment's scores or choose another network")

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from workflow_scripts.errors import OODError, nearest
-from workflow_scripts.scores.base import BatchNorm, Head, Statistics
+from workflow_scripts.scores.base import Batch, BatchNorm, Head, Statistics
 
 ROWS = 4096  # images per block
 
@@ -79,16 +79,22 @@ class Features:
         return (slice(start, min(start + ROWS, self.size)) for start in range(0, self.size, ROWS))
 
     def read(self, key: str, rows: slice) -> np.ndarray:
-        """Finite rows of ``features`` or ``logits``. -> (n, D or K)."""
-        return finite(dataset(self.file, key, 2)[rows], self.path, key, rows.start)
+        """Finite rows of ``features`` or ``logits``, or numbers of ``background``. -> (n, D or K) or (n,)."""
+        return finite(dataset(self.file, key, 1 + (key != "background"))[rows], self.path, key, rows.start)
 
     def whole(self, key: str) -> np.ndarray:
-        """All rows of ``features`` or ``logits``, read block by block. -> (N, D or K)."""
-        source = dataset(self.file, key, 2)
+        """All rows of ``features`` or ``logits``, or all of ``background``, read block by block. -> (N, ...)."""
+        source = dataset(self.file, key, 1 + (key != "background"))
         values = np.empty(source.shape, source.dtype)
         for rows in self.chunks():
             values[rows] = self.read(key, rows)
         return values
+
+    @property
+    def shuffled(self) -> Batch:
+        """Logits (M, K) and background (M,) of jigsaws of the ID train images."""
+        return Batch(**{key: finite(dataset(self.file, f"shuffled/{key}", n)[:], self.path, f"shuffled/{key}")
+                        for key, n in (("logits", 2), ("background", 1))})
 
     @property
     def labels(self) -> np.ndarray:

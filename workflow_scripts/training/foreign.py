@@ -8,13 +8,16 @@ named.
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from workflow_scripts import plugins
 from workflow_scripts.errors import OODError, nearest
 from workflow_scripts.files import sha256
 from workflow_scripts.training import checkpoint
@@ -25,7 +28,7 @@ def read(path: str | Path, expected_sha256: str | None = None, key: str = "", st
     """The file's tensors, on CPU, in file order. Only tensors and plain values are unpickled.
 
     Args:
-        path: a file that ``torch.save`` wrote, in its zip or its older form.
+        path: a file that ``torch.save`` wrote, in its zip or its older form, or numpy's ``.npz``.
         expected_sha256: of the file, in hexadecimal; ``None``: not compared.
         key: the entry that holds the tensors; empty: the file is that mapping.
         strip_prefix: taken off every name, e.g. ``module.``.
@@ -39,7 +42,7 @@ def read(path: str | Path, expected_sha256: str | None = None, key: str = "", st
     if expected_sha256 is not None and not found.startswith(expected_sha256.lower()):
         raise OODError(f"{path}: sha256 is {found}, expected {expected_sha256.lower()}; it is another file or damaged: "
                        "fetch it again, or correct sha256")
-    state = entry(unpickled(path), key, path)
+    state = entry(arrays(path) if Path(path).suffix == ".npz" else unpickled(path), key, path)
     state = {stripped(name, strip_prefix, path): tensor for name, tensor in state.items()}
     for prefix in drop:
         if not any(name.startswith(prefix) for name in state):
@@ -68,6 +71,30 @@ def unpickled(path: str | Path) -> Any:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise OODError(f"checkpoint {path} cannot be read ({reason}); expected a torch.save file with nothing but "
                        "tensors and plain values") from None
+
+
+def arrays(path: str | Path) -> dict[str, Tensor]:
+    """Arrays of an ``.npz``, nothing unpickled. Raises OODError when it is none or holds objects."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: torch.from_numpy(file[name]) for name in file.files}
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OODError(f"checkpoint {path} cannot be read ({reason}); expected an .npz file of arrays of numbers"
+                       ) from None
+
+
+def converted(state: dict[str, Tensor], section: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """Tensors in the names of the architecture of ``section``, where it knows other layouts than its own.
+
+    Raises:
+        OODError: arrays are missing or of another architecture.
+    """
+    module = plugins.load("models", section["model"])
+    if not hasattr(module, "convert"):
+        return state
+    options = plugins.parse_options("models", section["model"], section["options"], f"network '{section['name']}'")
+    return module.convert(state, options, path)
 
 
 def entry(content: Any, key: str, path: str | Path) -> dict[str, Tensor]:

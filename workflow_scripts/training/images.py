@@ -30,6 +30,8 @@ class Images:
     """(N, H, W, 3) uint8, or images whose long side was kept."""
     labels: Tensor
     """(N,) int64."""
+    masks: Tensor | None = None
+    """(N, h, w) integers: label maps, 0 for background and c + 1 for class c; ``None`` where there are none."""
 
     def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
                 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -101,16 +103,17 @@ class DecodedImages(Images):
         return self._loaders[key]
 
 
-def images_of(store: Store, device: torch.device, workers: int = 0) -> Images:
+def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tensor | None = None) -> Images:
     """The images of a store, ready to train on.
 
     Args:
         store: read by :func:`workflow_scripts.data.store.load_store`; no noise set.
         workers: processes that decode, where images are not stored.
+        masks: label maps of the images.
     """
     labels = torch.from_numpy(store.labels).to(device)
     if isinstance(store.images, Encoded):
-        return DecodedImages(_OnDevice(store.images, device), labels, workers)
+        return DecodedImages(_OnDevice(store.images, device), labels, masks, workers)
     if isinstance(store.images, CentreCrops):
-        return Images(LongSide.of(store.images, device), labels)
-    return Images(torch.from_numpy(store.images).to(device), labels)
+        return Images(LongSide.of(store.images, device), labels, masks)
+    return Images(torch.from_numpy(store.images).to(device), labels, masks)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.data.augment import normalise
+from workflow_scripts.data.augment import augment_masks, normalise, resize_masks
 from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.randomness import permutation
 from workflow_scripts.errors import OODError
@@ -17,7 +17,8 @@ from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
-from workflow_scripts.training.schedule import learning_rate
+from workflow_scripts.training.schedule import learning_rate, resolved
+from workflow_scripts.training.segmentation import segmentation
 from workflow_scripts.training.validation import accuracy, hold_out
 
 SECOND_VIEW = 1 << 32  # added to the seed of a view's augmentation
@@ -46,7 +47,11 @@ def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: T
         index = seen[0][0]
         images = [normalise(view, recipe["normalise"]) for _, view in seen]
         novel, numbers = next(beside) if beside else (None, None)
-        yield Batch(images[0], data.labels[index], index, seed, epoch, step, novel, numbers, *images[1:])
+        masks = None
+        if data.masks is not None:
+            masks = resize_masks(data.masks[index], *data.pixels.shape[1:3])
+            masks = augment_masks(masks, recipe["augment"], seed, epoch, index).long()
+        yield Batch(images[0], data.labels[index], index, seed, epoch, step, novel, numbers, *images[1:], masks=masks)
 
 
 def plain(data: Images, rows: Tensor | None, how: Any) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,14 +86,16 @@ class Training:
         self.outliers, self.released = outliers if method.outliers else None, released
         training, device = recipe["training"], data.labels.device
         self.test = test
-        self.schedule = training["schedule"] | {"zero_based": "npos.B13" in released}
         self.rows, held = hold_out(recipe.get("validation"), len(data.labels))
         self.held = held.to(device)
-        size, self.epochs = training["batch_size"], training["epochs"]
+        size = training["batch_size"]
+        self.schedule = resolved(training["schedule"], len(self.rows)) | {"zero_based": "npos.B13" in released}
+        self.end = self.schedule["steps"][-1] if self.schedule["name"] == "bit" else None
         self.per_epoch = len(self.rows) // size if training["drop_last"] else -(-len(self.rows) // size)
         if not self.per_epoch:
             raise OODError(f"training.batch_size: {size} is more than the {len(self.rows)} train images, "
                            "and training.drop_last drops the only batch")
+        self.epochs = training["epochs"] if self.end is None else -(-self.end // self.per_epoch)
         if method.outliers and outliers is None:
             raise OODError("outliers: this method trains with outliers, but the recipe names none")
         method.check(recipe)
@@ -123,6 +130,7 @@ class Training:
         Raises:
             OODError: the loss is not finite; the run was told to stop.
         """
+        steps = min(filter(None, (steps, self.end)), default=None)
         progress = resume.load() if resume else None
         if progress:
             self.restore(progress)
@@ -173,8 +181,7 @@ class Training:
             raise OODError(f"the loss is {mean} in epoch {self.epoch + 1} (step {self.done}); "
                            "lower training.lr or look at the train images")
         self.method.end_epoch(self.network, self.epoch)
-        training = self.recipe["training"]
-        rate = learning_rate(training["lr"], self.schedule, self.done - 1, self.per_epoch, self.epochs)
+        rate = learning_rate(self.recipe["training"]["lr"], self.schedule, self.done - 1, self.per_epoch, self.epochs)
         self.history.append({"epoch": self.epoch + 1, "loss": mean, "accuracy": accurate, "lr": rate})
         line = f"epoch {self.epoch + 1}/{self.epochs}  loss {mean:.4f}  accuracy {accurate:.4f}  lr {rate:.4g}  "
         if len(self.held):
@@ -183,6 +190,8 @@ class Training:
                              self.method.predict)
             self.history[-1]["validation"] = value
             self.best.update(self.network, value)
+            if self.data.masks is not None:
+                self.history[-1] |= segmentation(self.network, self.data, self.held, self.recipe["normalise"])
             line += f"validation {value:.4f}  "
         report(f"{line}{speed:.0f} images/s")
         self.epoch, self.step, self.seen = self.epoch + 1, 0, 0

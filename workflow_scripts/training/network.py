@@ -20,6 +20,10 @@ def build(section: dict[str, Any], classes: int) -> nn.Module:
 def trained(section: dict[str, Any], path: str, where: torch.device) -> nn.Module:
     """The network of a checkpoint, in eval mode on ``where``, its weights frozen.
 
+    A network with a background output becomes a classifier of the K ID classes, ``head`` their rows of its head, with
+    the background's row beside it (``background``, a linear layer to one value): whatever reads head and logits sees K
+    classes (dfb 2b, lossless conversion). As released (dfb.2h-1), the checkpoint's head is replaced by a random one.
+
     Args:
         section: the network's ``name``, ``model`` and ``options``.
 
@@ -27,6 +31,52 @@ def trained(section: dict[str, Any], path: str, where: torch.device) -> nn.Modul
         OODError: the file is no checkpoint, or of another network.
     """
     content = checkpoint.read(path)
-    network = build(section, len(content["about"]["classes"]))
+    about = content["about"]
+    network = build(section, len(about["classes"]) + about.get("background", False))
     checkpoint.load_weights(network, content["state_dict"], path, section["name"])
+    if "dfb.2h-1" in about.get("released", ()):
+        randomise_head(network, about["seed"] or 0)
+    if about.get("background"):
+        split_background(network)
+    network.freeze()
     return network.to(where, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def randomise_head(network: nn.Module, seed: int) -> None:
+    """Uniform weights and biases within 1 / sqrt(D), torch's rule for a linear layer."""
+    generator = torch.Generator().manual_seed(seed)
+    bound = network.head.in_features ** -0.5
+    with torch.no_grad():
+        for tensor in (network.head.weight, network.head.bias):
+            tensor.copy_((2 * torch.rand(tensor.shape, generator=generator) - 1) * bound)
+
+
+def split_background(network: nn.Module) -> None:
+    """Divide a head of K + 1 rows: the first becomes ``network.background``, the others are the new head."""
+    old = network.head
+    for name, rows in (("background", slice(0, 1)), (head_name(network), slice(1, None))):
+        layer = nn.Linear(old.in_features, len(old.bias[rows]))
+        layer.load_state_dict({"weight": old.weight[rows], "bias": old.bias[rows]})
+        network.set_submodule(name, layer) if name != "background" else network.add_module(name, layer)
+
+
+def head_name(network: nn.Module) -> str:
+    """Name of the head among the network's modules."""
+    return next(name for name, module in network.named_modules() if module is network.head)
+
+
+def start_from(network: nn.Module, parent: dict[str, Any], background: bool, path: str, name: str) -> None:
+    """Load the weights of another recipe; where the background is new, the head keeps its own fresh rows.
+
+    Args:
+        parent: the content of its checkpoint.
+        background: whether ``network`` has an output for it.
+
+    Raises:
+        OODError: the weights are of another network.
+    """
+    state = parent["state_dict"]
+    if background and not parent["about"].get("background"):
+        own, head = network.state_dict(), head_name(network)
+        state = state | {key: own[key] for key in (f"{head}.weight", f"{head}.bias")}
+    checkpoint.load_weights(network, state, path, name)

@@ -3,7 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
+
+# BiT's hyper-rule (Kolesnikov et al., ECCV 2020; dfb 2e): below this many train images, these milestones in steps.
+_RULE = ((3_000, (100, 200, 300, 400, 500)), (500_000, (500, 3_000, 6_000, 9_000, 10_000)),
+         (math.inf, (500, 6_000, 12_000, 18_000, 20_000)))
+_MIXUP_FROM = 20_000  # train images
+
+
+def bit_steps(images: int) -> tuple[int, ...]:
+    """BiT's rule: end of the warm-up, steps after which the rate is divided by ten, end of the training."""
+    return next(steps for below, steps in _RULE if images < below)
+
+
+def bit_mixup(images: int) -> float:
+    """BiT's rule: parameter of mixup's Beta distribution; 0: no mixup."""
+    return 0.0 if images < _MIXUP_FROM else 0.1
+
+
+def bit_rate(base: float, steps: Sequence[int], step: int) -> float | None:
+    """Rising from 0 to ``base``, then a tenth for each milestone that is strictly passed; ``None`` from the end on."""
+    if step >= steps[-1]:
+        return None
+    if step < steps[0]:
+        return base * step / steps[0]
+    return base / 10 ** sum(step > milestone for milestone in steps[1:-1])
+
+
+def resolved(schedule: dict[str, Any], images: int) -> dict[str, Any]:
+    """The schedule with what its rule takes from the number of train images."""
+    return schedule | {"steps": schedule.get("steps") or bit_steps(images)} if schedule["name"] == "bit" else schedule
 
 
 def learning_rate(base: float, schedule: dict[str, Any], step: int, steps_per_epoch: int, epochs: int) -> float:
@@ -12,14 +42,15 @@ def learning_rate(base: float, schedule: dict[str, Any], step: int, steps_per_ep
     Args:
         base: ``training.lr``.
         schedule: ``training.schedule``: name, milestones, gamma, floor, and where there is one ``warmup``;
-            ``zero_based`` is npos.B13.
+            ``zero_based`` is npos.B13; for ``bit`` with its steps (:func:`resolved`).
         step: 0-based, over the whole run.
         steps_per_epoch, epochs: size of the run.
 
     ``cosine``: from ``base`` to ``floor * base`` over all steps; ``cosine_epochs``: the same in steps of an epoch.
     ``multistep``: times ``gamma`` from the epoch after each milestone on (milestone 50: the first 50 epochs run at
-    ``base``). ``warmup``: over its ``epochs``, linearly from ``start * base`` to what the schedule has behind them;
-    with npos.B13 the line ends an epoch later and so begins below ``start * base``, for the papers' values below 0.
+    ``base``). ``bit``: :func:`bit_rate`. ``warmup``: over its ``epochs``, linearly from ``start * base`` to what the
+    schedule has behind them; with npos.B13 the line ends an epoch later and so begins below ``start * base``, for the
+    papers' values below 0.
     """
     warmup = schedule.get("warmup")
     if warmup:
@@ -37,4 +68,6 @@ def learning_rate(base: float, schedule: dict[str, Any], step: int, steps_per_ep
     if schedule["name"] == "multistep":
         epoch = step // steps_per_epoch
         return base * schedule["gamma"] ** sum(epoch >= m for m in schedule["milestones"])
+    if schedule["name"] == "bit":
+        return bit_rate(base, schedule["steps"], step) or 0.0
     return base

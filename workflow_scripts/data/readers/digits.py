@@ -28,10 +28,13 @@ class Options:
     train_per_class: Annotated[int, Ge(1)] = 125
     """Images of each digit that make up the train part (the rarest digit has 174)."""
     seed: Annotated[int, Ge(0)] = 0
-    """Seed of the split and of the colours."""
+    """Seed of the split, of the colours and of the places."""
     tint: Annotated[float, Ge(0), Le(0.5)] = 0.0
     """0: white strokes on black. Otherwise each image gets a random background colour with channels in 0..tint of the
     range and a random stroke colour with channels in 1-tint..1."""
+    canvas: Annotated[int, Ge(8)] = 8
+    """Side of a canvas of the background's colour, in pixels of the scan (8x8), on which the digit lies at a random
+    place; 8: the scan alone."""
 
 
 def scans() -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
@@ -68,8 +71,17 @@ def colours(n: int, tint: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return 1 - strokes, grounds
 
 
+def placed(scan: np.ndarray, side: int, seed: int) -> np.ndarray:
+    """Each scan at a random place on an empty canvas. (N, 8, 8) -> (N, side, side)."""
+    corner = np.random.RandomState(seed + 2).randint(0, side - 8 + 1, (len(scan), 2, 1))
+    rows, columns = (corner[:, axis] + np.arange(8) for axis in (0, 1))  # (N, 8)
+    canvas = np.zeros((len(scan), side, side))
+    canvas[np.arange(len(scan))[:, None, None], rows[:, :, None], columns[:, None]] = scan
+    return canvas
+
+
 def read(options: Options, root: Path | None) -> Images:
-    """The chosen digits as 8x8 RGB images (choose a geometry such as squash32); ``root`` is not used.
+    """The chosen digits as RGB images of 8x8, or of the canvas (choose a geometry such as squash32); ``root`` is not used.
 
     Raises:
         OODError: a class is named twice.
@@ -80,6 +92,7 @@ def read(options: Options, root: Path | None) -> Images:
     index = split(digit, options)
     # colours belong to the image, whatever the part or the classes taken
     stroke, ground = colours(len(scan), options.tint, options.seed)
+    scan = placed(scan, options.canvas, options.seed)
     pixels = np.rint((ground + scan[..., None] * (stroke - ground)) * 255).astype(np.uint8)[index]  # (n, 8, 8, 3)
     place = {c: i for i, c in enumerate(options.classes)}
     return Images(

@@ -1,0 +1,49 @@
+"""How well a network with a background class finds the label maps of images that it did not train on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workflow_scripts.data.augment import normalise, resize_masks
+from workflow_scripts.methods.base import looking
+
+if TYPE_CHECKING:
+    from workflow_scripts.training.loop import Images
+
+_BATCH = 64  # images of one pass
+
+
+def upsampled(logits: Tensor, height: int, width: int) -> Tensor:
+    """Dense logits at every pixel, bilinear with aligned corners (dfb 2b). (N, K, h, w) -> (N, K, height, width)."""
+    return functional.interpolate(logits, (height, width), mode="bilinear", align_corners=True)
+
+
+def segmentation(network: nn.Module, data: Images, rows: Tensor, how: str | dict[str, Any]) -> dict[str, float]:
+    """Share of pixels with the right label, and the mean over labels of intersection over union.
+
+    Args:
+        network: with K + 1 outputs.
+        data: with ``masks``.
+        rows: (M,) numbers of the images.
+        how: `normalise` of the recipe.
+
+    Returns:
+        ``pixel_accuracy`` and ``miou`` (over the labels that stand in a mask or a prediction).
+    """
+    labels = network.head.out_features
+    pairs = torch.zeros(labels * labels, dtype=torch.int64, device=rows.device)
+    with looking(network):
+        for index in rows.split(_BATCH):
+            size = data.pixels.shape[1:3]
+            found = upsampled(network.dense(normalise(data.pixels[index], how)), *size).argmax(1)
+            true = resize_masks(data.masks[index], *size).long()
+            pairs += torch.bincount((true * labels + found).flatten(), minlength=labels * labels)
+    pairs = pairs.view(labels, labels).double()
+    both = pairs.diagonal()
+    either = pairs.sum(0) + pairs.sum(1) - both
+    there = either > 0
+    return {"pixel_accuracy": float(both.sum() / pairs.sum()), "miou": float((both[there] / either[there]).mean())}
