@@ -147,8 +147,8 @@ class Wiring:
         recipe["masks"] = bool(recipe["masks"])  # the label maps are an input
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
-        if recipe["training"]["schedule"]["warmup"] is None:
-            del recipe["training"]["schedule"]["warmup"]
+        schedule = recipe["training"]["schedule"]
+        recipe["training"]["schedule"] = {k: v for k, v in schedule.items() if v or k not in ("warmup", "steps")}
         recipe["validation"] = _listed(recipe["validation"])
         recipe["options"] = sections.options("methods", run.recipe.method, run.recipe.options)
         return dumps({"network": sections.network(run.network), "recipe": recipe, "released": run.released,

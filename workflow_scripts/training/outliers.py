@@ -197,8 +197,8 @@ def load_outliers(path: str, section: dict[str, Any], seed: int, device: torch.d
         rows = total if kept is None else len(kept)
         pixels = None
         if isinstance(stored, CentreCrops):  # a larger set stays in the host's memory
+            stored = stored if kept is None else stored.only(kept)
             pixels = LongSide.of(stored, device, resident=len(stored.flat) <= RESIDENT)
-            pixels = pixels if kept is None else pixels[torch.from_numpy(kept)]
         elif rows * stored[:1].nbytes <= RESIDENT:
             pixels = torch.from_numpy(stored[:] if kept is None else _gather(stored, kept)).to(device)
     if pixels is None:
