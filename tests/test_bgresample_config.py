@@ -22,6 +22,9 @@ from tests.test_himplos_config import random_cifar, random_images
 from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.errors import OODError
+from workflow_scripts.metrics.compat import bg_resample_trial
+from workflow_scripts.scores import msp
+from workflow_scripts.scores.base import Batch
 
 RAW = yaml.safe_load((ROOT / "config" / "bgresample.yaml").read_text())
 PLAN = read_plan(RAW, ROOT, {})
@@ -127,6 +130,27 @@ def test_weights_of_another_set_and_a_background_that_is_a_test_set_are_refused(
             recipe["outliers"] = {**recipe["outliers"], "dataset": "brick", "batch_size": 8}
     with pytest.raises(OODError, match=r"outliers\.dataset: 'brick' is an OOD test set of 'digits'"):
         read_plan(raw, ROOT, {})
+
+
+def test_saturated_float32_probabilities_tie_as_released():
+    """Spec 1g-10: a gap of 17.4 over two other classes is exactly 1 in float32; the release's FPR95 is then 100 %."""
+    known = np.zeros((200, 3), np.float32)
+    known[:, 0] = np.linspace(18, 30, 200)
+    novel = np.zeros((100, 3), np.float32)
+    novel[:, 0] = np.r_[np.full(90, 1.0), np.linspace(17.4, 17.9, 10)]
+    found = {}
+    for precision in ("float64", "float32"):
+        options = msp.Options(precision=precision)
+        scores = [msp.score(options, None, None, Batch(logits=z)) for z in (known, novel)]
+        found[precision] = bg_resample_trial(*scores)["fpr95_ood"]
+    assert found == {"float64": 0.0, "float32": 1.0}
+
+
+def test_the_switch_of_the_scores_wants_its_score():
+    raw = {**small("bgresample"), "fidelity": {"released": ["bgresample.1g-10"]}}
+    with pytest.raises(OODError, match=r"fidelity.released: 'bgresample.1g-10' is a score of its own; add to scores"):
+        read_plan(raw, ROOT, {})
+    read_plan({**RAW, "fidelity": {"released": ["bgresample.1g-10"]}}, ROOT, {})
 
 
 def random_data(root) -> None:

@@ -33,6 +33,7 @@ DEFECTS = {
 EVALUATION = {
     "goe.2g-1": "test sets: the same sets by the other benchmark's lists, in a group of their own (`far+2g-1`)",
     "goe.2g-8": "metrics: G-OE's own rules (`auroc@goe`, ...)",
+    "bgresample.1g-10": "a score of its own: module `msp` with `options: {precision: float32}`",
 }
 
 

@@ -275,6 +275,10 @@ class Plan:
             if bug == "goe.2g-8" and not any("goe" in self.compat(id) for id in self.ood):
                 raise OODError("fidelity.released: no experiment of this configuration counts by G-OE's rules, which "
                                "'goe.2g-8' concerns; add to one compat: [goe]")
+            if bug == "bgresample.1g-10" and not any(s.module == "msp" and s.options.get("precision") == "float32"
+                                                     for run in self.runs.values() for s in run.scores.values()):
+                raise OODError("fidelity.released: 'bgresample.1g-10' is a score of its own; add to scores: {name: "
+                               "msp_float32, score: msp, options: {precision: float32}} and name it in an experiment")
             if bug in DEFECTS.keys() - EVALUATION.keys() and bug not in self._switches_used:
                 raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
 
