@@ -25,6 +25,7 @@ from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.network import build
 from workflow_scripts.training.outliers import load_outliers
 from workflow_scripts.training.resume import Resume
+from workflow_scripts.training.tokens import Tokens
 
 SHARED_SEED = 1  # goe.2g-5
 
@@ -37,6 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--parent", help="checkpoint whose weights are the start")
     parser.add_argument("--outliers", help="store of the recipe's outliers")
     parser.add_argument("--selection", help="numbers of the outliers to train against; left out: all")
+    parser.add_argument("--tokens", help="output of the network's frozen trunk for the ID train images, in their place")
     parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
@@ -55,10 +57,9 @@ def main(argv: list[str] | None = None) -> None:
     where = device.pick(args.device, args.threads)
     if where.type == "cpu":
         keep_freed_memory()
-    store = load_store(args.data)
+    store = load_store(args.data, pixels=args.tokens is None)
     if store.images is None:
         raise OODError(f"{args.data} holds ready network inputs (a noise set); a network is trained on images")
-    data = Images(torch.from_numpy(store.images).to(where), torch.from_numpy(store.labels).to(where))
 
     released = tuple(args.config["released"])
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed
@@ -69,6 +70,12 @@ def main(argv: list[str] | None = None) -> None:
         checkpoint.load_weights(network, parent["state_dict"], args.parent, network_section["name"])
     method_options = plugins.parse_options("methods", recipe["method"], recipe["options"], "options")
     method = plugins.load("methods", recipe["method"]).build(method_options, released)
+    pixels = torch.from_numpy(store.images).to(where)
+    if args.tokens:
+        if not hasattr(network, "token_shape"):
+            raise OODError(f"--tokens: network '{network_section['name']}' has no frozen trunk (model clip_vit has)")
+        pixels = Tokens(args.tokens, len(store.labels), network.token_shape, where)
+    data = Images(pixels, torch.from_numpy(store.labels).to(where))
     outliers = None
     if method.outliers and args.outliers:
         outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:], args.selection)

@@ -153,8 +153,8 @@ def open_store(path: str | os.PathLike) -> Iterator[h5py.File]:
         raise OODError(f"{path}: not a whole image store, it is truncated or corrupt ({error}); {again}") from None
 
 
-def load_store(path: str | os.PathLike) -> Store:
-    """Read a whole store into memory.
+def load_store(path: str | os.PathLike, pixels: bool = True) -> Store:
+    """Read a whole store into memory; without ``pixels`` none of them (0, H, W, 3).
 
     Raises:
         OODError: as :func:`open_store`; a class without images.
@@ -163,8 +163,8 @@ def load_store(path: str | os.PathLike) -> Store:
         attrs = {key: file.attrs[key] for key in _ATTRIBUTES}
         attrs |= {key: json.loads(attrs[key]) for key in ("classes", "definition", "sources")}
         store = Store(
-            images=file["images"][:] if "images" in file else None,
-            inputs=file["inputs"][:] if "inputs" in file else None,
+            images=file["images"][slice(None) if pixels else slice(0)] if "images" in file else None,
+            inputs=file["inputs"][slice(None) if pixels else slice(0)] if "inputs" in file else None,
             labels=file["labels"][:],
             names=[name.decode() for name in file["names"][:]],
             classes=tuple(attrs["classes"]),

@@ -7,7 +7,8 @@
 ``last_batchnorm``: the batch norm whose ReLU gives the maps, or ``None``.
 ``forward(x)``: -> (N, K) logits, ``head(features(x))``.
 
-An architecture is one module in this folder with a frozen dataclass ``Options`` and ``build(options, classes)``.
+An architecture is one module in this folder with a frozen dataclass ``Options`` and ``build(options, classes)``; where
+a foreign file holds more than the network, ``take_in(options, state, names, path)`` gives the network's tensors of it.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate
+from workflow_scripts.training.tokens import Tokens
 from workflow_scripts.training.validation import accuracy, hold_out
 
 SECOND_VIEW = 1 << 32  # added to the seed of a view's augmentation
@@ -25,10 +26,17 @@ LOOK = 256  # images of a pass that only looks
 
 @dataclass(frozen=True)
 class Images:
-    """A labelled set that lives on the device: ``pixels`` (N, H, W, 3) uint8, ``labels`` (N,) int64."""
+    """A labelled set on the device: ``pixels`` (N, H, W, 3) uint8, ``labels`` (N,) int64; or the output of a frozen
+    trunk in place of the pixels, which is read as it is needed."""
 
-    pixels: Tensor
+    pixels: Tensor | Tokens
     labels: Tensor
+
+    def seen(self, index: Tensor, recipe: dict[str, Any], seed: int, epoch: int) -> Tensor:
+        """Network inputs of these images, augmented and normalised by the recipe. index (B,) int64 -> (B, ...)."""
+        if isinstance(self.pixels, Tokens):
+            return self.pixels[index]
+        return normalise(augment(self.pixels[index], recipe["augment"], seed, epoch, index), recipe["normalise"])
 
 
 def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: Tensor | None = None,
@@ -49,8 +57,7 @@ def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: T
     beside = outliers.batches(recipe, epoch, start, order) if outliers else None
     for step in range(start, -(-whole // size)):
         index = shuffled[step * size:min((step + 1) * size, whole)]
-        views = [normalise(augment(data.pixels[index], recipe["augment"], seed + SECOND_VIEW * view, epoch, index),
-                           recipe["normalise"]) for view in range(recipe.get("views", 1))]
+        views = [data.seen(index, recipe, seed + SECOND_VIEW * view, epoch) for view in range(recipe.get("views", 1))]
         novel, numbers = next(beside) if beside else (None, None)
         yield Batch(views[0], data.labels[index], index, seed, epoch, step, novel, numbers, *views[1:])
 
@@ -59,7 +66,7 @@ def plain(data: Images, rows: Tensor | None, how: Any) -> Iterator[tuple[Tensor,
     """(inputs, labels) of these images in order, not augmented; ``rows``: ``None`` for all, ``how``: `normalise`."""
     rows = torch.arange(len(data.labels)) if rows is None else rows
     for part in rows.to(data.labels.device).split(LOOK):
-        yield normalise(data.pixels[part], how), data.labels[part]
+        yield data.seen(part, {"augment": [], "normalise": how}, 0, 0), data.labels[part]
 
 
 class Training:
@@ -72,7 +79,7 @@ class Training:
         recipe: `training`, `augment` and `normalise` of the recipe, and where given `outliers`, `validation`, `keep`.
         seed: of shuffling and augmentation.
         outliers: images that ``method`` trains with, if it does.
-        released: defects to reproduce; the loop itself has goe.2g-4 and npos.B13.
+        released: defects to reproduce; the loop itself has goe.2g-4, npos.B13 and npos.B14.
         test: ID test images, for a method whose defect reads them.
 
     Raises:
@@ -87,6 +94,8 @@ class Training:
         training, device = recipe["training"], data.labels.device
         self.test = test
         self.schedule = training["schedule"] | {"zero_based": "npos.B13" in released}
+        if "npos.B14" in released:
+            self.schedule["gamma"] = 1 / self.schedule["gamma"]
         self.rows, held = hold_out(recipe.get("validation"), len(data.labels))
         self.held = held.to(device)
         size, self.epochs = training["batch_size"], training["epochs"]
