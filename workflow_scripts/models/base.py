@@ -9,6 +9,7 @@
 
 An architecture is one module in this folder with a frozen dataclass ``Options`` and ``build(options, classes)``; where
 a foreign file holds more than the network, ``take_in(options, state, names, path)`` gives the network's tensors of it.
+``MAPS = False``: the network has no maps, and scores that read them cannot be asked for.
 """
 
 from __future__ import annotations
