@@ -10,6 +10,7 @@ rule train_network:
         outliers=WIRE.outliers,
         selection=WIRE.selection,
         test=WIRE.test_images,
+        tokens=WIRE.tokens,
     output:
         checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
         record="<results>/models/{id}/{network}/{recipe}/seed{seed}.h5",
@@ -32,14 +33,15 @@ rule train_network:
         outliers=lambda wc, input: f"--outliers {input.outliers}" if input.outliers else "",
         selection=lambda wc, input: f"--selection {input.selection}" if input.selection else "",
         test=lambda wc, input: f"--test {input.test}" if input.test else "",
+        tokens=lambda wc, input: f"--tokens {input.tokens}" if input.tokens else "",
         minutes=lambda wc, output: PLAN.config.resume.minutes,
         device=lambda wc, output: DEVICE,
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
-        "{params.outliers} {params.selection} {params.test} --seed {wildcards.seed} --device {params.device} "
-        "--threads {threads} "
+        "{params.outliers} {params.selection} {params.test} {params.tokens} --seed {wildcards.seed} "
+        "--device {params.device} --threads {threads} "
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
 
 
@@ -67,6 +69,34 @@ rule make_masks:
         "label maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.cam --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
+
+
+# What a frozen trunk makes of the ID train images, once for all trainings behind it.
+rule cache_trunk:
+    input:
+        store="<results>/data/{id}.train.h5",
+        archives=lambda wc: WIRE.decoded_from([(wc.id, "train")]),
+        checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+    output:
+        "<results>/trunk/{id}/{network}/{recipe}/seed{seed}.h5",
+    log:
+        "<logs>/trunk/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/trunk/{id}/{network}/{recipe}/seed{seed}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=WIRE.trunk_section,
+        code=WIRE.trunk_code,
+        device=lambda wc, output: DEVICE,
+    message:
+        "frozen trunk's output for {wildcards.id}: {wildcards.recipe}"
+    shell:
+        "python -m workflow_scripts.cache_trunk --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
@@ -125,6 +155,7 @@ rule choose_recipe:
 rule import_weights:
     input:
         data="<results>/data/{id}.train.h5",
+        parent=WIRE.parent,
         file=WIRE.import_archive,
     output:
         "<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
@@ -143,10 +174,11 @@ rule import_weights:
         cfg=WIRE.import_section,
         code=WIRE.import_code,
         file=WIRE.import_file,
+        parent=lambda wc, input: f"--parent {input.parent}" if input.parent else "",
         device=lambda wc, output: DEVICE,
     message:
         "import weights of {wildcards.network} for {wildcards.id}: {wildcards.recipe}"
     shell:
         "python -m workflow_scripts.import_checkpoint --config {params.cfg:q} --file {params.file:q} "
-        "--classes-from {input.data} --seed {wildcards.seed} --device {params.device} --threads {threads} "
+        "--classes-from {input.data} {params.parent} --seed {wildcards.seed} --device {params.device} --threads {threads} "
         "--out {output} > {log} 2>&1"

@@ -70,6 +70,50 @@ def test_the_ablation_differs_by_its_defects_alone(id):
     assert len(PLAN.seeds(PLAN.experiments("npos_ablation")[0])) >= 3
 
 
+@pytest.mark.parametrize(("id", "network", "own", "epochs", "batch"), [
+    ("imagenet100_clip", "clip-b16-100", {"start": 10, "pick": 3, "snapshots": [11, 15, 20]}, 20, 800),
+    ("imagenet_clip", "clip-b16", {"start": 40, "pick": 1, "snapshots": [41, 60, 80, 100]}, 100, 1000),
+])
+def test_clip(id, network, own, epochs, batch):
+    wildcards = SimpleNamespace(id=id, network=network, recipe="npos-clip", seed="0")
+    wire = Wiring(PLAN)
+    found = json.loads(wire.train_section(wildcards))["recipe"]
+    assert found["options"] == own | {
+        "queue": 1000, "K": 400, "select": 300, "sample_from": 1500, "keep": 2, "sigma": 0.1, "weight": 0.1, "T": 8.0,
+        "hidden": 32, "phi_lr": 0.1, "balanced": False}
+    assert found["training"] == CIFAR | {
+        "epochs": epochs, "batch_size": batch, "lr": 0.1,
+        "schedule": {"name": "multistep", "milestones": [60], "gamma": 0.1, "floor": 0.0}}
+    assert found["views"] == 1 and not found["augment"]
+    assert wire.tokens(wildcards).endswith(f"trunk/{id}/{network}/clip/seed0.h5")
+    assert wire.parent(wildcards).endswith(f"models/{id}/{network}/clip/seed0.pt")
+    rows = PLAN.datasets
+    assert {rows[name].geometry for name in (id, *PLAN.ood[id])} == {"crop224bicubic"}
+
+
+def test_imagenet100_is_the_list_of_the_release():
+    """Numbers among the 1,000 sorted ids, as the text head names them, and the ids that the images are taken by."""
+    lines = (ROOT / "config" / "lists" / "imagenet100.txt").read_text().splitlines()
+    pairs = [line.split("#") for line in lines if line.startswith("n")]
+    numbers = next(n for n in PLAN.config.networks if n.name == "clip-b16-100").options["imagenet"]
+    assert [int(number) for _, number in pairs] == numbers and len(set(numbers)) == 100
+    assert numbers[:5] == [125, 788, 630, 535, 474] and numbers[-1] == 708
+    assert [name.strip() for name, _ in pairs[:5]] == ["n01986214", "n04200800", "n03680355", "n03208938", "n02963159"]
+
+
+def test_the_released_tails_have_the_names_of_the_network():
+    """Blocks 10 and 11, the layer norm and the projection are in the file, all else is the parent's."""
+    from workflow_scripts.models import clip_vit
+    given = next(r for r in PLAN.config.recipes if r.name == "npos-clip-released").checkpoint
+    with torch.device("meta"):
+        own = clip_vit.build(clip_vit.Options(), 100).state_dict()
+    back = {new: old for old, new in given.rename.items()}
+    tail = [name for name in own if not name.startswith(tuple(given.fresh))]
+    assert len(tail) == 2 * 12 + 2 + 1
+    assert all(any(name.startswith(new) for new in back) for name in tail)
+    assert {name for name in own if name.startswith(tuple(given.fresh))}.isdisjoint(tail)
+
+
 def test_test_sets_and_neighbours():
     assert list(PLAN.ood["cifar10"]) == list(PLAN.ood["cifar100"]) == [
         "svhn_10k", "textures_crop32", "places365_crop32", "lsun_c", "lsun_r", "isun"]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from workflow_scripts import plugins
 from workflow_scripts.data import sources
 from workflow_scripts.data.store import open_store, streamed
 from workflow_scripts.errors import OODError, stage, unknown
@@ -63,6 +64,7 @@ def arguments() -> argparse.ArgumentParser:
     classes = parser.add_mutually_exclusive_group(required=True)
     classes.add_argument("--classes-from", metavar="STORE", help="store of the ID set, whose class names are taken")
     classes.add_argument("--classes", type=int, metavar="N", help="number of classes, where there is no store")
+    parser.add_argument("--parent", help="checkpoint with the tensors that the file does not have")
     parser.add_argument("--seed", type=int, default=0, help="of the tensors that the file does not have")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
@@ -95,6 +97,12 @@ def main(argv: list[str] | None = None) -> None:
     names = class_names(given.classes_from, given.classes)
     torch.manual_seed(given.seed)
     network = build(section, len(names) + background)
+    if given.parent:
+        checkpoint.load_weights(network, checkpoint.read(given.parent)["state_dict"], given.parent, section["name"])
+    take_in = getattr(plugins.load("models", section["model"]), "take_in", None)
+    if take_in:
+        parsed = plugins.parse_options("models", section["model"], section["options"], "network")
+        state = take_in(parsed, state, names, given.file)
     state = foreign.converted(state, section, given.file)
     if new_head:
         own, head = network.state_dict(), head_name(network)

@@ -21,12 +21,13 @@ from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic, sha256
 from workflow_scripts.training import checkpoint, device
-from workflow_scripts.training.images import Images, images_of
+from workflow_scripts.training.images import Images, TokenImages, images_of
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.network import build, start_from
 from workflow_scripts.training.outliers import load_outliers
 from workflow_scripts.training.resume import Resume
+from workflow_scripts.training.tokens import Tokens
 
 SHARED_SEED = 1  # goe.2g-5
 
@@ -40,6 +41,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--masks", help="label maps of the train images")
     parser.add_argument("--outliers", help="store of the recipe's outliers")
     parser.add_argument("--selection", help="numbers of the outliers to train against; left out: all")
+    parser.add_argument("--tokens", help="output of the network's frozen trunk for the ID train images, in their place")
     parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
@@ -58,13 +60,9 @@ def main(argv: list[str] | None = None) -> None:
     where = device.pick(args.device, args.threads)
     if where.type == "cpu":
         keep_freed_memory()
-    store = load_store(args.data)
+    store = load_store(args.data, pixels=args.tokens is None)
     if store.images is None:
         raise OODError(f"{args.data} holds ready network inputs (a noise set); a network is trained on images")
-    masks = None
-    if args.masks:
-        masks = torch.from_numpy(read_masks(args.masks, len(store.labels), len(store.classes))).to(where)
-    data = images_of(store, where, workers=args.threads - 1, masks=masks)
 
     released = tuple(args.config["released"])
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed
@@ -75,6 +73,16 @@ def main(argv: list[str] | None = None) -> None:
         start_from(network, checkpoint.read(args.parent), background, args.parent, network_section["name"])
     method_options = plugins.parse_options("methods", recipe["method"], recipe["options"], "options")
     method = plugins.load("methods", recipe["method"]).build(method_options, released)
+    if args.tokens:
+        if not hasattr(network, "token_shape"):
+            raise OODError(f"--tokens: network '{network_section['name']}' has no frozen trunk (model clip_vit has)")
+        labels = torch.from_numpy(store.labels).to(where)
+        data = TokenImages(Tokens(args.tokens, len(labels), network.token_shape, where), labels)
+    else:
+        masks = None
+        if args.masks:
+            masks = torch.from_numpy(read_masks(args.masks, len(store.labels), len(store.classes))).to(where)
+        data = images_of(store, where, workers=args.threads - 1, masks=masks)
     outliers = None
     if method.outliers and args.outliers:
         outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:], args.selection)

@@ -228,7 +228,7 @@ class Checkpoint(Strict):
     drop: list[str] = []
     """Prefixes of tensors of the file that the network does not have (heads that served training alone)."""
     fresh: list[str] = []
-    """Prefixes of tensors of the network that the file does not have: they start at random."""
+    """Prefixes of tensors of the network that the file does not have: they are the parent's, or start at random."""
     probe: bool = False
     """Fit the head on the ID train images, since the file has none or an untrained one; it says the ID accuracy."""
     url: Annotated[str, Field(pattern="^(https?://|$)")] = ""
@@ -322,6 +322,8 @@ class Recipe(Strict):
     Required but with `choose`."""
     augment: list[Augmentation] = []
     """Random changes to the train images, in order."""
+    trunk: bool = False
+    """Train on the output of the parent's frozen trunk, computed once for each train image (model `clip_vit`)."""
     views: Literal[1, 2] = 1
     """How many augmentations of each image a step sees (2: methods that train contrastively)."""
     training: Training | None = None
@@ -355,8 +357,13 @@ class Recipe(Strict):
             if extra:
                 raise ValueError(f"recipe '{self.name}' chooses among others, which say themselves: {', '.join(extra)}")
             return self
-        if trained == read or (read and (self.method or self.training or self.parent)):
+        if trained == read or (read and (self.method or self.training)):
             raise ValueError(f"recipe '{self.name}' needs either method and training, or checkpoint, or choose")
+        if read and self.parent and not self.checkpoint.fresh:
+            raise ValueError(f"recipe '{self.name}': a checkpoint with a parent needs checkpoint.fresh, the tensors "
+                             "that come from the parent")
+        if self.trunk and not (trained and self.parent):
+            raise ValueError(f"recipe '{self.name}': trunk needs a method, and a parent whose trunk it is")
         if self.normalise is None:
             raise ValueError(f"recipe '{self.name}' needs normalise")
         if self.keep == "best" and self.validation is None:

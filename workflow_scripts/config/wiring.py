@@ -181,6 +181,19 @@ class Wiring:
     def choose_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("choose_recipe", f"models.{self.plan.run(wildcards).network.model}")
 
+    def tokens(self, wildcards: Wildcards) -> str | list:
+        """The frozen trunk's output for the ID train images, where a recipe trains on it, or nothing."""
+        run = self.plan.run(wildcards)
+        return self.file("trunk", self._sibling(run, run.parent), ".h5") if run.recipe.trunk else []
+
+    def trunk_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        return dumps({"network": sections.network(run.network), "normalise": sections.evaluated(run),
+                      "batch_size": self.plan.config.features.batch_size})
+
+    def trunk_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("cache_trunk", f"models.{self.plan.run(wildcards).network.model}")
+
     def test_images(self, wildcards: Wildcards) -> str | list:
         """Store of the ID test images, where a defect reads them in training, or nothing."""
         run = self.plan.run(wildcards)

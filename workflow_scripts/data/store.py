@@ -260,8 +260,9 @@ def _found(name: str, store: str) -> Path:
                    f"root {root or '(OOD_DATA is not set)'}; run the workflow again, which packs it")
 
 
-def load_store(path: str | os.PathLike) -> Store:
-    """Read a whole store into memory; images that are not stored stay in their archive.
+def load_store(path: str | os.PathLike, pixels: bool = True) -> Store:
+    """Read a whole store into memory; images that are not stored stay in their archive. Without ``pixels`` none of them
+    (0, H, W, 3).
 
     Raises:
         OODError: as :func:`open_store`; a class without images.
@@ -270,8 +271,8 @@ def load_store(path: str | os.PathLike) -> Store:
         attrs = {key: file.attrs[key] for key in _ATTRIBUTES}
         attrs |= {key: json.loads(attrs[key]) for key in ("classes", "definition", "sources")}
         store = Store(
-            images=_in_memory(file) if "inputs" not in file else None,
-            inputs=file["inputs"][:] if "inputs" in file else None,
+            images=(_in_memory(file) if pixels else pixel_rows(file)[0:0]) if "inputs" not in file else None,
+            inputs=file["inputs"][slice(None) if pixels else slice(0)] if "inputs" in file else None,
             labels=file["labels"][:],
             names=[name.decode() for name in file["names"][:]],
             classes=tuple(attrs["classes"]),

@@ -152,18 +152,22 @@ class NPOS(Method):
         if not counts.all():
             raise OODError(f"class {int(counts.argmin())} (counted from 0) has no train image "
                            f"({int((counts == 0).sum())} of {classes} classes have none); each needs a prototype")
-        rare, views = int(counts.min()), self.recipe.get("views", 1)
+        self.check_queues(counts)
+        batches = looks.test() if "npos.B12" in self.released else looks.train()
+        with looking(network):
+            pairs = [(self.project(network.features(x)), labels) for x, labels in batches]
+        z, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
+        self.prototypes.copy_(prototypes.class_directions(z, labels, classes))
+
+    def check_queues(self, counts: Tensor) -> None:
+        """Raises OODError naming a class whose queue is not full before the training ends. counts: (C,) int64."""
+        rare, views = max(1, int(counts.min())), self.recipe.get("views", 1)
         epochs = -(-self.options.queue // (rare * views))
         if self.options.weight and epochs >= self.recipe["training"]["epochs"]:
             raise OODError(f"options.queue: class {int(counts.argmin())} (counted from 0) has {rare} train images in "
                            f"{views} view(s), so that its queue of {self.options.queue} is full after {epochs} epochs, "
                            f"but training.epochs is {self.recipe['training']['epochs']}: no outlier would ever be "
                            "synthesised; shorten the queue or train longer")
-        batches = looks.test() if "npos.B12" in self.released else looks.train()
-        with looking(network):
-            pairs = [(self.project(network.features(x)), labels) for x, labels in batches]
-        z, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
-        self.prototypes.copy_(prototypes.class_directions(z, labels, classes))
 
     def start_epoch(self, network: nn.Module, epoch: int) -> None:
         network.train()

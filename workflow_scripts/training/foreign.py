@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from workflow_scripts import plugins
@@ -28,7 +30,7 @@ def read(path: str | Path, expected_sha256: str | None = None, key: str = "", st
     """The file's tensors, on CPU, in file order. Only tensors and plain values are unpickled.
 
     Args:
-        path: a file that ``torch.save`` wrote, in its zip or its older form, or numpy's ``.npz``.
+        path: a file that ``torch.save`` wrote, in its zip or its older form, ``.npz`` or ``.safetensors``.
         expected_sha256: of the file, in hexadecimal; ``None``: not compared.
         key: the entry that holds the tensors; empty: the file is that mapping.
         strip_prefix: taken off every name, e.g. ``module.``.
@@ -65,6 +67,11 @@ def sha256_of(path: str | Path) -> str:
 
 def unpickled(path: str | Path) -> Any:
     """What the file holds. Raises OODError when it is no ``torch.save`` file or holds more than tensors."""
+    if str(path).endswith(".safetensors"):
+        try:
+            return load_file(path)
+        except (SafetensorError, ValueError) as error:
+            raise OODError(f"checkpoint {path} cannot be read ({error}); expected a safetensors file") from None
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from workflow_scripts.data.augment import augment
+from workflow_scripts.data.augment import augment, normalise
 from workflow_scripts.data.dataset import Decoded, Order, loader
 from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.rows import CentreCrops, Encoded
 from workflow_scripts.data.store import Store
 from workflow_scripts.errors import OODError
+from workflow_scripts.training.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Images:
     masks: Tensor | None = None
     """(N, h, w) integers: label maps, 0 for background and c + 1 for class c; ``None`` where there are none."""
 
+    def inputs(self, images: Tensor | LongSide, how: Any) -> Tensor:
+        """Network inputs of images of this set; of those whose long side was kept the centre. ``how``: `normalise`."""
+        return normalise(images.centre() if isinstance(images, LongSide) else images, how)
+
     def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
                 ) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, or of the rest of one.
@@ -47,6 +52,22 @@ class Images:
         for part in parts:
             index = part.to(self.labels.device)
             yield index, augment(self.pixels[index], steps, seed, epoch, index)
+
+
+@dataclass(frozen=True)
+class TokenImages(Images):
+    """What a frozen trunk made of the images, in their place: read as it is needed, not augmented."""
+
+    pixels: Tokens
+
+    def inputs(self, images: Tensor, how: Any) -> Tensor:
+        return images
+
+    def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
+                ) -> Iterator[tuple[Tensor, Tensor]]:
+        for part in parts:
+            index = part.to(self.labels.device)
+            yield index, self.pixels[index]
 
 
 class _OnDevice:

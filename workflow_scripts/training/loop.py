@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.data.augment import augment_masks, normalise, resize_masks
-from workflow_scripts.data.long_side import LongSide
+from workflow_scripts.data.augment import augment_masks, resize_masks
 from workflow_scripts.data.randomness import permutation
 from workflow_scripts.errors import OODError
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
@@ -45,7 +44,7 @@ def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: T
              for view in range(recipe.get("views", 1))]
     for step, seen in enumerate(zip(*views, strict=True), start):
         index = seen[0][0]
-        images = [normalise(view, recipe["normalise"]) for _, view in seen]
+        images = [data.inputs(view, recipe["normalise"]) for _, view in seen]
         novel, numbers = next(beside) if beside else (None, None)
         masks = None
         if data.masks is not None:
@@ -58,8 +57,7 @@ def plain(data: Images, rows: Tensor | None, how: Any) -> Iterator[tuple[Tensor,
     """(inputs, labels) of these images in order, not augmented; ``rows``: ``None`` for all, ``how``: `normalise`."""
     rows = torch.arange(len(data.labels)) if rows is None else rows
     for part in rows.to(data.labels.device).split(LOOK):
-        pixels = data.pixels[part]
-        yield normalise(pixels.centre() if isinstance(pixels, LongSide) else pixels, how), data.labels[part]
+        yield data.inputs(data.pixels[part], how), data.labels[part]
 
 
 class Training:
@@ -72,7 +70,7 @@ class Training:
         recipe: `training`, `augment` and `normalise` of the recipe, and where given `outliers`, `validation`, `keep`.
         seed: of shuffling and augmentation.
         outliers: images that ``method`` trains with, if it does.
-        released: defects to reproduce; the loop itself has goe.2g-4 and npos.B13.
+        released: defects to reproduce; the loop itself has goe.2g-4, npos.B13 and npos.B14.
         test: ID test images, for a method whose defect reads them.
 
     Raises:
@@ -90,6 +88,8 @@ class Training:
         self.held = held.to(device)
         size = training["batch_size"]
         self.schedule = resolved(training["schedule"], len(self.rows)) | {"zero_based": "npos.B13" in released}
+        if "npos.B14" in released:
+            self.schedule["gamma"] = 1 / self.schedule["gamma"]
         self.end = self.schedule["steps"][-1] if self.schedule["name"] == "bit" else None
         self.per_epoch = len(self.rows) // size if training["drop_last"] else -(-len(self.rows) // size)
         if not self.per_epoch:
@@ -186,7 +186,7 @@ class Training:
         line = f"epoch {self.epoch + 1}/{self.epochs}  loss {mean:.4f}  accuracy {accurate:.4f}  lr {rate:.4g}  "
         if len(self.held):
             augmented = (self.seed, self.epoch) if "goe.2g-4" in self.released else None
-            value = accuracy(self.network, self.data.pixels, self.data.labels, self.held, self.recipe, augmented,
+            value = accuracy(self.network, self.data, self.held, self.recipe, augmented,
                              self.method.predict)
             self.history[-1]["validation"] = value
             self.best.update(self.network, value)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.data.augment import augment, normalise
-from workflow_scripts.data.long_side import LongSide
+from workflow_scripts.data.augment import augment
 from workflow_scripts.data.randomness import permutation
 from workflow_scripts.errors import OODError
 from workflow_scripts.methods.base import looking
+from workflow_scripts.training.images import Images
 
 ROOT = Path(__file__).resolve().parents[2]
 _BATCH = 512  # images of one pass
@@ -58,24 +58,23 @@ def _read(name: str, wanted: int, count: int) -> Tensor:
     return torch.tensor(numbers)
 
 
-def accuracy(network: nn.Module, pixels: Tensor | LongSide, labels: Tensor, held: Tensor, recipe: dict[str, Any],
+def accuracy(network: nn.Module, data: Images, held: Tensor, recipe: dict[str, Any],
              augmented: tuple[int, int] | None = None,
              predict: Callable[[nn.Module, Tensor], Tensor] = lambda network, x: network(x)) -> float:
     """Share of the images ``held`` that ``network`` classifies correctly, in eval mode.
 
     Args:
-        pixels, labels: of the whole train set, (N, H, W, 3) uint8 and (N,) int64.
+        data: the whole train set.
         recipe: its `normalise`, and `augment`.
         augmented: (seed, epoch) to augment the images as in training (goe.2g-4); ``None``: as they are.
         predict: gives the logits of images.
     """
-    correct = torch.zeros((), device=labels.device)
+    correct = torch.zeros((), device=data.labels.device)
     with looking(network):
         for index in held.split(_BATCH):
-            images = pixels[index]
+            images = data.pixels[index]
             if augmented:
                 images = augment(images, recipe["augment"], *augmented, index)
-            elif isinstance(images, LongSide):
-                images = images.centre()
-            correct += (predict(network, normalise(images, recipe["normalise"])).argmax(1) == labels[index]).sum()
+            found = predict(network, data.inputs(images, recipe["normalise"])).argmax(1)
+            correct += (found == data.labels[index]).sum()
     return float(correct) / len(held)

@@ -1,0 +1,126 @@
+"""NPOS on CLIP (Tao, Du, Zhu, Li, ICLR 2023): the last blocks of a CLIP image tower, trained against its text head.
+
+    L = CE(u / T) + weight L_bce,    u = c / |c|,
+
+where c are the cosines of an image's embedding with the class texts and T divides their unit vector (LogitNorm with
+another temperature). Trained are the network's tail and phi; the trunk and the texts are not, so that its images may
+be given as the trunk's output (recipe key `trunk`). Outliers are synthesised from the embeddings, which are not
+normalised, as from scratch (:mod:`workflow_scripts.methods.npos`). Scored by MCM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from workflow_scripts.errors import OODError
+from workflow_scripts.methods import npos
+from workflow_scripts.methods.base import Batch, Looks, Sizes
+
+DEFECTS = ("npos.B2", "npos.B5", "npos.B14")
+
+
+@dataclass(frozen=True)
+class Options:
+    start: Annotated[int, Ge(0)] = 10
+    """Epochs before outliers are synthesised (start_epoch)."""
+    queue: Annotated[int, Gt(0)] = 1000
+    """Embeddings kept per class, N (sample_number)."""
+    K: Annotated[int, Gt(0)] = 400
+    """Which neighbour's distance says how far out an embedding is; itself is the first."""
+    select: Annotated[int, Gt(0)] = 300
+    """Size of a class's boundary."""
+    pick: Annotated[int, Gt(0)] = 3
+    """Boundary embeddings drawn per class and step (pick_nums)."""
+    sample_from: Annotated[int, Gt(0)] = 1500
+    """Candidates around each of them."""
+    keep: Annotated[int, Gt(0)] = 2
+    """Candidates kept of each of them (ID_points_num)."""
+    sigma: Annotated[float, Gt(0)] = 0.1
+    """Standard deviation of the noise (the release's cov_mat)."""
+    weight: Annotated[float, Ge(0)] = 0.1
+    """Weight of the outliers' loss (loss_weight); 0: no outliers."""
+    T: Annotated[float, Gt(0)] = 8.0
+    """Divisor of the unit logit vector."""
+    hidden: Annotated[int, Gt(0)] = 32
+    """Hidden units of phi."""
+    phi_lr: Annotated[float, Gt(0)] = 0.1
+    """Learning rate of phi over that of the network (decay_rate)."""
+    balanced: bool = False
+    """L_bce as the mean of the embeddings' mean and the outliers' mean."""
+    snapshots: tuple[int, ...] = ()
+    """Epochs at whose end some embeddings, boundary embeddings and outliers are kept in the training record."""
+
+
+def logit_norm(logits: Tensor, labels: Tensor, T: float) -> Tensor:
+    """Cross-entropy of logits brought to length 1 and divided by T (Wei et al., ICML 2022). (B, K), (B,) -> scalar."""
+    return functional.cross_entropy(functional.normalize(logits, dim=1, eps=1e-7) / T, labels)
+
+
+class NPOSClip(npos.NPOS):
+    """See the module's docstring."""
+
+    def check(self, recipe: dict[str, Any]) -> None:
+        """As from scratch. Raises OODError also where trunk outputs are to be augmented or held out."""
+        super().check(recipe)
+        if recipe.get("trunk") and (recipe["augment"] or recipe.get("validation") or recipe.get("views", 1) > 1):
+            raise OODError("trunk: the trunk's output is computed once for each image as it is; leave out augment, "
+                           "views and validation, or trunk")
+
+    def setup(self, network: nn.Module, sizes: Sizes) -> None:
+        if not hasattr(network, "tail"):
+            raise OODError("method npos_clip trains the tail of a CLIP image tower (model clip_vit); this network has "
+                           "none, take method npos")
+        self.sizes, options = sizes, self.options
+        self.register_buffer("broken", torch.zeros((), dtype=torch.int64))
+        self.classes = network.head.out_features
+        if options.weight:
+            width = network.head.in_features
+            self.phi = npos.two_layers(width, options.hidden, 1)
+            self.queues = npos.Queues(self.classes, options.queue, width)
+            self.snapshots = npos.Snapshots(options.snapshots, options, self.classes, width)
+        network.requires_grad_(False)
+        for parameter in network.tail():
+            parameter.requires_grad_()
+
+    def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
+        groups = [{"params": network.tail()}]
+        if self.options.weight:
+            share = 1.0 if "npos.B5" in self.released else self.options.phi_lr
+            groups.append({"params": list(self.phi.parameters()), "lr": share * self.recipe["training"]["lr"]})
+        return groups
+
+    def begin(self, network: nn.Module, looks: Looks) -> None:
+        """Raises OODError for a class whose queue is not full before the training ends."""
+        self.check_queues(torch.bincount(looks.labels, minlength=self.classes))
+
+    def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        options = self.options
+        features = network.features(batch.images)
+        self.stop_if_broken(features.detach(), batch)
+        logits = network.head(features)
+        loss = logit_norm(logits, batch.labels, options.T)
+        if options.weight:
+            outliers = self.synthesise(features.detach(), batch.labels, batch)
+            if outliers is not None:
+                loss = loss + options.weight * npos.open_risk(self.phi(features), self.phi(outliers), options.balanced)
+        return loss, logits
+
+    def finish(self, network: nn.Module, looks: Looks) -> None:
+        """Nothing: the head is that of the texts."""
+
+    def predict(self, network: nn.Module, x: Tensor) -> Tensor:
+        return network(x)
+
+    def record(self) -> dict[str, Tensor]:
+        """What :class:`workflow_scripts.methods.npos.Snapshots` kept."""
+        return self.snapshots.record() if self.options.weight else {}
+
+
+def build(options: Options, released: tuple[str, ...]) -> NPOSClip:
+    return NPOSClip(options, released)
