@@ -5,8 +5,8 @@
         --file densenet_parameter.pth --classes-from DATA/cifar100.train.h5 --out seed0.pt
 
 All keys but `network` may be left out; `"head": "new"` leaves the file's head aside, `"background": true` says that it
-has K + 1 outputs, the first of which is the background. Other tensors than the network's, another number of classes or another hash end
-in an error.
+has K + 1 outputs, the first of which is the background. Other tensors than the network's, another number of classes or
+another hash end in an error.
 """
 
 from __future__ import annotations
