@@ -67,6 +67,33 @@ rule measure_distances:
         "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
+# What a network with a background output sees in a few images, for a picture.
+rule make_panels:
+    input:
+        unpack(WIRE.panels_inputs),
+    output:
+        "<results>/panels/{id}/{network}/{recipe}/seed{seed}.h5",
+    log:
+        "<logs>/panels/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/panels/{id}/{network}/{recipe}/seed{seed}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=WIRE.panels_section,
+        code=WIRE.panels_code,
+        device=lambda wc, output: DEVICE,
+    message:
+        "maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.panels --config {params.cfg:q} --classifier {input.classifier} "
+        "--checkpoint {input.checkpoint} --stores {input.stores} --device {params.device} --threads {threads} "
+        "--out {output} > {log} 2>&1"
+
+
 rule precompute_statistics:
     input:
         "<results>/features/{id}/{network}/{recipe}/seed{seed}/{id}.train.h5",

@@ -150,7 +150,8 @@ def test_any_number_of_classes_fits(tmp_path, classes, kind):
 def run(folder, *words, **options):
     config = {key: CONFIG[key] for key in ("network", "normalise")} | {"options": options}
     cam.main(["--config", json.dumps(config), "--checkpoint", str(folder / "seed0.pt"), "--store",
-              str(folder / "rows.train.h5"), "--out", str(folder / "masks.h5"), "--device", "cpu", "--threads", "1", *words])
+              str(folder / "rows.train.h5"), "--out", str(folder / "masks.h5"), "--device", "cpu", "--threads", "1",
+              *words])
     with h5py.File(folder / "masks.h5") as file:
         return file["masks"][:], file["classes"][:], dict(file.attrs)
 

@@ -64,6 +64,8 @@ class Pictures:
             "selection": lambda: wire.file("selection", run, ".h5"),
             "distances": lambda: wire.file("distances", run, ".h5"),
             "metrics": lambda: wire.file("metrics", run, ".csv"),
+            "scores": lambda: [wire.file("scores", run, f"/{score}.h5") for score in run.scores],
+            "panels": lambda: wire.file("panels", run, ".h5"),
             "train": lambda: wire.store(run.id, "train"),
             "test": lambda: wire.store(run.id, "test"),
             "ood": lambda: [wire.store(*pair) for pair in tests],

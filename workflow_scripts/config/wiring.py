@@ -480,6 +480,21 @@ class Wiring:
     def distances_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("distances", f"models.{self.plan.run(wildcards).network.model}")
 
+    def panels_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Both networks of a recipe with label maps, and the test sets."""
+        run = self.plan.run(wildcards)
+        return {"classifier": self.classifier(wildcards), "checkpoint": self.file("models", run, ".pt"),
+                "stores": [self.store(*pair) for pair in self.plan.sets(run.id)[1:]]}
+
+    def panels_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        before, own = (r.recipe.model_dump(mode="json")["normalise"] for r in (self._sibling(run, run.classifier), run))
+        return dumps({"network": sections.network(run.network), "classifier_normalise": before, "normalise": own,
+                      "images": 6, "options": sections.options("", "cam", run.recipe.masks.options)})
+
+    def panels_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("panels", f"models.{self.plan.run(wildcards).network.model}")
+
     def manifest_section(self, wildcards: Wildcards) -> str:
         """The experiments of a paper, what they name, and the digest of the code behind them."""
         config = self.plan.config.model_dump(mode="json")

@@ -31,7 +31,8 @@ BACKGROUND = True
 @dataclass(frozen=True)
 class Options:
     mixup: Annotated[float, Ge(0)] = 0.0
-    """Parameter of the Beta distribution, where images and the cross-entropies of their label maps are mixed; 0: not."""
+    """Parameter of the Beta distribution by which images and the cross-entropies of their label maps are mixed; 0: no
+    mixup."""
 
 
 class Dense(Method):

@@ -1,7 +1,7 @@
-"""Cross-entropy with mixup (Zhang et al., ICLR 2018) in BiT's form: DFB's first stage, fine-tuning to the ID classes.
+"""Cross-entropy with mixup (Zhang et al., ICLR 2018) in BiT's form: DFB's first stage, fine-tuning to K classes.
 
-One lambda per batch, from Beta(alpha, alpha), a function of (seed, epoch, step); each image is mixed with another one of
-the batch, and the loss is lambda CE(y) + (1 - lambda) CE(y'). BiT mixes from 20,000 train images on.
+One lambda per batch, from Beta(alpha, alpha), a function of (seed, epoch, step); each image is mixed with another one
+of the batch, and the loss is lambda CE(y) + (1 - lambda) CE(y'). BiT mixes from 20,000 train images on.
 """
 
 from __future__ import annotations

@@ -127,8 +127,10 @@ def _torch(options: Options) -> Iterator[tuple[str, str]]:
         for number, letter in enumerate("abc", 1):
             name = name.replace(f"/{letter}.weight", f".conv{number}.weight").replace(
                 f"/{letter}/group_norm", f".gn{number}")
-        name = re.sub(r"^block", "body.block", re.sub(r"^group_norm", "head.gn", name)).replace("head/conv2d", "head.conv")
-        name = name.replace("/gamma", ".weight").replace("/beta", ".bias").replace("/kernel", ".weight")
+        name = re.sub(r"^block", "body.block", re.sub(r"^group_norm", "head.gn", name))
+        for old, new in (("head/conv2d", "head.conv"), ("/gamma", ".weight"), ("/beta", ".bias"),
+                         ("/kernel", ".weight")):
+            name = name.replace(old, new)
         yield name.replace("/", "."), own
 
 

@@ -1,6 +1,6 @@
-"""A small relative of BiT for images of 32x32: pre-activation basic blocks, GroupNorm, weight-standardised convolutions.
+"""A small relative of BiT for 32x32: pre-activation basic blocks, GroupNorm, weight-standardised convolutions.
 
-A 3x3 stem of stride 1 without max-pooling and stages of stride 1, 2, 2, ...; the maps are the last GroupNorm and ReLU.
+A 3x3 stem without max-pooling and stages of stride 1, 2, 2, ...; the maps are the last GroupNorm and ReLU.
 The head starts at zero, as BiT's does.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt, MinLen
@@ -29,6 +29,8 @@ class Options:
     """Channels of the first stage; they double with each stage."""
     groups: Annotated[int, Gt(0)] = 4
     """Groups of every GroupNorm."""
+    stem_stride: Literal[1, 2] = 1
+    """Stride of the stem; with 2 the first stage works at half the image's size."""
 
 
 def standardised(weight: Tensor, eps: float) -> Tensor:
@@ -42,6 +44,7 @@ class StandardisedConvolution(nn.Conv2d):
 
     def __init__(self, channels_in: int, channels: int, size: int, stride: int = 1):
         super().__init__(channels_in, channels, size, stride, size // 2, bias=False)
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.conv2d(x, standardised(self.weight, EPS), None, self.stride, self.padding)
@@ -83,7 +86,7 @@ class ResNetGN(Classifier):
         if options.width % options.groups:
             raise OODError(f"resnet_gn: width {options.width} must be a multiple of groups {options.groups}")
         channels = options.width
-        self.conv1 = StandardisedConvolution(3, channels, 3)
+        self.conv1 = StandardisedConvolution(3, channels, 3, options.stem_stride)
         layers = []
         for stage, count in enumerate(options.blocks):
             width = options.width * 2**stage
@@ -115,5 +118,5 @@ class ResNetGN(Classifier):
 
 
 def build(options: Options, classes: int) -> ResNetGN:
-    """The network with PyTorch's default initialisation and a head of zeros."""
+    """The network with BiT's initialisation: convolutions N(0, 2 / fan out), a head of zeros."""
     return ResNetGN(options, classes)

@@ -27,6 +27,8 @@ KINDS = {
     "selection": "numbers of the outliers that were kept",
     "distances": "divergence of the outliers under the parent network",
     "metrics": "metrics of all scores",
+    "scores": "scores of the ID test set and the OOD sets, a list",
+    "panels": "a few images of each set with their activation, label and dense maps",
     "train": "ID train store",
     "test": "ID test store",
     "ood": "stores of the OOD sets, a list",

@@ -1,7 +1,7 @@
 """The background output of a network with K + 1 outputs as a score (DFB, MM 2024): sign times its logit over T.
 
-The paper's formula could not be retrieved: the form, T and the sign are options. With ``sign: auto`` the sign is decided
-from ID train images alone: ID images must score higher, on average, than the same images cut into cells that are put
+The paper's formula could not be retrieved: the form, T and the sign are options. With ``sign: auto`` the sign is
+decided from ID train images alone: they must score higher, on average, than the same images cut into cells that are put
 together in random order.
 """
 

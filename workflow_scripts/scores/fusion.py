@@ -1,8 +1,8 @@
 """A foreground score plus a weighted background score (DFB, MM 2024).
 
-S = S_fg + weight * scale * (S_bg - mean S_bg), where mean and scale come from the ID train images: ``scale`` is std(S_fg)
-/ std(S_bg) there, so that weight 1 lets both vary equally, or 1. Weight 0 is the foreground score itself. The paper's
-formula could not be retrieved; sign, temperature and form of S_bg are options of the score ``background``.
+S = S_fg + weight * scale * (S_bg - mean S_bg), where mean and scale come from the ID train images: ``scale`` is
+std(S_fg) / std(S_bg) there, so that weight 1 lets both vary equally, or 1. Weight 0 is the foreground score itself. The
+paper's formula could not be retrieved; sign, temperature and form of S_bg are options of the score ``background``.
 """
 
 from __future__ import annotations

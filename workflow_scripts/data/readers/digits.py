@@ -81,7 +81,7 @@ def placed(scan: np.ndarray, side: int, seed: int) -> np.ndarray:
 
 
 def read(options: Options, root: Path | None) -> Images:
-    """The chosen digits as RGB images of 8x8, or of the canvas (choose a geometry such as squash32); ``root`` is not used.
+    """The chosen digits as RGB images of 8x8, or of the canvas (choose a geometry such as squash32).
 
     Raises:
         OODError: a class is named twice.

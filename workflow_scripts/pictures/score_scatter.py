@@ -1,0 +1,62 @@
+"""A foreground score against the background score, ID test images against each OOD set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import h5py
+import numpy as np
+from annotated_types import Gt
+
+from workflow_scripts.errors import unknown
+from workflow_scripts.pictures.base import Drawing, Run
+from workflow_scripts.reporting import palette, plots
+
+NEEDS = frozenset({"scores"})
+SCOPE = "one"
+
+
+@dataclass(frozen=True)
+class Options:
+    foreground: str = "energy"
+    """Score on the horizontal axis."""
+    background: str = "background"
+    """Score on the vertical axis."""
+    points: Annotated[int, Gt(0)] = 400
+    """Images of each set that are drawn, evenly spaced."""
+
+
+def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
+    run = runs[0]
+    files = {Path(path).stem: path for path in run.files["scores"]}
+    for key, name in (("foreground", options.foreground), ("background", options.background)):
+        if name not in files:
+            raise unknown(f"picture score_scatter, options.{key}", name, files)
+    with h5py.File(files[options.foreground]) as first, h5py.File(files[options.background]) as second:
+        sets = {name: (first[name][:], second[name][:]) for name in second if not name.endswith(".train")}
+    known = sets.pop(f"{run.id}.test")
+    figure, axes = plots.panels(len(sets), 3, height=1.6, gap=0.45, bottom=0.45)
+    axes[0].get_gridspec().update(left=0.08, wspace=0.25)
+    facts = {}
+    for number, (axis, (name, novel)) in enumerate(zip(axes, sets.items(), strict=True)):
+        dataset = name.rsplit(".", 1)[0]
+        for scores, colour, label in ((known, palette.ID, "ID"), (novel, palette.OOD, "OOD")):
+            step = max(1, len(scores[0]) // options.points)
+            axis.plot(scores[0][::step], scores[1][::step], ".", color=colour, markersize=2.5, alpha=0.6, label=label,
+                      rasterized=True)
+        axis.set_title(names.get(dataset, dataset), loc="left", fontsize=8.5, fontweight="bold", pad=4)
+        if number % 3 == 0:
+            axis.set_ylabel(names.get(options.background, options.background), labelpad=1)
+        facts[dataset] = {"correlation": float(np.corrcoef(*novel)[0, 1]) if min(map(np.std, novel)) else None}
+    for axis in axes[-3:]:
+        axis.set_xlabel(names.get(options.foreground, options.foreground))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper left", ncols=2, bbox_to_anchor=(0.05, 1), fontsize=8, markerscale=3)
+    inside = float(np.corrcoef(*known)[0, 1])
+    facts[run.id] = {"correlation": inside}
+    return Drawing(figure, "Foreground score against background score",
+                   f"{names.get(run.network, run.network)}, {run.label}, seed {run.seed}; up to {options.points} "
+                   "images of each set. Higher is more in-distribution on both axes. Correlation of the two on ID test "
+                   f"images: {inside:.2f}.", facts)
