@@ -113,6 +113,11 @@ def test_label_maps_move_with_their_images(steps):
     assert moved.shape == (40, size, size) and not torch.equal(moved, labels[:, :size, :size])
 
 
+def test_label_maps_are_not_mixed():
+    with pytest.raises(OODError, match="'random_resized_crop' cannot be applied to label maps"):
+        augment_masks(torch.zeros(1, 5, 5).long(), [{"random_resized_crop": {"size": 3}}], 0, 0, torch.zeros(1).long())
+
+
 def test_label_maps_are_enlarged_as_pil_does():
     small = torch.randint(0, 9, (2, 128, 128), dtype=torch.uint8)
     expected = np.stack([np.asarray(Image.fromarray(m).resize((160, 160), Image.Resampling.NEAREST))
