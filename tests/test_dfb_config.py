@@ -60,7 +60,7 @@ def test_training_is_that_of_the_description(id, recipe):
     if recipe == "classifier":
         assert (found["method"], found["options"], found["masks"]) == ("mixup", {"alpha": None}, False)
     else:
-        assert (found["method"], found["options"], found["masks"]) == ("dense", {"mixup": 0.0}, True)
+        assert (found["method"], found["options"], found["masks"]) == ("dense", {"head": "new", "mixup": 0.0}, True)
 
 
 def test_label_maps_scores_and_fusion_are_those_of_the_description():
