@@ -23,9 +23,13 @@ def evidence(seed=0, per_class=40, dtype=np.float64):
     head = Head(rng.normal(0, 0.4, (CLASSES, WIDTH)).astype(dtype), rng.normal(0, 0.1, CLASSES).astype(dtype))
     means = np.stack([train[labels == c].astype(float).mean(0) for c in range(CLASSES)])
     statistics = Statistics(means, np.bincount(labels), train.astype(float).mean(0))
-    known = Known(head, BatchNorm(rng.gamma(4, 0.2, WIDTH), rng.normal(0.5, 0.2, WIDTH)), statistics, train,
-                  train @ head.weight.T + head.bias, labels)
-    return known, Batch(test, test @ head.weight.T + head.bias)
+    norm = BatchNorm(rng.gamma(4, 0.2, WIDTH), rng.normal(0.5, 0.2, WIDTH))
+    logits, train_logits = (x @ head.weight.T + head.bias for x in (test, train))
+    background, train_background = rng.normal(-1, 1, len(test)), rng.normal(0, 1, len(train))
+    shuffled = Batch(logits=train_logits[::-1].copy(), background=rng.normal(-0.5, 1, len(train)))
+    known = Known(head, norm, statistics, train, train_logits, labels, train_background, shuffled,
+                  rng.normal(0, 1, (len(train), 2)))
+    return known, Batch(test, logits, background, rng.normal(0, 1, (len(test), 2)))
 
 
 def run(module, options, known, batch):

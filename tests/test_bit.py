@@ -158,11 +158,15 @@ def test_missing_arrays_are_all_listed_and_another_size_is_refused(arrays, tmp_p
         foreign.converted(foreign.read(npz), SECTION | {"options": {"size": "R101x1"}}, npz)
     with pytest.raises(OODError, match=r"does not hold BiT R50x1: .*; 1 do not belong \(first: resnet/block9\)"):
         bit.convert({"resnet/block9": torch.ones(1)}, bit.Options(), "x.npz")
-    wide = {name: torch.zeros(1) for name, _ in bit._npz(bit.Options(size="R50x3"))}
-    np.savez(tmp_path / "wide.npz", **{n: np.zeros(3, np.float32) if t.ndim == 1 else t for n, t in wide.items()})
-    with pytest.raises(SystemExit):
-        run_import(tmp_path / "wide.npz", tmp_path / "c.pt")
-    assert "error: " in capsys.readouterr().err
+    # R50x3 has R50x1's names: its arrays are wider
+    wide = {**arrays, "resnet/group_norm/gamma": np.ones(6144, np.float32)}
+    flat = {**arrays, "resnet/root_block/standardized_conv2d/kernel": np.ones(3, np.float32)}
+    for given, message in ((wide, "backbone.norm.weight is (6144,), expected (2048,)"),
+                           (flat, "has shape (3,), expected 4 dimensions; the file is not one of BiT's")):
+        np.savez(tmp_path / "other.npz", **given)
+        with pytest.raises(SystemExit):
+            run_import(tmp_path / "other.npz", tmp_path / "c.pt", head="new")
+        assert message in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_npz_and_one_with_objects(tmp_path):

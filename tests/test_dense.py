@@ -236,6 +236,9 @@ def test_a_parent_gives_the_body_and_the_new_head_starts_at_zero():
     assert torch.equal(network.conv1.weight, parent.conv1.weight) and not network.fc.weight.any()
     with pytest.raises(OODError, match=r"p.pt is not of network 'small': fc.bias is \(3,\), expected \(4,\)"):
         start_from(small(4), about, False, "p.pt", "small")
+    kept = small(4)
+    start_from(kept, about, True, "p.pt", "small", head_too=True)
+    assert torch.equal(kept.fc.weight[1:], parent.fc.weight) and not kept.fc.weight[0].any()
     again = small(4)
     start_from(again, {"state_dict": random_head(small(4)).state_dict(), "about": {"background": True}}, True, "p", "s")
     assert again.fc.weight.any()

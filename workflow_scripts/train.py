@@ -70,7 +70,8 @@ def main(argv: list[str] | None = None) -> None:
     background = bool(plugins.constant("methods", recipe["method"], "BACKGROUND", False))
     network = build(network_section, len(store.classes) + background).to(where)
     if args.parent:
-        start_from(network, checkpoint.read(args.parent), background, args.parent, network_section["name"])
+        start_from(network, checkpoint.read(args.parent), background, args.parent, network_section["name"],
+                   recipe["options"].get("head") == "parent")
     method_options = plugins.parse_options("methods", recipe["method"], recipe["options"], "options")
     method = plugins.load("methods", recipe["method"]).build(method_options, released)
     if args.tokens:

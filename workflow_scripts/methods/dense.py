@@ -12,7 +12,7 @@ whether images are mixed are not known.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge
@@ -30,6 +30,8 @@ BACKGROUND = True
 
 @dataclass(frozen=True)
 class Options:
+    head: Literal["new", "parent"] = "new"
+    """Head of a network that starts from a classifier's: `new`, or its K rows with a new one for the background."""
     mixup: Annotated[float, Ge(0)] = 0.0
     """Parameter of the Beta distribution by which images and the cross-entropies of their label maps are mixed; 0: no
     mixup."""

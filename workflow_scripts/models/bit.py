@@ -72,7 +72,8 @@ def convert(state: dict[str, Tensor], options: Options, path: str | Path) -> dic
     """Tensors of a file in our names: TF arrays (kernels HWIO), BiT's PyTorch names, or our own, which pass unchanged.
 
     Raises:
-        OODError: arrays of this size that are missing, all listed; arrays that belong to another size.
+        OODError: arrays of this size that are missing, all listed; arrays that belong to another size, or of another
+            number of dimensions. Other widths are told apart when the tensors are loaded.
     """
     if "fc.weight" in state:
         return state
@@ -89,6 +90,11 @@ def convert(state: dict[str, Tensor], options: Options, path: str | Path) -> dic
     result = {}
     for name, own in wanted.items():
         tensor = state[name]
+        dimensions = 4 if name.endswith(("/kernel", "conv.weight", "conv1.weight", "conv2.weight", "conv3.weight",
+                                         "downsample.weight")) else 1
+        if tensor.ndim != dimensions:
+            raise OODError(f"{path}: array '{name}' has shape {tuple(tensor.shape)}, expected {dimensions} dimensions; "
+                           "the file is not one of BiT's")
         if arrays and tensor.ndim == 4:
             tensor = tensor.permute(3, 2, 0, 1)
         result[own] = (tensor.flatten(1) if own == "fc.weight" else tensor).contiguous()

@@ -65,12 +65,14 @@ def head_name(network: nn.Module) -> str:
     return next(name for name, module in network.named_modules() if module is network.head)
 
 
-def start_from(network: nn.Module, parent: dict[str, Any], background: bool, path: str, name: str) -> None:
+def start_from(network: nn.Module, parent: dict[str, Any], background: bool, path: str, name: str,
+               head_too: bool = False) -> None:
     """Load the weights of another recipe; where the background is new, the head keeps its own fresh rows.
 
     Args:
         parent: the content of its checkpoint.
         background: whether ``network`` has an output for it.
+        head_too: the K other rows of the head are the parent's.
 
     Raises:
         OODError: the weights are of another network.
@@ -78,5 +80,6 @@ def start_from(network: nn.Module, parent: dict[str, Any], background: bool, pat
     state = parent["state_dict"]
     if background and not parent["about"].get("background"):
         own, head = network.state_dict(), head_name(network)
-        state = state | {key: own[key] for key in (f"{head}.weight", f"{head}.bias")}
+        keys = (f"{head}.weight", f"{head}.bias")
+        state = state | {key: torch.cat((own[key][:1], state[key])) if head_too else own[key] for key in keys}
     checkpoint.load_weights(network, state, path, name)
