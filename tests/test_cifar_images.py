@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import pytest
 import yaml
@@ -15,6 +16,8 @@ def test_cifar_on_images_that_are_there(tmp_path):
     folder = copy(tmp_path)
     raw = yaml.safe_load((folder / "config" / "cifar.yaml").read_text())
     raw.update(variant="cifar-test", limit={"images": 400})
+    raw["experiments"] = [e for e in raw["experiments"] if e["paper"] != "bgresample"]
+    raw["papers"] = [p for p in raw["papers"] if p["name"] != "bgresample"]
     (folder / "short.yaml").write_text(yaml.safe_dump(raw))
     done = snakemake(folder, "--cores", "2", "--configfile", "short.yaml")
     assert done.returncode == 0, done.stdout[-4000:]
@@ -28,6 +31,27 @@ def test_cifar_on_images_that_are_there(tmp_path):
     assert found["energy", "places"][1] == "400"
     assert all(0 < value < 1 for _, _, value in found.values())
     assert "Nothing to be done" in snakemake(folder, "--cores", "2", "--configfile", "short.yaml").stdout
+
+
+@pytest.mark.data
+def test_background_resampling_on_images_that_are_there(tmp_path):
+    """CIFAR-10 against Tiny ImageNet: learned weights find the images that the pretrained network is sure of."""
+    folder = copy(tmp_path)
+    raw = yaml.safe_load((folder / "config" / "cifar.yaml").read_text())
+    raw.update(variant="cifar-test", limit={"images": 2560})
+    raw["experiments"] = [e for e in raw["experiments"] if e["paper"] == "bgresample"]
+    raw["papers"] = [p for p in raw["papers"] if p["name"] == "bgresample"]
+    (folder / "short.yaml").write_text(yaml.safe_dump(raw))
+    done = snakemake(folder, "--cores", "2", "bgresample", "--configfile", "short.yaml")
+    assert done.returncode == 0, done.stdout[-4000:]
+    results = folder / "results" / "cifar-test"
+    facts = json.loads((results / "figures" / "bgresample" / "background_weights.json").read_text())
+    tenths = facts["msp_of_tenths"]
+    assert facts["images"] == 2560 and tenths["top"] - tenths["bottom"] > tenths["half_interval"]
+    difference = facts["kl_learned_minus_random"]
+    assert difference["mean"] > difference["half_interval"]
+    rows = list(csv.DictReader((results / "tables" / "bgresample.csv").open()))
+    assert {r["recipe"] for r in rows} == {"pretrain", "background-full", "random-10", "learned-10"}
 
 
 def test_a_folder_without_the_data_is_refused_before_the_first_job(tmp_path):

@@ -50,6 +50,12 @@ def test_everything_lies_below_its_variant(default_run):
     assert {p.name for p in (default_run / "results").iterdir()} == {"small", "report.html", ".gitkeep"}
 
 
+def test_learned_weights_follow_the_pretrained_network_after_the_first_epoch(default_run):
+    folder = default_run / "results" / "small" / "figures" / "bgresample"
+    facts = json.loads((folder / "background_weights.json").read_text())
+    assert facts["rank_correlation"]["1"] > 0.3
+
+
 def test_networks_are_accurate_and_have_learned(default_run, table):
     for run in PLAN.runs.values():
         history = checkpoint.read(default_run / "results" / "small" / "models" / run.id / run.network.name
