@@ -68,6 +68,7 @@ def test_the_picture_of_outliers(tmp_path):
                 group[name] = rng.normal(size=shape).astype(np.float32)
             group["labels"] = np.arange(60) % 3
             group["distances"], group["outlier_distances"] = rng.random(60), 1 + rng.random(24)
+            group["distances"][7] = np.inf  # a zero row of a released queue
     drawing = synthesised_outliers.draw(synthesised_outliers.Options(), [
         run_of("npos", "NPOS", record=tmp_path / "r.h5")], {"cifar10": "CIFAR-10"})
     assert list(drawing.facts["snapshots"]) == ["3", "5", "8", "9"] and "CIFAR-10, NPOS, seed 0" in drawing.caption

@@ -14,6 +14,7 @@ import yaml
 
 from tests.checkout import ROOT, copy, pretend_finished, would_run
 from workflow_scripts.config.expand import read_plan
+from workflow_scripts.config.sections import of_method
 from workflow_scripts.digest import digest
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
@@ -54,7 +55,8 @@ def extracted(runs) -> dict[str, int]:
     """Features of these networks, and what follows; scores that run a network see images, not features."""
     jobs = scored(runs)
     return {**jobs, "features_digits_all": len(runs), "score_network": 0, **relied_on(runs),
-            "precompute_statistics": sum(any("statistics" in PLAN.needs(r, n) for n in r.scores) for r in runs),
+            "precompute_statistics": sum(any("statistics" in PLAN.needs(r, n) for n in r.scores)
+                                         or of_method(r, "HEAD") == "probe" for r in runs),
             "choose_options": sum(score.choose is not None for r in runs for score in r.scores.values())}
 
 
