@@ -46,7 +46,7 @@ CASES = [*((name, {}) for name in ON_FILES if name != "knn"), ("knn", {"K": 7}),
 def test_declares_needs_and_documented_options(name):
     module = plugins.load("scores", name)
     assert module.NEEDS == plugins.constant("scores", name, "NEEDS") <= base.KINDS
-    assert module.NEEDS & {"features", "logits"}
+    assert module.NEEDS & {"features", "logits", "scores"}
     assert is_dataclass(module.Options) and module.Options.__dataclass_params__.frozen
     for field, _, default, text in plugins.fields("scores", name):
         assert text and default != "required", field
@@ -79,7 +79,8 @@ def test_torch_equals_numpy_and_images_are_independent(name, options):
     np.testing.assert_allclose(on_torch.numpy(), scores, rtol=1e-9, atol=1e-9)
 
     def some(rows):
-        return Batch(*(None if part is None else part[rows] for part in (batch.features, batch.logits)))
+        return Batch(*(None if part is None else part[rows] for part in
+                       (batch.features, batch.logits, batch.background, batch.scores)))
 
     alone = [run(module, options, known, some(rows)) for rows in (slice(0, 1), slice(1, 60))]
     np.testing.assert_allclose(np.concatenate(alone), scores, rtol=1e-9, atol=1e-9)
