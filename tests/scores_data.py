@@ -1,5 +1,7 @@
 """A small made-up network with everything a score may need: ReLU features of 5 classes, float64."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from workflow_scripts.scores.base import Batch, BatchNorm, Head, Known, Statistics
@@ -23,13 +25,13 @@ def evidence(seed=0, per_class=40, dtype=np.float64):
     head = Head(rng.normal(0, 0.4, (CLASSES, WIDTH)).astype(dtype), rng.normal(0, 0.1, CLASSES).astype(dtype))
     means = np.stack([train[labels == c].astype(float).mean(0) for c in range(CLASSES)])
     statistics = Statistics(means, np.bincount(labels), train.astype(float).mean(0))
-    norm = BatchNorm(rng.gamma(4, 0.2, WIDTH), rng.normal(0.5, 0.2, WIDTH))
-    logits, train_logits = (x @ head.weight.T + head.bias for x in (test, train))
-    background, train_background = rng.normal(-1, 1, len(test)), rng.normal(0, 1, len(train))
-    shuffled = Batch(logits=train_logits[::-1].copy(), background=rng.normal(-0.5, 1, len(train)))
-    known = Known(head, norm, statistics, train, train_logits, labels, train_background, shuffled,
-                  rng.normal(0, 1, (len(train), 2)))
-    return known, Batch(test, logits, background, rng.normal(0, 1, (len(test), 2)))
+    known = Known(head, BatchNorm(rng.gamma(4, 0.2, WIDTH), rng.normal(0.5, 0.2, WIDTH)), statistics, train,
+                  train @ head.weight.T + head.bias, labels)
+    more, size = np.random.default_rng(seed + 1), len(train)
+    known = replace(known, train_background=more.normal(0, 1, size), train_scores=more.normal(0, 2, (size, 2)),
+                    shuffled=Batch(logits=more.normal(0, 1, (30, CLASSES)), background=more.normal(1, 1, 30)))
+    return known, Batch(test, test @ head.weight.T + head.bias, more.normal(0, 2, len(test)),
+                        more.normal(0, 2, (len(test), 2)))
 
 
 def run(module, options, known, batch):

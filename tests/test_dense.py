@@ -25,6 +25,7 @@ from workflow_scripts.scores.base import Known
 from workflow_scripts.training import checkpoint
 from workflow_scripts.training.loop import Images, Training, batches
 from workflow_scripts.training.network import head_name, split_background, start_from, trained
+from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import bit_mixup, bit_rate, bit_steps, learning_rate, resolved
 from workflow_scripts.training.segmentation import segmentation
 
@@ -161,6 +162,30 @@ def test_dense_training_finds_the_squares(alpha):
     history = training.run(report=lambda line: None)
     assert before["pixel_accuracy"] < history[-1]["pixel_accuracy"] and history[-1]["miou"] > before["miou"] + 0.2
     assert {"epoch", "loss", "accuracy", "lr", "validation", "pixel_accuracy", "miou"} == history[-1].keys()
+
+
+@pytest.mark.parametrize("build", [lambda: mixup.build(mixup.Options(alpha=0.3), ()),
+                                   lambda: dense.build(dense.Options(mixup=0.3), ())])
+@pytest.mark.parametrize("stop", [2, 6])
+def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(build, stop, tmp_path):
+    short = RECIPE | {"training": RECIPE["training"] | {"schedule": {"name": "bit", "steps": [2, 6, 9]}}}
+    whole = start(build(), short)
+    history = whole.run(report=lambda line: None)
+    stopped = start(build(), short)
+    resume = Resume(tmp_path / "out.pt", {}, minutes=60)
+    step = stopped._step
+
+    def interrupted(batch: Batch) -> None:
+        step(batch)
+        resume.stopped_by = "SIGTERM" if stopped.done == stop else None
+
+    stopped._step = interrupted
+    with pytest.raises(OODError, match="stopped by SIGTERM"):
+        stopped.run(report=lambda line: None, resume=resume)
+    again = start(build(), short)
+    assert again.run(report=lambda line: None, resume=Resume(tmp_path / "out.pt", {}, 60)) == history
+    expected = whole.network.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.network.state_dict().items())
 
 
 def test_the_loss_is_the_pixels_cross_entropy():

@@ -46,15 +46,20 @@ def measured(runs) -> dict[str, int]:
 def scored(runs, chosen=lambda run, name: True) -> dict[str, int]:
     """Scores of these networks (those that ``chosen`` says), and what follows."""
     named = [(run, name) for run in runs for name in run.scores if chosen(run, name)]
+    # a joined score follows the scores it joins
+    named = list({(run.key, other): (run, other) for run, name in named for other in (name, *(
+        joined for joined, score in run.scores.items() if name in (score.options.get("base"),
+                                                                   score.options.get("background"))))}.values())
     network = sum("network" in PLAN.needs(run, name) for run, name in named)
-    return {"score_sets": len(named) - network, "score_network": network,
+    fused = sum("scores" in PLAN.needs(run, name) for run, name in named)
+    return {"score_sets": len(named) - network - fused, "score_network": network, "fuse_scores": fused,
             **measured({run.key: run for run, _ in named}.values())}
 
 
 def extracted(runs) -> dict[str, int]:
     """Features of these networks, and what follows; scores that run a network see images, not features."""
     jobs = scored(runs)
-    return {**jobs, "features_digits_all": len(runs), "score_network": 0, **relied_on(runs),
+    return {**jobs, "score_network": 0, **Counter(f"features_{run.id}_all" for run in runs), **relied_on(runs),
             "precompute_statistics": sum(any("statistics" in PLAN.needs(r, n) for n in r.scores)
                                          or of_method(r, "HEAD") == "probe" for r in runs),
             "choose_options": sum(score.choose is not None for r in runs for score in r.scores.values())}
