@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(workflow.basedir))
 
 from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import FIGURES, RELIABILITY, Wiring, prepare_environment
+from workflow_scripts.config.wiring import FIGURES, FILES, RELIABILITY, Wiring, prepare_environment
 from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError
 

@@ -11,7 +11,24 @@ rule make_tables:
             category="{paper}",
             labels={"result": "table"},
         ),
-        md="<results>/tables/{paper}.md",
+        md=report(
+            "<results>/tables/{paper}.md",
+            caption="report/markdown.rst",
+            category="{paper}",
+            labels={"result": "table to read"},
+        ),
+        tex=report(
+            "<results>/tables/{paper}.tex",
+            caption="report/latex.rst",
+            category="{paper}",
+            labels={"result": "table for LaTeX"},
+        ),
+        published=report(
+            "<results>/published/{paper}.csv",
+            caption="report/published.rst",
+            category="{paper}",
+            labels={"result": "published against ours"},
+        ),
     log:
         "<logs>/tables/{paper}.log",
     benchmark:
@@ -24,7 +41,8 @@ rule make_tables:
     message:
         "tables of {wildcards.paper}"
     shell:
-        "python -m workflow_scripts.tables --config {params.cfg:q} --csv {output.csv} --md {output.md} > {log} 2>&1"
+        "python -m workflow_scripts.tables --config {params.cfg:q} --csv {output.csv} --md {output.md} "
+        "--tex {output.tex} --published {output.published} > {log} 2>&1"
 
 
 rule draw_figures:
@@ -157,7 +175,7 @@ rule make_cards:
 
 rule make_report:
     input:
-        tables=expand("<results>/tables/{paper}.{kind}", paper=PLAN.papers, kind=["csv", "md", "manifest.json"]),
+        tables=[WIRE.of_paper(paper, kind) for paper in PLAN.papers for kind in FILES],
         figures=[figure for paper in PLAN.papers for figure in WIRE.figures(paper)],
         cards="<results>/cards.json",
     output:
