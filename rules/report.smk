@@ -136,7 +136,12 @@ rule write_manifest:
         stores=WIRE.paper_inputs("data"),
         checkpoints=WIRE.paper_inputs("models"),
     output:
-        "<results>/tables/{paper}.manifest.json",
+        report(
+            "<results>/tables/{paper}.manifest.json",
+            caption="report/manifest.rst",
+            category="{paper}",
+            labels={"result": "provenance"},
+        ),
     log:
         "<logs>/manifest/{paper}.log",
     conda:
@@ -157,7 +162,12 @@ rule make_cards:
         WIRE.stores(),
         WIRE.decoded_from(),
     output:
-        "<results>/cards.json",
+        report(
+            "<results>/cards.json",
+            caption="report/cards.rst",
+            category="all papers",
+            labels={"result": "datasets"},
+        ),
     log:
         "<logs>/cards.log",
     benchmark:
@@ -179,7 +189,18 @@ rule make_report:
         figures=[figure for paper in PLAN.papers for figure in WIRE.figures(paper)],
         cards="<results>/cards.json",
     output:
-        "<results>/report.html",
+        page=report(
+            "<results>/report.html",
+            caption="report/page.rst",
+            category="all papers",
+            labels={"result": "results page"},
+        ),
+        overview=report(
+            expand("<results>/overview.{kind}", kind=["csv", "md", "tex"]),
+            caption="report/overview.rst",
+            category="all papers",
+            labels={"result": "overview"},
+        ),
     log:
         "<logs>/report.log",
     conda:
@@ -188,10 +209,12 @@ rule make_report:
         cfg=WIRE.report_section(),
         code=digest("report"),
         newest=lambda wc, output: "results/report.html",
+        overview=lambda wc, output: str(Path(output.overview[0]).with_suffix("")),
     message:
         "results page"
     shell:
-        "python -m workflow_scripts.report --config {params.cfg:q} --out {output} --newest {params.newest} > {log} 2>&1"
+        "python -m workflow_scripts.report --config {params.cfg:q} --out {output.page} --newest {params.newest} "
+        "--overview {params.overview} > {log} 2>&1"
 
 
 for PAPER in PLAN.papers:
