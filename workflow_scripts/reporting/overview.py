@@ -24,6 +24,8 @@ HEADER = ["paper", "id", "network", "training", "score", "sets", "headline", "n"
 class Row:
     """One score of one training, averaged over ``sets`` (``near``, ``far``, ``all``)."""
 
+    key: str
+    """Name of the paper."""
     paper: str
     """Its title."""
     anchor: str
@@ -42,7 +44,7 @@ class Row:
         return max((cell.seeds.n for cell in self.cells if cell.seeds), default=0)
 
 
-def rows(title: str, anchor: str, results: Sequence[Result], headline: str = "") -> list[Row]:
+def rows(key: str, title: str, anchor: str, results: Sequence[Result], headline: str = "") -> list[Row]:
     """A paper's rows; best among those of the same network and sets. Test sets as released are left out."""
     found = {(*r.network_key, r.recipe, r.score, r.dataset, r.group, r.metric): r.seeds for r in results}
     heads: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
@@ -58,7 +60,7 @@ def rows(title: str, anchor: str, results: Sequence[Result], headline: str = "")
         marks = [best([line[j] for line in grid], metric(m)) for j, m in enumerate(METRICS)]
         marks[METRICS.index("accuracy")] = set()  # scores of one network share it
         first = headline or next((score for _, _, score in methods), "")
-        made += [Row(title, anchor, id, network, label, score, sets,
+        made += [Row(key, title, anchor, id, network, label, score, sets,
                      tuple(Cell(m, line[j], k in marks[j]) for j, m in enumerate(METRICS)), score == first)
                  for k, ((_, label, score), line) in enumerate(zip(methods, grid, strict=True))]
     return made
@@ -81,7 +83,7 @@ def _heads() -> list[str]:
 
 
 def _words(row: Row, names: dict[str, str]) -> list[str]:
-    return [names.get(x, x) for x in (row.paper, row.id, row.network, row.label, row.score, row.sets)]
+    return [row.key, *(names.get(x, x) for x in (row.id, row.network, row.label, row.score, row.sets))]
 
 
 def markdown(overview: Sequence[Row], names: dict[str, str]) -> str:

@@ -144,7 +144,7 @@ def paper(entry: dict[str, Any], where: str, names: dict[str, str], notes: dict[
     gaps += [] if manifest else ["no manifest, so its provenance is not known"]
     key = need(entry, "name", str, where)
     files = [(path.name if path else "", path) for path in (table, markdown, tex)]
-    files.append((f"{known.stem}.published.csv" if known else "", known))
+    files.append((f"{key}.published.csv" if known else "", known))
     anchor, title = "paper-" + re.sub(r"\W+", "-", key), need(entry, "title", str, where)
     return Paper(
         anchor=anchor, title=title,
@@ -157,7 +157,7 @@ def paper(entry: dict[str, Any], where: str, names: dict[str, str], notes: dict[
         below=below_chance(rows, names, notes), gaps=gaps + results.gaps(rows),
         downloads=[(name, base64.b64encode(path.read_bytes()).decode("ascii")) for name, path in files if path],
         manifest=read_json(manifest) if manifest else None, results=rows,
-        rows=overview.rows(title, anchor, rows, entry.get("headline", "")))
+        rows=overview.rows(key, title, anchor, rows, entry.get("headline", "")))
 
 
 def costs(papers: Iterable[Paper]) -> list[Stage]:
