@@ -42,12 +42,12 @@ wildcard_constraints:
 
 def print_results(log):
     """After the last job: the headline table, and where the results page is."""
-    print(ending.success(Path(log), Path(WIRE.root), PLAN.names), end="", file=sys.stderr)
+    print(ending.success(log, Path(WIRE.root), PLAN.names), end="", file=sys.stderr)
 
 
 def print_failures(log):
     """After a failure: which jobs, the last lines of their logs, and the page of what there is."""
-    print(ending.failure(Path(log)), end="", file=sys.stderr)
+    print(ending.failure(log), end="", file=sys.stderr)
     print(ending.partial_page(WIRE), end="", file=sys.stderr)
 
 

@@ -50,12 +50,15 @@ rule draw_figures:
         metrics=WIRE.paper_inputs("metrics"),
         scores=WIRE.paper_inputs("scores"),
     output:
-        svg=report(
-            expand("<results>/figures/{{paper}}/{figure}.svg", figure=FIGURES),
-            caption="report/figure.rst",
-            category="{paper}",
-            labels={"result": "figure"},
-        ),
+        svg=[
+            report(
+                f"<results>/figures/{{paper}}/{figure}.svg",
+                caption="report/figure.rst",
+                category="{paper}",
+                labels={"result": figure.replace("_", " ")},
+            )
+            for figure in FIGURES
+        ],
         png=expand("<results>/figures/{{paper}}/{figure}.png", figure=FIGURES),
     log:
         "<logs>/figures/{paper}.log",
@@ -107,12 +110,15 @@ rule draw_reliability:
     input:
         WIRE.reliability_inputs,
     output:
-        svg=report(
-            expand("<results>/figures/{{paper}}/{figure}.svg", figure=RELIABILITY),
-            caption="report/figure.rst",
-            category="{paper}",
-            labels={"result": "figure"},
-        ),
+        svg=[
+            report(
+                f"<results>/figures/{{paper}}/{figure}.svg",
+                caption="report/figure.rst",
+                category="{paper}",
+                labels={"result": figure.replace("_", " ")},
+            )
+            for figure in RELIABILITY
+        ],
         png=expand("<results>/figures/{{paper}}/{figure}.png", figure=RELIABILITY),
     log:
         "<logs>/figures/{paper}.reliability.log",
@@ -195,12 +201,15 @@ rule make_report:
             category="all papers",
             labels={"result": "results page"},
         ),
-        overview=report(
-            expand("<results>/overview.{kind}", kind=["csv", "md", "tex"]),
-            caption="report/overview.rst",
-            category="all papers",
-            labels={"result": "overview"},
-        ),
+        overview=[
+            report(
+                f"<results>/overview.{kind}",
+                caption="report/overview.rst",
+                category="all papers",
+                labels={"result": f"overview, {kind}"},
+            )
+            for kind in ("csv", "md", "tex")
+        ],
     log:
         "<logs>/report.log",
     conda:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,12 +36,19 @@ def failures(text: str) -> list[Failure]:
     return list(found)
 
 
-def failure(log: Path) -> str:
+def read(logs: Sequence[str]) -> str:
+    """Snakemake's own logs, one after the other."""
+    return "\n".join(Path(log).read_text(encoding="utf-8", errors="replace") for log in logs if Path(log).is_file())
+
+
+def failure(logs: Sequence[str]) -> str:
     """The failed jobs with the last lines of their logs, and Snakemake's log."""
-    failed = failures(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
+    failed = failures(read(logs))
     lines = [""]
     for job in failed[:SHOWN]:
-        lines.append(f"failed: {job.rule}, which makes {job.output or 'nothing'}")
+        first, *others = job.output.split(", ")
+        more = f" and {len(others)} more" if others else ""
+        lines.append(f"failed: {job.rule}, which makes {first or 'nothing'}{more}")
         path = Path(job.log) if job.log else None
         if path and path.is_file():
             last = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-LINES:]
@@ -49,16 +56,15 @@ def failure(log: Path) -> str:
         lines.append(f"    log: {job.log or 'none'}")
     if len(failed) > SHOWN:
         lines.append(f"and {len(failed) - SHOWN} more failed jobs")
-    return "\n".join([*lines, f"log of the run: {log}", ""])
+    return "\n".join([*lines, f"log of the run: {', '.join(map(str, logs))}", ""])
 
 
-def success(log: Path, root: Path, names: Mapping[str, str]) -> str:
+def success(logs: Sequence[str], root: Path, names: Mapping[str, str]) -> str:
     """The headline table and the page's address, where this run made them; else nothing."""
     page, table = root / "report.html", root / "overview.csv"
     if not page.is_file():
         return ""
-    made = table.is_file() and "rule make_report" in (log.read_text(encoding="utf-8", errors="replace")
-                                                      if log.is_file() else "")
+    made = table.is_file() and "(Rule: make_report)" in read(logs)
     head = ""
     if made:
         head = ("\nPercent, mean ± standard deviation over seeds; mean of all OOD sets. FPR95 (ID+): lower is better.\n"
@@ -75,4 +81,4 @@ def partial_page(wire: Wiring) -> str:
     try:
         return f"page of what there is: {partial.write(wire).resolve().as_uri()}\n"
     except (Exception, SystemExit) as error:  # the failure above is what matters
-        return f"no page of what there is: {error}\n"
+        return "" if isinstance(error, SystemExit) else f"no page of what there is: {error}\n"
