@@ -33,4 +33,8 @@ onstart:
 
 
 onsuccess:
-    print_page()
+    print_results(log)
+
+
+onerror:
+    print_failures(log)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
+from workflow_scripts import ending
 from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import FIGURES, RELIABILITY, Wiring, prepare_environment
+from workflow_scripts.config.wiring import FIGURES, FILES, RELIABILITY, Wiring, prepare_environment
 from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError
 
@@ -39,11 +40,15 @@ wildcard_constraints:
     paper=r"[\w.-]+",
 
 
-def print_page():
-    """After the last job: where the results page is."""
-    page = Path(WIRE.root) / "report.html"
-    if page.is_file():
-        print(f"results page: {page.resolve().as_uri()}", file=sys.stderr)
+def print_results(log):
+    """After the last job: the headline table, and where the results page is."""
+    print(ending.success(log, Path(WIRE.root), PLAN.names), end="", file=sys.stderr)
+
+
+def print_failures(log):
+    """After a failure: which jobs, the last lines of their logs, and the page of what there is."""
+    print(ending.failure(log), end="", file=sys.stderr)
+    print(ending.partial_page(WIRE), end="", file=sys.stderr)
 
 
 def check_raw_data():

@@ -11,7 +11,24 @@ rule make_tables:
             category="{paper}",
             labels={"result": "table"},
         ),
-        md="<results>/tables/{paper}.md",
+        md=report(
+            "<results>/tables/{paper}.md",
+            caption="report/markdown.rst",
+            category="{paper}",
+            labels={"result": "table to read"},
+        ),
+        tex=report(
+            "<results>/tables/{paper}.tex",
+            caption="report/latex.rst",
+            category="{paper}",
+            labels={"result": "table for LaTeX"},
+        ),
+        published=report(
+            "<results>/published/{paper}.csv",
+            caption="report/published.rst",
+            category="{paper}",
+            labels={"result": "published against ours"},
+        ),
     log:
         "<logs>/tables/{paper}.log",
     benchmark:
@@ -24,7 +41,8 @@ rule make_tables:
     message:
         "tables of {wildcards.paper}"
     shell:
-        "python -m workflow_scripts.tables --config {params.cfg:q} --csv {output.csv} --md {output.md} > {log} 2>&1"
+        "python -m workflow_scripts.tables --config {params.cfg:q} --csv {output.csv} --md {output.md} "
+        "--tex {output.tex} --published {output.published} > {log} 2>&1"
 
 
 rule draw_figures:
@@ -32,12 +50,15 @@ rule draw_figures:
         metrics=WIRE.paper_inputs("metrics"),
         scores=WIRE.paper_inputs("scores"),
     output:
-        svg=report(
-            expand("<results>/figures/{{paper}}/{figure}.svg", figure=FIGURES),
-            caption="report/figure.rst",
-            category="{paper}",
-            labels={"result": "figure"},
-        ),
+        svg=[
+            report(
+                f"<results>/figures/{{paper}}/{figure}.svg",
+                caption="report/figure.rst",
+                category="{paper}",
+                labels={"result": figure.replace("_", " ")},
+            )
+            for figure in FIGURES
+        ],
         png=expand("<results>/figures/{{paper}}/{figure}.png", figure=FIGURES),
     log:
         "<logs>/figures/{paper}.log",
@@ -89,12 +110,15 @@ rule draw_reliability:
     input:
         WIRE.reliability_inputs,
     output:
-        svg=report(
-            expand("<results>/figures/{{paper}}/{figure}.svg", figure=RELIABILITY),
-            caption="report/figure.rst",
-            category="{paper}",
-            labels={"result": "figure"},
-        ),
+        svg=[
+            report(
+                f"<results>/figures/{{paper}}/{figure}.svg",
+                caption="report/figure.rst",
+                category="{paper}",
+                labels={"result": figure.replace("_", " ")},
+            )
+            for figure in RELIABILITY
+        ],
         png=expand("<results>/figures/{{paper}}/{figure}.png", figure=RELIABILITY),
     log:
         "<logs>/figures/{paper}.reliability.log",
@@ -118,7 +142,12 @@ rule write_manifest:
         stores=WIRE.paper_inputs("data"),
         checkpoints=WIRE.paper_inputs("models"),
     output:
-        "<results>/tables/{paper}.manifest.json",
+        report(
+            "<results>/tables/{paper}.manifest.json",
+            caption="report/manifest.rst",
+            category="{paper}",
+            labels={"result": "provenance"},
+        ),
     log:
         "<logs>/manifest/{paper}.log",
     conda:
@@ -139,7 +168,12 @@ rule make_cards:
         WIRE.stores(),
         WIRE.decoded_from(),
     output:
-        "<results>/cards.json",
+        report(
+            "<results>/cards.json",
+            caption="report/cards.rst",
+            category="all papers",
+            labels={"result": "datasets"},
+        ),
     log:
         "<logs>/cards.log",
     benchmark:
@@ -157,11 +191,25 @@ rule make_cards:
 
 rule make_report:
     input:
-        tables=expand("<results>/tables/{paper}.{kind}", paper=PLAN.papers, kind=["csv", "md", "manifest.json"]),
+        tables=[WIRE.of_paper(paper, kind) for paper in PLAN.papers for kind in FILES],
         figures=[figure for paper in PLAN.papers for figure in WIRE.figures(paper)],
         cards="<results>/cards.json",
     output:
-        "<results>/report.html",
+        page=report(
+            "<results>/report.html",
+            caption="report/page.rst",
+            category="all papers",
+            labels={"result": "results page"},
+        ),
+        overview=[
+            report(
+                f"<results>/overview.{kind}",
+                caption="report/overview.rst",
+                category="all papers",
+                labels={"result": f"overview, {kind}"},
+            )
+            for kind in ("csv", "md", "tex")
+        ],
     log:
         "<logs>/report.log",
     conda:
@@ -170,10 +218,12 @@ rule make_report:
         cfg=WIRE.report_section(),
         code=digest("report"),
         newest=lambda wc, output: "results/report.html",
+        overview=lambda wc, output: str(Path(output.overview[0]).with_suffix("")),
     message:
         "results page"
     shell:
-        "python -m workflow_scripts.report --config {params.cfg:q} --out {output} --newest {params.newest} > {log} 2>&1"
+        "python -m workflow_scripts.report --config {params.cfg:q} --out {output.page} --newest {params.newest} "
+        "--overview {params.overview} > {log} 2>&1"
 
 
 for PAPER in PLAN.papers:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections import defaultdict
+import zipfile
+from collections import Counter, defaultdict
+from pathlib import Path
 
 import pytest
 import yaml
@@ -33,13 +35,31 @@ def table(default_run) -> dict[tuple[str, str, str, str], dict[str, float]]:
 def test_it_ends_with_tables_figures_and_a_page_whose_path_it_prints(default_run):
     results = default_run / "results" / "small"
     for paper in PLAN.papers:
-        for kind in ("csv", "md", "manifest.json"):
+        for kind in ("csv", "md", "tex", "manifest.json"):
             assert (results / "tables" / f"{paper}.{kind}").stat().st_size > 100
         assert len(list((results / "figures" / paper).glob("*.svg"))) == len(
             list((results / "figures" / paper).glob("*.png"))) > 0
-    page = results / "report.html"
-    assert page.resolve().as_uri() in (default_run / "terminal.txt").read_text()
+    page, said = results / "report.html", (default_run / "terminal.txt").read_text()
+    assert all((results / f"overview.{kind}").stat().st_size > 1000 for kind in ("csv", "md", "tex"))
+    headlines = said[said.index("Percent, mean ± standard deviation over seeds"):].splitlines()
+    assert {paper.title for paper in PLAN.config.papers} <= set(headlines) and "missing" not in "".join(headlines)
+    assert page.resolve().as_uri() in said
     assert (default_run / "results" / "report.html").read_bytes() == page.read_bytes()
+
+
+def test_no_number_is_held_against_a_papers(default_run):
+    results = default_run / "results" / "small"
+    verdicts = Counter(row["verdict"] for paper in PLAN.papers
+                       for row in csv.DictReader((results / "published" / f"{paper}.csv").open()))
+    assert verdicts == {"small run, not comparable": 204}
+    assert "small run, not comparable" in (results / "tables" / "goe.md").read_text()
+
+
+def test_snakemakes_own_report_holds_every_result(default_run):
+    done = snakemake(default_run, "--report", "own.zip")
+    assert done.returncode == 0, done.stdout[-2000:]
+    named = {Path(name).name for name in zipfile.ZipFile(default_run / "own.zip").namelist()}
+    assert {"report.html", "overview.csv", *(f"{paper}.csv" for paper in PLAN.papers)} <= named
 
 
 def test_a_second_run_says_nothing_to_be_done(default_run):

@@ -155,8 +155,13 @@ def test_gaps_name_what_is_missing(tmp_path):
     file = write_metrics(tmp_path / "0.csv", metrics_rows(0.5, "nan", 0.9))
     gaps = results.gaps(results.collect({"runs": [run(file), run(None, 1)], "metrics": ["auroc"]}))
     assert "digits / net / PRETRAIN, energy on b: seed 0 is NaN (auroc)" in gaps
-    assert "digits / net / PRETRAIN, energy on a: seed 1 is missing (auroc)" in gaps
-    assert not any("on a: seed 0" in gap for gap in gaps)
+    assert "digits / net / PRETRAIN: nothing for seed 1" in gaps and len(gaps) == 2
+    half = write_metrics(tmp_path / "1.csv", [r for r in metrics_rows(0.5, 0.6, 0.9) if r[1] != "b"])
+    more = results.gaps(results.collect({"runs": [run(file), run(half, 1)], "metrics": ["fpr95"]}))
+    assert more == ["digits / net / PRETRAIN, energy on a, b, c: seed 0 is missing (fpr95)",  # sets that lack the same
+                    "digits / net / PRETRAIN, energy on a, c: seed 1 is missing (fpr95)",
+                    "digits / net / PRETRAIN, energy on b: seed 1 is missing (fpr95, auroc)",
+                    "digits / net / PRETRAIN, energy on b: seed 0 is NaN (auroc)"]
 
 
 @pytest.mark.parametrize(("accuracy", "count"), [(1.0, 0), (0.9, 1)])
@@ -258,7 +263,9 @@ def test_a_run_that_is_missing_is_said_and_never_nought(tmp_path):
     text = tables.markdown(config, results.collect(config))
     exposed = [line for line in text.splitlines() if line.startswith("| Outlier exposure")]
     assert len(exposed) == 3 and all(set(line.split("|")[3].split()) == {"missing", "/"} for line in exposed)
-    assert "(1 of 2 seeds)" in text and "### Missing" in text and "seed 1 is missing" in text
+    assert "(1 of 2 seeds)" in text and text.split("### Missing")[1].split("\n- ")[1:] == [
+        "digits / resnet_small / Cross-entropy: nothing for seed 1",
+        "digits / resnet_small / Outlier exposure: nothing for seeds 0, 1\n"]
 
 
 def test_tables_stage_imports_nothing_heavy():

@@ -16,11 +16,13 @@ from typing import Any
 from workflow_scripts.config import extras, sections
 from workflow_scripts.config.expand import Key, Plan, Trained, columns
 from workflow_scripts.config.pictures import Pictures
+from workflow_scripts.config.published import published
 from workflow_scripts.config.sections import dumps
 from workflow_scripts.digest import ROOT, digest
 from workflow_scripts.files import sha256
 
 FIGURES = ("histograms", "roc", "heatmap")
+FILES = ("csv", "md", "tex", "published", "manifest")  # of each paper, beside its figures
 RELIABILITY = ("risk_coverage", "confidences", "reliability")  # for papers that ask for them
 Wildcards = Any  # Snakemake's; attributes by name
 
@@ -52,15 +54,17 @@ class Wiring:
         return "".join([f"{self.root}/{kind}/{run.id}/{run.network.name}/{run.path_name}/seed{run.seed}", *rest])
 
     def of_paper(self, paper: str, kind: str) -> str:
-        """A file of a paper: its table (csv, md), its manifest, or a figure by file name."""
-        if kind in ("csv", "md"):
+        """A file of a paper: its table (csv, md, tex), published numbers, manifest, or a figure by file name."""
+        if kind in ("csv", "md", "tex"):
             return f"{self.root}/tables/{paper}.{kind}"
+        if kind == "published":
+            return f"{self.root}/published/{paper}.csv"
         return f"{self.root}/tables/{paper}.manifest.json" if kind == "manifest" else (
             f"{self.root}/figures/{paper}/{kind}")
 
     def results_of(self, paper: str) -> list[str]:
         """Everything a paper's target makes."""
-        return [*(self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")), *self.figures(paper)]
+        return [*(self.of_paper(paper, kind) for kind in FILES), *self.figures(paper)]
 
     def figures(self, paper: str) -> list[str]:
         """The figures of a paper's section, as SVG: those that every paper has, then its own."""
@@ -444,6 +448,7 @@ class Wiring:
                        "runs": list(rows.values()), "names": self.plan.names}
             if not with_scores:
                 section |= extras.compared(self.plan, wildcards.paper) | extras.id_task(self.plan, wildcards.paper)
+                section |= published(self.plan, wildcards.paper)
             if with_scores and about and about.headline:
                 section["headline"] = about.headline
             return dumps(section, ordered=True)
@@ -533,7 +538,7 @@ class Wiring:
         config = self.plan.config
         about = {p.name: p.model_dump() for p in config.papers}
         papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
-                   **{kind: self.of_paper(paper, kind) for kind in ("csv", "md", "manifest")},
+                   **{kind: self.of_paper(paper, kind) for kind in FILES},
                    "figures": self.figures(paper), **extras.compared(self.plan, paper),
                    **extras.id_task(self.plan, paper)}
                   for paper in self.plan.papers]

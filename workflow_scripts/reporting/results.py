@@ -200,18 +200,32 @@ def read_csv(path: str | Path) -> list[Result]:
 
 
 def gaps(results: Iterable[Result]) -> list[str]:
-    """One sentence per score and set (or ID task) that lacks a number for some seed, its metrics joined.
+    """One sentence per score (or ID task) that lacks a number for some seed; sets and metrics joined.
 
-    What only an error of the network defines (:data:`OF_ERRORS`) is no gap where each test image is right.
+    What only an error of the network defines (:data:`OF_ERRORS`) is no gap where each test image is right. A network
+    without any number for a seed is one sentence.
     """
     results = list(results)
+    ran: dict[tuple[str, ...], dict[int, bool]] = {}
+    for r in results:
+        seeds = ran.setdefault((r.id, r.network, r.label), {})
+        for seed, value in r.seeds.values:
+            seeds[seed] = seeds.get(seed, False) or value is not None
+    whole = {key: [seed for seed, there in seeds.items() if not there] for key, seeds in ran.items()}
+    lines = [f"{' / '.join(key)}: nothing for seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+             for key, seeds in whole.items() if seeds]
     faultless = {(*r.network_key, r.recipe) for r in results if r.metric == "accuracy" and 1.0 in r.seeds.finite}
-    missing: dict[tuple[str, ...], dict[str, None]] = {}
+    missing: dict[tuple[str, str, str, str], dict[str, None]] = {}
     for r in results:
         of_errors = r.group == "id" and r.metric.partition("@")[0] in OF_ERRORS
         if r.group == AVERAGE or of_errors and (*r.network_key, r.recipe) in faultless:
             continue
-        subject = f"{r.score} on {r.dataset}" if r.score else r.dataset
-        for phrase in r.seeds.gaps:
-            missing.setdefault((f"{r.id} / {r.network} / {r.label}, {subject}", phrase), {})[r.metric] = None
-    return [f"{where}: {phrase} ({', '.join(names)})" for (where, phrase), names in missing.items()]
+        kept = Seeds(tuple(pair for pair in r.seeds.values if pair[0] not in whole[r.id, r.network, r.label]))
+        for phrase in kept.gaps:
+            where = f"{r.id} / {r.network} / {r.label}"
+            missing.setdefault((where, r.score, r.dataset, phrase), {})[r.metric] = None
+    sets: dict[tuple[str, str, str, str], list[str]] = {}
+    for (where, score, dataset, phrase), names in missing.items():
+        sets.setdefault((where, score, phrase, ", ".join(names)), []).append(dataset)
+    return lines + [f"{where}, {f'{score} on ' if score else ''}{', '.join(datasets)}: {phrase} ({names})"
+                    for (where, score, phrase, names), datasets in sets.items()]

@@ -6,19 +6,24 @@ import base64
 import html
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts.errors import OODError
-from workflow_scripts.reporting import comparison, layout, results
+from workflow_scripts.reporting import comparison, layout, overview, published, results
 from workflow_scripts.reporting.inputs import need
 from workflow_scripts.reporting.layout import Cell
 from workflow_scripts.reporting.results import AVERAGE, Result
-from workflow_scripts.reporting.statistics import best, metric
+from workflow_scripts.reporting.statistics import metric
 
-OVERVIEW_OOD = ("auroc", "fpr95", "aupr_in")
-OVERVIEW_ID = ("accuracy", "aurc")
+STAGES = {"data": "prepare datasets", "lmdb": "pack archives", "models": "train networks", "masks": "label maps",
+          "features": "extract features", "precompute": "statistics of features", "scores": "score",
+          "sweep": "choose options of scores", "choice": "choose networks", "selection": "choose outliers",
+          "distances": "measure outliers", "metrics": "metrics", "tables": "tables", "figures": "figures",
+          "cards": "dataset cards"}
+"""Folders of benchmark files, in words."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +46,14 @@ class BelowChance:
 
 
 @dataclass(frozen=True)
-class OverviewRow:
-    """One paper x ID x network x method x average over sets."""
+class Stage:
+    """What one kind of job cost; ``seconds`` and ``peak_mb`` of those that were measured."""
 
-    paper: str
-    anchor: str
-    id: str
-    network: str
-    label: str
-    score: str
-    sets: str
-    cells: tuple[Cell, ...]
-
-    @property
-    def n(self) -> int:
-        return max((cell.seeds.n for cell in self.cells if cell.seeds), default=0)
+    name: str
+    count: int
+    seconds: list[float]
+    peak_mb: list[float]
+    jobs: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -69,11 +67,13 @@ class Paper:
     tables: list[layout.Table]
     figures: list[Figure]
     compared: list[comparison.Compared]
+    published: list[published.Number]
     below: list[BelowChance]
     gaps: list[str]
     downloads: list[tuple[str, str]]
     manifest: dict[str, Any] | None
     results: list[Result]
+    rows: list[overview.Row]
 
 
 def here(path: str | None) -> Path | None:
@@ -134,49 +134,41 @@ def below_chance(rows: list[Result], names: dict[str, str], notes: dict[str, str
 
 def paper(entry: dict[str, Any], where: str, names: dict[str, str], notes: dict[str, str]) -> Paper:
     """A paper's section from its config entry; files that are not there are listed as gaps."""
-    table, markdown, manifest = (here(entry.get(key)) for key in ("csv", "md", "manifest"))
+    table, markdown, tex, known, manifest = (here(entry.get(key))
+                                             for key in ("csv", "md", "tex", "published", "manifest"))
     rows = results.read_csv(table) if table else []
     figures = [(path, here(path)) for path in entry.get("figures", [])]
     gaps = [] if table else ["no table: none of its runs has finished"]
     gaps += [] if not table or rows else ["its table is empty: no run is listed"]
     gaps += [f"figure {Path(path).name} is not there" for path, found in figures if found is None]
     gaps += [] if manifest else ["no manifest, so its provenance is not known"]
-    name = need(entry, "name", str, where)
+    key = need(entry, "name", str, where)
+    files = [(path.name if path else "", path) for path in (table, markdown, tex)]
+    files.append((f"{key}.published.csv" if known else "", known))
+    anchor, title = "paper-" + re.sub(r"\W+", "-", key), need(entry, "title", str, where)
     return Paper(
-        anchor="paper-" + re.sub(r"\W+", "-", name), title=need(entry, "title", str, where),
+        anchor=anchor, title=title,
         about=paragraphs(entry.get("about", "")), reference=entry.get("reference", ""),
         tables=layout.tables(rows, entry.get("metrics", results.DEFAULT_METRICS),
                              entry.get("id_metrics", results.DEFAULT_ID_METRICS)),
         figures=[figure(found) for _, found in figures if found],
         compared=comparison.compared(rows, entry.get("compare")),
+        published=published.read_csv(known) if known else [],
         below=below_chance(rows, names, notes), gaps=gaps + results.gaps(rows),
-        downloads=[(path.name, base64.b64encode(path.read_bytes()).decode("ascii"))
-                   for path in (table, markdown) if path],
-        manifest=read_json(manifest) if manifest else None, results=rows)
+        downloads=[(name, base64.b64encode(path.read_bytes()).decode("ascii")) for name, path in files if path],
+        manifest=read_json(manifest) if manifest else None, results=rows,
+        rows=overview.rows(key, title, anchor, rows, entry.get("headline", "")))
 
 
-def overview(papers: list[Paper]) -> list[OverviewRow]:
-    """One row per paper, ID, network, recipe, score and average; best among rows of the same network and sets."""
-    rows: list[OverviewRow] = []
-    for p in papers:
-        found = {(*r.network_key, r.recipe, r.score, r.dataset, r.group, r.metric): r.seeds for r in p.results}
-        heads: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
-        for r in p.results:
-            if r.group == AVERAGE and not r.other_sets:
-                heads.setdefault((r.id, r.network, r.dataset), {})[r.recipe, r.label, r.score] = None
-        for (id_name, network, sets), methods in heads.items():
-            key = (id_name, network)
-            grid = [[found.get((*key, recipe, score, sets, AVERAGE, m)) for m in OVERVIEW_OOD]
-                    + [found.get((*key, recipe, score, id_name, "id", m),
-                                 found.get((*key, recipe, "", id_name, "id", m))) for m in OVERVIEW_ID]
-                    for recipe, _, score in methods]
-            shown = (*OVERVIEW_OOD, *OVERVIEW_ID)
-            marks = [best([line[j] for line in grid], metric(m)) for j, m in enumerate(shown)]
-            marks[shown.index("accuracy")] = set()  # scores of one network share it
-            rows += [OverviewRow(p.title, p.anchor, *key, label, score, sets,
-                                 tuple(Cell(m, line[j], k in marks[j]) for j, m in enumerate(shown)))
-                     for k, ((_, label, score), line) in enumerate(zip(methods, grid, strict=True))]
-    return rows
+def costs(papers: Iterable[Paper]) -> list[Stage]:
+    """Cost by stage, over all jobs that any manifest has."""
+    jobs = {job["job"]: job for p in papers for job in (p.manifest or {}).get("stages", [])}
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for name, job in jobs.items():
+        stages.setdefault(name.partition("/")[0], []).append(job)
+    return [Stage(STAGES.get(name, name), len(rows), [r["seconds"] for r in rows if r["seconds"] is not None],
+                  [r["peak_mb"] for r in rows if r["peak_mb"] is not None], sorted(rows, key=lambda r: r["job"]))
+            for name, rows in sorted(stages.items(), key=lambda item: -sum(r["seconds"] or 0 for r in item[1]))]
 
 
 def context(config: dict[str, Any]) -> dict[str, Any]:
@@ -185,14 +177,14 @@ def context(config: dict[str, Any]) -> dict[str, Any]:
     papers = [paper(entry, f"config.papers[{i}]", names, notes)
               for i, entry in enumerate(need(config, "papers", list, "config"))]
     cards = here(config.get("cards"))
-    rows = overview(papers)
+    rows = [row for p in papers for row in p.rows]
     shown = dict.fromkeys(m for p in papers for t in p.tables for c in t.columns for m in c.metrics)
-    shown |= dict.fromkeys((*OVERVIEW_OOD, "fpr95_ood", *OVERVIEW_ID))
+    shown |= dict.fromkeys((*overview.OOD_METRICS, "fpr95_ood", *overview.ID_METRICS))
     seeds = sorted({seed for p in papers for t in p.tables for seed in t.seeds})
     return {
         "title": need(config, "title", str, "config"), "variant": need(config, "variant", str, "config"),
         "small": bool(config.get("small", False)), "about": paragraphs(config.get("about", "")), "names": names,
-        "papers": papers, "rows": rows, "overview_metrics": (*OVERVIEW_OOD, *OVERVIEW_ID), "seeds": seeds,
+        "papers": papers, "rows": rows, "overview_metrics": overview.METRICS, "seeds": seeds,
         "one_seed": any(cell.seeds and cell.seeds.n == 1 for row in rows for cell in row.cells),
         "same": {key: len({getattr(r, key) for r in rows}) < 2 for key in ("id", "network")},
         "filters": [("paper", "Paper", list(dict.fromkeys(r.paper for r in rows))),
@@ -201,5 +193,6 @@ def context(config: dict[str, Any]) -> dict[str, Any]:
                     ("sets", "Mean of OOD sets", sorted({r.sets for r in rows}, key=lambda s: (s != "all", s)))],
         "cards": read_json(cards).get("cards", []) if cards else None,
         "metrics": [metric(m) for m in shown], "metric": metric, "heading": layout.heading,
-        "counts": layout.counts, "average": AVERAGE, "shown": comparison.shown,
+        "counts": layout.counts, "average": AVERAGE, "shown": comparison.shown, "costs": costs(papers),
+        "printed": published.cells, "heads": published.HEADS, "summary": published.summary,
     }

@@ -1,0 +1,59 @@
+"""The page of what there is: from an unfinished or failed run, whatever metrics, figures and cards it has.
+
+    uv run python -m workflow_scripts.partial                                    the default run
+    uv run python -m workflow_scripts.partial --configfile config/goe.yaml
+
+Writes ``results/{variant}/partial/report.html`` and the tables behind it. What has not run is said there, never 0. No
+job of the workflow reads these files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+
+from workflow_scripts import report, tables
+from workflow_scripts.config.expand import read_plan
+from workflow_scripts.config.wiring import Wiring
+from workflow_scripts.digest import ROOT
+from workflow_scripts.errors import OODError, stage
+
+
+def write(wire: Wiring) -> Path:
+    """The page of a plan's results as far as they are; returns its path."""
+    folder = Path(wire.root) / "partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(wire.report_section())
+    for paper in config["papers"]:
+        section = wire.table_section(with_scores=False)(SimpleNamespace(paper=paper["name"]))
+        told = folder / f"{paper['name']}.json"  # longer than a command line may be
+        told.write_text(section, encoding="utf-8")
+        files = {kind: str(folder / f"{paper['name']}.{kind}") for kind in ("csv", "md", "tex")}
+        files["published"] = str(folder / f"{paper['name']}.published.csv")
+        tables.main(["--config", str(told), *(word for kind, path in files.items() for word in (f"--{kind}", path))])
+        paper |= files
+    told = folder / "report.json"
+    told.write_text(json.dumps(config), encoding="utf-8")
+    report.main(["--config", str(told), "--out", str(folder / "report.html"), "--overview", str(folder / "overview")])
+    return folder / "report.html"
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.partial", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", type=Path, default=ROOT / "config.yaml", help="default: config.yaml")
+    args = parser.parse_args(argv)
+    if not args.configfile.is_file():
+        raise OODError(f"--configfile: there is no file {args.configfile}")
+    plan = read_plan(yaml.safe_load(args.configfile.read_text(encoding="utf-8")), ROOT)
+    print(f"page of what there is: {write(Wiring(plan)).resolve().as_uri()}")
+
+
+if __name__ == "__main__":
+    main()
