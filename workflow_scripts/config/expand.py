@@ -13,14 +13,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from workflow_scripts import plugins
-from workflow_scripts.config import extras, released
+from workflow_scripts.config import checks, extras, released
 from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Paper, Recipe, Score
 from workflow_scripts.data import catalogue, sources
 from workflow_scripts.data.catalogue import Dataset
 from workflow_scripts.data.raw import Source, load_sources, to_place
 from workflow_scripts.errors import OODError, unknown
-from workflow_scripts.fidelity import DEFECTS, EVALUATION, resolve, suffix
+from workflow_scripts.fidelity import resolve, suffix
 
 Key = tuple[str, str, str, int]  # ID set, network, recipe (as in paths), seed
 
@@ -93,8 +93,8 @@ class Plan:
         self.runs: dict[Key, Trained] = {}
         self.ood: dict[str, dict[str, str]] = {}
         """OOD sets of each ID set and their groups, over all experiments: each network of that ID set sees them all."""
-        self._check_plugins()
-        self._switches_used: set[str] = set()
+        checks.plugins_exist(self)
+        self.switches_used: set[str] = set()
         for number, experiment in enumerate(config.experiments):
             self._expand(experiment, f"experiments[{number}]")
         self.relisted = {id: released.relisted(datasets, sets) for id, sets in self.ood.items()}
@@ -103,39 +103,14 @@ class Plan:
             for id, sets in self.relisted.items():
                 self.ood[id] |= {other: f"{self.ood[id][name]}+2g-1" for name, other in sets.items()
                                  if other not in self.ood[id]}
-        self._check_outliers()
-        self._check_switches()
+        checks.outliers(self)
+        checks.switches(self)
         for paper in config.papers:
             scored = {score for e in self.experiments(paper.name) for score in e.scores}
             if paper.reliability and scored and paper.headline and paper.headline not in scored:
                 raise unknown(f"paper '{paper.name}', key headline", paper.headline, scored)
 
     # -- expansion ------------------------------------------------------------------------------------------------
-
-    def _check_plugins(self) -> None:
-        for i, network in enumerate(self.config.networks):
-            plugins.find("models", network.model, f"networks[{i}].model")
-            plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
-        for i, recipe in enumerate(self.config.recipes):
-            if recipe.method:
-                plugins.find("methods", recipe.method, f"recipes[{i}].method")
-                plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
-            if recipe.masks is not None:
-                plugins.parse_options("", "cam", recipe.masks.options, f"recipes[{i}].masks.options")
-        for i, score in enumerate(self.config.scores):
-            plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
-            plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
-            if score.choose is not None:
-                plugins.parse_options("", "sweep", score.choose.sweep, f"scores[{i}].choose.sweep")
-                if not plugins.constant("scores", score.module, "CHOOSE"):
-                    raise OODError(f"scores[{i}].choose: no options of '{score.module}' can be chosen by a sweep; "
-                                   "leave the key out")
-
-        for i, paper in enumerate(self.config.papers):
-            for k, picture in enumerate(paper.pictures):
-                where = f"papers[{i}].pictures[{k}]"
-                plugins.find("pictures", picture.picture, f"{where}.picture")
-                plugins.parse_options("pictures", picture.picture, picture.options, f"{where}.options")
 
     def _expand(self, experiment: Experiment, where: str) -> None:
         id_set = self._dataset(experiment.id, f"{where}.id", "train", "test")
@@ -207,7 +182,7 @@ class Plan:
             self.runs[key] = Trained(id, network, recipe, path_name, defects, parent, seed, weights=weights,
                                      classifier=classifier)
             if weights:
-                self._check_weights(self.runs[key])
+                checks.weights(self, self.runs[key])
             if recipe.images:
                 self._dataset(recipe.images, f"recipe '{name}', key images", "train")
             outliers = self.outliers(self.runs[key])
@@ -215,16 +190,6 @@ class Plan:
                 self._dataset(outliers, f"recipe '{name}', key outliers.dataset", "train")
         return self.runs[key]
 
-    def _check_weights(self, run: Trained) -> None:
-        """Weights are of the images of one set."""
-        learned = self.runs[run.id, run.network.name, run.weights, run.seed].recipe
-        where = f"recipe '{run.recipe.name}', key outliers.select.weights"
-        if not plugins.constant("methods", learned.method, "WEIGHTS", False):
-            raise OODError(f"{where}: recipe '{learned.name}' (method {learned.method or 'none'}) learns no weights of "
-                           "its outliers; a recipe of method resample does")
-        if learned.outliers.dataset != run.recipe.outliers.dataset:
-            raise OODError(f"{where}: the weights are of '{learned.outliers.dataset}', the outliers of "
-                           f"'{run.recipe.outliers.dataset}'")
     def _choose(self, id: str, network: Network, recipe: Recipe, seed: int, children: tuple[str, ...]) -> Trained:
         """A recipe that takes the best of others, and those."""
         where = f"recipe '{recipe.name}', key choose.among"
@@ -240,55 +205,13 @@ class Plan:
                       seed, among=tuple(r.path_name for r in among))
         return self.runs.setdefault(run.key, run)
 
-    def _check_outliers(self) -> None:
-        """Outliers that are also scored would make the test a training set; too few fill no batch."""
-        for run in {(run.id, run.path_name): run for run in self.runs.values()}.values():
-            outliers = self.outliers(run)
-            if not outliers:
-                continue
-            recipe, where = run.recipe, f"recipe '{run.recipe.name}', key outliers"
-            for name, split in [(run.id, "train"), *((n, "test") for n in (run.id, *self.ood.get(run.id, {})))]:
-                if name == outliers or self._same(outliers, name, split):
-                    role = "the ID set" if name == run.id else "an OOD test set"
-                    other = "" if name == outliers else f" (both are the images of '{name}')"
-                    raise OODError(f"{where}.dataset: '{outliers}' is {role} of '{run.id}'{other}; training on it "
-                                   "would make its test meaningless")
-            count, size = self.datasets[outliers].counts.get("train"), recipe.outliers.batch_size
-            if count is not None and count < size:
-                raise OODError(f"{where}.batch_size: {size} is more than the {count} images of '{outliers}'; lower it "
-                               "or take a larger outlier set")
-            options = plugins.parse_options("methods", recipe.method, recipe.options, where)
-            plugins.within(plugins.constant("methods", recipe.method, "AT_MOST", ()), options, recipe.model_dump(),
-                           f"recipe '{recipe.name}', key ")
-
-    def _same(self, outliers: str, name: str, split: str) -> bool:
-        """Whether a row of another name stands for the very images of the outlier set."""
-        sections = [self.datasets[d].section(s, None) for d, s in ((outliers, "train"), (name, split))]
-        return len({repr({**section, "dataset": "", "split": "", "count": 0}) for section in sections}) == 1
-
-    def _check_switches(self) -> None:
-        """Each switch asked for everywhere must concern something."""
-        for bug in self.config.fidelity.released:
-            if bug == "goe.2g-1" and not any(self.relisted.values()):
-                raise OODError("fidelity.released: no ID set of this configuration has a test set from SC-OOD's lists "
-                               "other than those for CIFAR-100, which 'goe.2g-1' takes for every ID set")
-            if bug == "goe.2g-8" and not any("goe" in self.compat(id) for id in self.ood):
-                raise OODError("fidelity.released: no experiment of this configuration counts by G-OE's rules, which "
-                               "'goe.2g-8' concerns; add to one compat: [goe]")
-            if bug == "bgresample.1g-10" and not any(s.module == "msp" and s.options.get("precision") == "float32"
-                                                     for run in self.runs.values() for s in run.scores.values()):
-                raise OODError("fidelity.released: 'bgresample.1g-10' is a score of its own; add to scores: {name: "
-                               "msp_float32, score: msp, options: {precision: float32}} and name it in an experiment")
-            if bug in DEFECTS.keys() - EVALUATION.keys() and bug not in self._switches_used:
-                raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
-
     def _named(self, recipe: Recipe) -> tuple[str, tuple[str, ...]]:
         if recipe.choose:  # it carries what any of those reproduces that it takes its weights from
             named = [r for r in self.config.recipes if r.name in recipe.choose.among]
             defects = tuple(sorted({bug for r in named for bug in self._named(r)[1]}))
             return recipe.name + suffix(defects), defects
         switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ())) if recipe.method else ()
-        self._switches_used.update(switches)
+        self.switches_used.update(switches)
         # G-OE's defects are those of its own trainings; plain pretraining shares the method but has no outliers
         everywhere = [b for b in self.config.fidelity.released if recipe.outliers or not b.startswith("goe.")]
         defects = resolve(everywhere, recipe.released, switches, f"recipe '{recipe.name}'")

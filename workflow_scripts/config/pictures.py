@@ -13,13 +13,13 @@ from workflow_scripts.errors import OODError
 
 if TYPE_CHECKING:
     from workflow_scripts.config.expand import Trained
-    from workflow_scripts.config.wiring import Wildcards, Wiring
+    from workflow_scripts.config.wiring.files import Files, Wildcards
 
 
 class Pictures:
     """Files and parameters of the jobs that draw them."""
 
-    def __init__(self, wire: Wiring):
+    def __init__(self, wire: Files):
         self.wire, self.plan = wire, wire.plan
 
     def of(self, paper: str) -> list[Picture]:

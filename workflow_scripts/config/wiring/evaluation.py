@@ -1,0 +1,165 @@
+"""Jobs from trained networks to metrics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from workflow_scripts.config import sections
+from workflow_scripts.config.expand import Trained
+from workflow_scripts.config.sections import dumps
+from workflow_scripts.config.wiring.files import Files, Wildcards
+from workflow_scripts.digest import digest
+
+
+class Evaluation(Files):
+    """Features, scores, metrics, and what pictures need of them."""
+
+    def features_section(self, sets: list[tuple[str, str]]) -> Callable[[Wildcards], str]:
+        def section(wildcards: Wildcards) -> str:
+            run = self.plan.run(wildcards)
+            return dumps({"network": sections.network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
+                          "normalise": sections.evaluated(run),
+                          "batch_size": self.plan.config.features.batch_size})
+
+        return section
+
+    def features_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("features", f"models.{self.plan.run(wildcards).network.model}")
+
+    def scores(self, network: bool = False, fused: bool = False) -> str:
+        """The scores that run a network, those that join others, or the rest, as the constraint of a wildcard."""
+        named = {name for run in self.plan.runs.values() for name in run.scores
+                 if [kind in self.plan.needs(run, name) for kind in ("network", "scores")] == [network, fused]}
+        return "|".join(map(re.escape, sorted(named))) or "(?!)"
+
+    def score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Features of every test set, and what else the score needs."""
+        run = self.plan.run(wildcards)
+        needs = self.plan.needs(run, wildcards.score)
+        inputs: dict[str, Any] = {"sets": [self.file("features", run, f"/{d}.{s}.h5")
+                                           for d, s in self._scored(run, wildcards.score)]}
+        if needs & {"head", "batchnorm"}:
+            inputs["head"] = self.file("features", run, "/head.h5")
+        if needs & {"train_features", "train_logits", "train_labels", "train_background", "shuffled"}:
+            inputs["train"] = self.file("features", run, f"/{run.id}.train.h5")
+        if "statistics" in needs:
+            inputs["statistics"] = self.file("precompute", run, ".h5")
+        if run.scores[wildcards.score].choose is not None:
+            inputs["choice"] = self.file("sweep", run, f"/{wildcards.score}.json")
+        return inputs
+
+    def _scored(self, run: Trained, score: str) -> list[tuple[str, str]]:
+        """Sets that a score is computed of: the test sets, and the ID train set where a joined score needs it."""
+        train, *tests = self.plan.sets(run.id)
+        return [*tests, *([train] if score in self.plan.joined(run) else [])]
+
+    def fused_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """The two scores that a joined score is made of."""
+        run = self.plan.run(wildcards)
+        options = sections.options("scores", run.scores[wildcards.score].module, run.scores[wildcards.score].options)
+        return {"foreground": self.file("scores", run, f"/{options['base']}.h5"),
+                "background": self.file("scores", run, f"/{options['background']}.h5")}
+
+    def fused_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "train": f"{run.id}.train",
+                      "options": sections.options("scores", score.module, score.options)})
+
+    def fused_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("fuse", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
+
+    def network_score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Stores of every test set, and the train images where the score learns from them."""
+        run = self.plan.run(wildcards)
+        tests = self._scored(run, wildcards.score)
+        inputs: dict[str, Any] = {"stores": [self.store(*pair) for pair in tests]}
+        if "train_labels" in self.plan.needs(run, wildcards.score):
+            inputs["train"] = self.store(run.id, "train")
+        pairs = [*tests, (run.id, "train")] if "train" in inputs else tests
+        return inputs | ({"archives": archives} if (archives := self.decoded_from(pairs)) else {})
+
+    def network_score_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "network": sections.network(run.network),
+                      "options": sections.options("scores", score.module, score.options),
+                      "normalise": sections.evaluated(run),
+                      "batch_size": self.plan.config.features.batch_size,
+                      "sets": [f"{d}.{s}" for d, s in self._scored(run, wildcards.score)]})
+
+    def network_score_code(self, wildcards: Wildcards) -> dict[str, str]:
+        run = self.plan.run(wildcards)
+        return digest("score_network", f"scores.{run.scores[wildcards.score].module}", f"models.{run.network.model}")
+
+    def sweep_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"network": sections.network(run.network), "normalise": sections.evaluated(run),
+                      "score": score.module, "batch_size": self.plan.config.features.batch_size,
+                      "options": sections.options("", "sweep", score.choose.sweep)})
+
+    def sweep_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """What the score's options are chosen with: class means, or the ID train features."""
+        run = self.plan.run(wildcards)
+        kind = sections.chosen_with(run.scores[wildcards.score])
+        return {kind: self.file("features", run, f"/{run.id}.train.h5") if kind == "train" else (
+            self.file("precompute", run, ".h5"))}
+
+    def sweep_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("sweep", f"models.{self.plan.run(wildcards).network.model}")
+
+    def score_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "network": run.network.name,
+                      "options": sections.options("scores", score.module, score.options)})
+
+    def score_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("score", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
+
+    def metrics_statistics(self, wildcards: Wildcards) -> str | list:
+        """Class means, for a network whose head is a probe: its accuracy by the nearest of them stands beside."""
+        run = self.plan.run(wildcards)
+        given = run.recipe.checkpoint
+        probed = given.probe if given else sections.of_method(run, "HEAD") == "probe"
+        return self.file("precompute", run, ".h5") if probed else []
+
+    def metrics_inputs(self, wildcards: Wildcards) -> list[str]:
+        run = self.plan.run(wildcards)
+        return [self.file("scores", run, f"/{score}.h5") for score in run.scores]
+
+    def metrics_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        groups: dict[str, list[str]] = {}
+        for name, group in self.plan.ood[run.id].items():
+            groups.setdefault(group, []).append(f"{name}.test")
+        like = {f"{name}.test": f"{other}.test" for name, other in self.plan.id_like(run.id).items()}
+        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": self.plan.compat(run.id),
+                      **({"id_like": like} if like else {})})
+
+    def distances_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        return dumps({"network": sections.network(run.network),
+                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "batch_size": self.plan.config.features.batch_size})
+
+    def distances_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("distances", f"models.{self.plan.run(wildcards).network.model}")
+
+    def panels_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Both networks of a recipe with label maps, and the test sets."""
+        run = self.plan.run(wildcards)
+        return {"classifier": self.classifier(wildcards), "checkpoint": self.file("models", run, ".pt"),
+                "stores": [self.store(*pair) for pair in self.plan.sets(run.id)[1:]]}
+
+    def panels_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        before, own = (r.recipe.model_dump(mode="json")["normalise"] for r in (self._sibling(run, run.classifier), run))
+        return dumps({"network": sections.network(run.network), "classifier_normalise": before, "normalise": own,
+                      "images": 6, "options": sections.options("", "cam", run.recipe.masks.options)})
+
+    def panels_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("panels", f"models.{self.plan.run(wildcards).network.model}")

@@ -1,0 +1,49 @@
+"""Where the files of a run are; all lie below ``results``/variant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workflow_scripts.config.expand import Plan, Trained
+from workflow_scripts.config.pictures import Pictures
+
+FIGURES = ("histograms", "roc", "heatmap")
+FILES = ("csv", "md", "tex", "published", "manifest")  # of each paper, beside its figures
+RELIABILITY = ("risk_coverage", "confidences", "reliability")  # for papers that ask for them
+Wildcards = Any  # Snakemake's; attributes by name
+
+
+class Files:
+    """Paths of stores, of files of one trained network, and of a paper's results."""
+
+    def __init__(self, plan: Plan, results: str = "results"):
+        self.plan = plan
+        self.root = f"{results}/{plan.config.variant}"
+        self.pictures = Pictures(self)
+
+    def store(self, dataset: str, split: str) -> str:
+        return f"{self.root}/data/{dataset}.{split}.h5"
+
+    def file(self, kind: str, run: Trained, *rest: str) -> str:
+        """A file of one trained network: root/kind/id/network/recipe/seedN, then ``rest`` as it is."""
+        return "".join([f"{self.root}/{kind}/{run.id}/{run.network.name}/{run.path_name}/seed{run.seed}", *rest])
+
+    def of_paper(self, paper: str, kind: str) -> str:
+        """A file of a paper: its table (csv, md, tex), published numbers, manifest, or a figure by file name."""
+        if kind in ("csv", "md", "tex"):
+            return f"{self.root}/tables/{paper}.{kind}"
+        if kind == "published":
+            return f"{self.root}/published/{paper}.csv"
+        return f"{self.root}/tables/{paper}.manifest.json" if kind == "manifest" else (
+            f"{self.root}/figures/{paper}/{kind}")
+
+    def results_of(self, paper: str) -> list[str]:
+        """Everything a paper's target makes."""
+        return [*(self.of_paper(paper, kind) for kind in FILES), *self.figures(paper)]
+
+    def figures(self, paper: str) -> list[str]:
+        """The figures of a paper's section, as SVG: those that every paper has, then its own."""
+        about = self.plan.about(paper)
+        wanted = (*FIGURES, *(RELIABILITY if about and about.reliability else ()),
+                  *(picture.file for picture in self.pictures.of(paper)))
+        return [self.of_paper(paper, f"{name}.svg") for name in wanted]

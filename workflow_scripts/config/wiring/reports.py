@@ -1,0 +1,128 @@
+"""Jobs that make tables, figures and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from workflow_scripts.config import extras
+from workflow_scripts.config.expand import Key, Trained, columns
+from workflow_scripts.config.published import published
+from workflow_scripts.config.sections import dumps
+from workflow_scripts.config.wiring.files import FILES, Files, Wildcards
+from workflow_scripts.digest import digest
+
+
+class Reports(Files):
+    """Tables, figures, manifests, cards, page."""
+
+    def paper_inputs(self, kind: str) -> Callable[[Wildcards], list[str]]:
+        """``metrics``, ``scores``, ``models`` or ``data`` files of the networks a paper reports."""
+        def inputs(wildcards: Wildcards) -> list[str]:
+            runs = self.plan.reported(wildcards.paper)
+            if kind == "data":
+                return [self.store(*pair) for id in sorted({run.id for run in runs}) for pair in self.plan.sets(id)]
+            if kind == "scores":
+                return [self.file("scores", run, f"/{score}.h5") for run in runs for score in run.scores]
+            return [self.file(kind, run, ".csv" if kind == "metrics" else ".pt") for run in runs]
+
+        return inputs
+
+    def table_section(self, with_scores: bool) -> Callable[[Wildcards], str]:
+        """What a paper's table (or, with score files, its figures) shows: one row per network."""
+        def section(wildcards: Wildcards) -> str:
+            rows: dict[Key, dict[str, Any]] = {}
+            for experiment in self.plan.experiments(wildcards.paper):
+                for run in self.plan.runs_of(experiment):
+                    row = rows.setdefault(run.key, {
+                        "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
+                        "label": self._label(run),
+                        "scores": [], "groups": {}, "metrics": self.file("metrics", run, ".csv")})
+                    row["scores"] += [s for s in columns(experiment) if s not in row["scores"]]
+                    for group, names in experiment.ood.items():
+                        members = row["groups"].setdefault(group, [])
+                        members.extend(n for n in names if n not in members)
+            for row in rows.values() if not with_scores else ():
+                row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
+            if with_scores:
+                for key, row in rows.items():
+                    run = self.plan.runs[key]
+                    row["scores"] = {s: self.file("scores", run, f"/{s}.h5") for s in row["scores"]}
+            about = self.plan.about(wildcards.paper)
+            section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
+                       "runs": list(rows.values()), "names": self.plan.names}
+            if not with_scores:
+                section |= extras.compared(self.plan, wildcards.paper) | extras.id_task(self.plan, wildcards.paper)
+                section |= published(self.plan, wildcards.paper)
+            if with_scores and about and about.headline:
+                section["headline"] = about.headline
+            return dumps(section, ordered=True)
+
+        return section
+
+    def reliability_inputs(self, wildcards: Wildcards) -> list[str]:
+        """Headline scores and ID test features of a paper's networks."""
+        score, runs = extras.relied_on(self.plan, wildcards.paper)
+        return [path for run, _ in runs for path in self._confidences(run, score).values()]
+
+    def reliability_section(self, wildcards: Wildcards) -> str:
+        score, runs = extras.relied_on(self.plan, wildcards.paper)
+        rows = [{"id": run.id, "network": run.network.name, "label": self._label(run), "seed": run.seed, "sets": sets,
+                 **self._confidences(run, score)} for run, sets in runs]
+        return dumps({"paper": wildcards.paper, "score": score, "names": self.plan.names, "runs": rows,
+                      "probability": all(run.scores[score].module == "msp" for run, _ in runs)}, ordered=True)
+
+    def _confidences(self, run: Trained, score: str) -> dict[str, str]:
+        return {"scores": self.file("scores", run, f"/{score}.h5"),
+                "features": self.file("features", run, f"/{run.id}.test.h5")}
+
+    @staticmethod
+    def _label(run: Trained) -> str:
+        """The training's name in tables and figures, with the defects it reproduces."""
+        return " ".join([run.recipe.label, *(f"[{bug}]" for bug in run.released)])
+
+    def manifest_section(self, wildcards: Wildcards) -> str:
+        """The experiments of a paper, what they name, and the digest of the code behind them."""
+        config = self.plan.config.model_dump(mode="json")
+        runs = self.plan.reported(wildcards.paper)
+        code = {stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
+        parts = ({f"models.{r.network.model}" for r in runs}
+                 | {f"methods.{r.recipe.method}" for r in runs if r.recipe.method}
+                 | {f"scores.{s.module}" for r in runs for s in r.scores.values()})
+        return dumps({"config": {**config, "experiments": [e for e in config["experiments"]
+                                                           if e["paper"] == wildcards.paper]},
+                      "code": code | {part: digest(part) for part in sorted(parts)},
+                      "seeds": sorted({run.seed for run in runs})})
+
+    def cards_section(self) -> str:
+        """Every store with its role."""
+        roles: dict[tuple[str, str], str] = {}
+        for id, sets in self.plan.ood.items():
+            roles |= {(id, "train"): "ID train", (id, "test"): "ID test"}
+            for name, group in sets.items():
+                roles.setdefault((name, "test"), f"OOD test ({group})")
+            roles |= {(name, "test"): "ID-like test" for name in self.plan.id_like(id).values()}
+        for run in self.plan.runs.values():
+            if run.recipe.images:
+                roles[run.recipe.images, "train"] = "ID train, in the size to train on"
+            if outliers := self.plan.outliers(run):
+                roles[outliers, "train"] = "outliers to train against"
+            if run.among:
+                roles[self.plan.held_out(run), "val"] = "outliers to choose by"
+        rows = self.plan.datasets
+        return dumps({"names": self.plan.names, "sets": [
+            {"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence,
+             "about": rows[d].about}
+            for d, s in self.plan.used_datasets()]}, ordered=True)
+
+    def report_section(self) -> str:
+        config = self.plan.config
+        about = {p.name: p.model_dump() for p in config.papers}
+        papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
+                   **{kind: self.of_paper(paper, kind) for kind in FILES},
+                   "figures": self.figures(paper), **extras.compared(self.plan, paper),
+                   **extras.id_task(self.plan, paper)}
+                  for paper in self.plan.papers]
+        return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
+                      "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,
+                      "cards": f"{self.root}/cards.json", "names": self.plan.names}, ordered=True)
