@@ -115,6 +115,8 @@ def call(where: torch.device, repeats: int) -> None:
     draws = RULE.draw(queues, generator)
     queues.refresh()
     grown = peak(lambda: RULE(queues, *draws))
+    if where.type == "cpu":
+        keep_freed_memory()  # as the train stage does; before, it would hide what a call takes
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         queues.push(*(x.to(where) for x in features(BATCH, generator)))  # a step's worth of changes
@@ -174,6 +176,8 @@ class Runner:
 
 
 def step(where: torch.device, repeats: int) -> None:
+    if where.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(0)
     sizes = {"start": 3, "queue": 100, "K": 20, "select": 20, "pick": 2, "sample_from": 60, "keep": 20,
              "projection": 64, "hidden": 32}
@@ -205,8 +209,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
     where = device.pick(args.device, args.threads)
-    if where.type == "cpu":
-        keep_freed_memory()  # as the train stage does
     place = torch.cuda.get_device_name() if where.type == "cuda" else f"CPU, {args.threads} thread(s)"
     for name, part in (("call", call), ("step", step)):
         if args.part in (None, name):
