@@ -123,7 +123,8 @@ def test_the_manifest_tells_where_the_numbers_come_from(default_run):
         manifest = json.loads((default_run / "results" / "small" / "tables" / f"{paper}.manifest.json").read_text())
         assert manifest["seeds"] == [0, 1] and manifest["config"]["variant"] == "small"
         assert {"torch", "numpy", "snakemake", "python"} <= manifest["packages"].keys()
-        assert any("models/resnet_cifar.py" in key for key in manifest["code"]["models.resnet_cifar"])
+        model = PLAN.reported(paper)[0].network.model
+        assert any(f"models/{model}.py" in key for key in manifest["code"][f"models.{model}"])
         assert all(entry["sha256"] for entry in manifest["inputs"])
         assert sum(entry["path"].endswith(".pt") for entry in manifest["inputs"]) >= 2
         trained = [s for s in manifest["stages"] if s["job"].startswith("models/")]

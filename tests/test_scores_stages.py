@@ -24,10 +24,12 @@ def write(path, **datasets):
 def files(tmp_path):
     """Two test sets, train set, head with batch norm and statistics of the made-up network, in float32."""
     known, batch = evidence(dtype=np.float32)
-    write(tmp_path / "train.h5", features=known.train_features, logits=known.train_logits, labels=known.train_labels)
+    write(tmp_path / "train.h5", features=known.train_features, logits=known.train_logits, labels=known.train_labels,
+          background=known.train_background, **{f"shuffled/{key}": getattr(known.shuffled, key)
+                                                for key in ("logits", "background")})
     for name, rows in (("digits.test", slice(0, 40)), ("faces.test", slice(40, 60))):
         write(tmp_path / f"{name}.h5", features=batch.features[rows], logits=batch.logits[rows],
-              labels=np.zeros(rows.stop - rows.start, int))
+              background=batch.background[rows], labels=np.zeros(rows.stop - rows.start, int))
     write(tmp_path / "head.h5", weight=known.head.weight, bias=known.head.bias, bn_weight=known.batchnorm.weight,
           bn_bias=known.batchnorm.bias)
     precompute.main(["--train", str(tmp_path / "train.h5"), "--out", str(tmp_path / "statistics.h5")])
@@ -59,7 +61,8 @@ def spoil(path, key, row, value):
         file[key][row] = value
 
 
-ON_FILES = [n for n in plugins.names("scores") if "network" not in plugins.constant("scores", n, "NEEDS")]
+ON_FILES = [n for n in plugins.names("scores")
+            if not {"network", "scores"} & plugins.constant("scores", n, "NEEDS")]
 
 
 @pytest.mark.parametrize("name", ON_FILES)

@@ -38,7 +38,7 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
         sets = {name: (first[name][:], second[name][:]) for name in second if not name.endswith(".train")}
     known = sets.pop(f"{run.id}.test")
     figure, axes = plots.panels(len(sets), 3, height=1.6, gap=0.45, bottom=0.45)
-    axes[0].get_gridspec().update(left=0.08, wspace=0.25)
+    axes[0].get_gridspec().update(left=0.11, wspace=0.3)
     facts = {}
     for number, (axis, (name, novel)) in enumerate(zip(axes, sets.items(), strict=True)):
         dataset = name.rsplit(".", 1)[0]
