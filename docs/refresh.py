@@ -1,6 +1,8 @@
-"""Put the default run's table and figure into the README, and the small run of G-OE into its page.
+"""Put the default run's table, figure and screenshots into the README, and the small run of G-OE into its page.
 
     uv run snakemake --cores all && uv run python docs/refresh.py
+
+Screenshots need Chromium; where there is none, those that are there stay.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +60,24 @@ def fill(path: Path, name: str, text: str) -> None:
     path.write_text(before + begin + text + end + rest.split(end)[1], encoding="utf-8")
 
 
+def screenshots(page: Path, images: Path) -> None:
+    """The top of the page in a wide and a narrow window, and in the dark."""
+    sys.path.insert(0, str(ROOT))
+    from tests.browser import CHROMIUM, Browser
+
+    if not Path(CHROMIUM).is_file():
+        print(f"no Chromium at {CHROMIUM}: screenshots stay as they are", file=sys.stderr)
+        return
+    browser = Browser()
+    try:
+        for name, width, height, scheme in (("page", 1280, 900, "light"), ("page-narrow", 390, 900, "dark")):
+            browser.open(page.resolve().as_uri(), width, height, scheme)
+            browser.run("document.querySelector('#overview').scrollIntoView({behavior: 'instant'})")
+            browser.picture(images / f"{name}.png")
+    finally:
+        browser.close()
+
+
 def main() -> None:
     manifest = json.loads((RESULTS / "tables" / "house.manifest.json").read_text(encoding="utf-8"))
     machine = manifest["hardware"]
@@ -68,7 +89,9 @@ def main() -> None:
         f"Percent, mean ± standard deviation over {len(manifest['seeds'])} seeds; averages over sets. ID: digits 0-7; "
         "near: digits 8 and 9; far: faces, textures, photographs, text, noise. A small run, not comparable with any "
         f"paper. ({machine['cpu']}, {machine['cores']} cores, torch {manifest['packages']['torch']})", "",
-        "![Energy of ID test images against each OOD set](docs/images/histograms.png)", ""])
+        "![Energy of ID test images against each OOD set](docs/images/histograms.png)", "",
+        "![The page's overview](docs/images/page.png) ![in a narrow window, dark](docs/images/page-narrow.png)", ""])
+    screenshots(RESULTS / "report.html", images)
     fill(ROOT / "README.md", "default run", text)
     fill(ROOT / "docs" / "goe.md", "small run", "\n".join(["", *goe(), ""]))
 

@@ -104,13 +104,13 @@ def test_sorting(chromium, url):
     chromium.open(url, 1280)
     chromium.run("document.querySelector('.filters select[data-key=sets]').value = ''; "
                  "document.querySelector('.filters').dispatchEvent(new Event('input', {bubbles: true}))")
-    header = "document.querySelector('#overview-table th[data-col=\"6\"]')"  # AUROC
-    before = chromium.run(f"{COLUMN}(6)")
+    header = "document.querySelector('#overview-table th[data-col=\"3\"]')"  # AUROC
+    before = chromium.run(f"{COLUMN}(3)")
     orders = []
     for expected in ("descending", "ascending", None):
         chromium.run(f"{header}.querySelector('button').click()")
         assert chromium.run(f"{header}.getAttribute('aria-sort')") == expected
-        orders.append(chromium.run(f"{COLUMN}(6)"))
+        orders.append(chromium.run(f"{COLUMN}(3)"))
     values = [float(v) for v in orders[0]]
     assert values == sorted(values, reverse=True) and orders[1] == orders[0][::-1] and orders[2] == before != orders[0]
     chromium.run("document.querySelector('#overview-table th[data-col=\"0\"] button').click()")
@@ -150,7 +150,7 @@ def test_everything_is_reached_and_worked_by_keyboard(chromium, url):
         assert ring, f"no focus ring on stop {stop}"
     assert reached[0] == 0 and set(reached) == set(range(wanted)) and wanted > 30
     chromium.open(url, 1280)
-    header = "document.querySelector('#overview-table th[data-col=\"6\"]')"
+    header = "document.querySelector('#overview-table th[data-col=\"3\"]')"
     chromium.run(f"{header}.querySelector('button').focus()")
     chromium.press(*ENTER)
     assert chromium.run(f"{header}.getAttribute('aria-sort')") == "descending"

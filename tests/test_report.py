@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import dataclasses
 import json
 import re
@@ -11,9 +12,10 @@ from html.parser import HTMLParser
 import pytest
 
 from tests import reporting_data
+from tests.test_published import structure
 from workflow_scripts import cards, figures, report, tables
 from workflow_scripts.errors import OODError
-from workflow_scripts.reporting import page, palette, results
+from workflow_scripts.reporting import page, palette, published, results
 
 VOID = {"meta", "link", "input", "img", "br", "hr"}
 SVG_VOID = {"path", "use", "rect", "line", "circle"}
@@ -116,7 +118,7 @@ def test_tables_hold_the_numbers(built):
         if r.metric in ("auroc", "fpr95"):
             assert f"{100 * r.seeds.mean:.1f} ± {100 * r.seeds.std:.1f}" in cells, r
     overview = next(row for row in checked.rows if row[:2] == ["KNN", "Outlier exposure"])
-    assert overview[2:5] == ["Digits 0-7", "ResNet, width 16", "near"] and overview[-2:] == ["2", "house"]
+    assert overview[-5:] == ["2", "near", "Digits 0-7", "ResNet, width 16", "house"]
 
 
 def test_best_is_bold_only_where_seeds_allow(built):
@@ -147,7 +149,8 @@ def test_sorting_filtering_conventions_banner_and_provenance(built):
     assert "data-for=\"overview-table\"" in text and "row.hidden" in text
     words = checked.words
     for phrase in ("Small run, not comparable with the paper.", "FPR95 (OOD+)", "ID is positive", "OOD is positive",
-                   "sample standard deviation", "Faces (far) 200", "c7a61d0", "pretrain digits seed 0", "not measured",
+                   "sample standard deviation", "Faces (far) 200", "c7a61d0", "Seconds in all",
+                   "pretrain digits seed 0", "not measured",
                    "ab" * 32, "Second <b>one</b>.", "network inputs, shown with [−1, 1] mapped"):
         assert phrase in words, phrase
     assert "What is missing" not in words
@@ -203,6 +206,59 @@ def test_nan_and_missing_are_said_and_never_nought(tmp_path):
     for phrase in ("energy on faces: seed 0 is NaN (fpr95, auroc", "figure gone.svg is not there", "no manifest",
                    "Nothing to show: no table: none of its runs has finished", "No manifest."):
         assert phrase in checked.words, phrase
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    config = build(tmp_path, recipes=("pretrain",))
+    ours = results.Seeds(((0, 0.90), (1, 0.90)))
+    head = ("digits", "R18", "CE", "MSP", "brick", "auroc")
+    rows = [published.Number(*head, 90.4, ours, "", "Table 1", True),
+            published.Number(*head, 88.0, ours, "", "Table 2", True),
+            published.Number(*head, 90.0, ours, "", "hearsay", False),
+            published.Number(*head, 90.0, None, "another network", "Table 3", True)]
+    config["papers"][0]["published"] = str(tmp_path / "published.csv")
+    published.write_csv(tmp_path / "published.csv", rows)
+    text = report.render(config)
+    found = {row[10]: [cell.strip() for cell in row[6:10]] for row in Checker(text).rows if row[1:2] == ["R18"]}
+    assert found == {
+        "Table 1": ["90.40", "90.00 ± 0.00", "−0.40", "yes"], "Table 2": ["88.00", "90.00 ± 0.00", "+2.00", "no"],
+        "hearsay (not verified)": ["90.00", "90.00 ± 0.00", "–", "not comparable: the source is not verified"],
+        "Table 3": ["90.00", "–", "–", "not comparable: another network"]}
+    assert "4 published numbers, 2 of them compared, 1 within the tolerance" in text
+    assert text.count('class="within-no"') == 1 and 'download="house.published.csv"' in text
+    small = [dataclasses.replace(r, ours=None, because="small run") for r in rows]
+    published.write_csv(tmp_path / "published.csv", small)
+    text = report.render(config)
+    assert "4 published numbers; none is compared (small run, not comparable)." in text
+    assert "<details><summary>The 4 numbers and their sources</summary>" in text  # folded away
+
+
+def test_cost_by_stage_counts_each_job_once(tmp_path):
+    config = build(tmp_path, seeds=(0,), recipes=("pretrain",))
+    jobs = [("models/a", 10.0, 100.0), ("models/b", 30.0, None), ("scores/a", 1.0, 50.0), ("cards", None, None)]
+    stages = [dict(zip(("job", "seconds", "peak_mb"), job, strict=True)) for job in jobs]
+    manifest = {**reporting_data.MANIFEST, "stages": stages}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    config["papers"].append({**config["papers"][0], "name": "again"})  # another manifest with the same jobs
+    rows = {row[0]: [cell.strip() for cell in row[1:]] for row in Checker(report.render(config)).rows if row}
+    assert rows["train networks"] == ["2", "40.0", "30.0", "100"] and rows["score"] == ["1", "1.0", "1.0", "50"]
+    assert rows["dataset cards"] == ["1", "not measured", "not measured", "not measured"]
+    assert rows["models/b"] == ["30.0", "not measured"]
+
+
+def test_overview_files_hold_what_the_page_shows(tmp_path):
+    config = build(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    report.main(["--config", str(tmp_path / "config.json"), "--out", str(tmp_path / "r.html"), "--overview",
+                 str(tmp_path / "overview")])
+    with open(tmp_path / "overview.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    shown = page.context(config)["rows"]
+    assert [(r["training"], r["score"], r["sets"]) for r in rows] == [(r.label, r.score, r.sets) for r in shown]
+    assert [float(r["auroc_mean"]) for r in rows] == [r.cells[1].seeds.mean for r in shown]
+    assert (tmp_path / "overview.md").read_text().count("\n| house") == len(rows)
+    tex = (tmp_path / "overview.tex").read_text()
+    assert structure(tex) and tex.count("house &") == len(rows) and r"\textbf{" in tex
 
 
 def test_a_page_of_nothing(tmp_path):

@@ -23,7 +23,7 @@ from matplotlib.patches import Patch, Rectangle
 from workflow_scripts.files import atomic
 from workflow_scripts.reporting import palette
 from workflow_scripts.reporting.curves import Histogram, Roc
-from workflow_scripts.reporting.layout import Table, heading
+from workflow_scripts.reporting.layout import Row, Table, heading
 from workflow_scripts.reporting.results import AVERAGE
 from workflow_scripts.reporting.statistics import metric
 
@@ -117,10 +117,19 @@ def draw_heatmap(data: Sequence[Table], names: dict[str, str], name: str = "auro
     def inches(texts: Sequence[str]) -> float:
         return 0.067 * max(map(len, texts), default=0)  # a letter of 8 points, on average and generously
 
+    def of(row: Row, table: Table) -> str:
+        """A row's name: the training is left out where the table has one only."""
+        alone = len({r.label for r in table.rows}) == 1 and len(table.rows) > 1
+        return label(row.score) if alone else f"{label(row.label)} · {label(row.score)}"
+
+    def title(table: Table) -> list[str]:
+        trained = {r.label for r in table.rows} if len(table.rows) > 1 else set()
+        return [f"{label(table.id)}, {label(table.network)}", *(map(label, trained) if len(trained) == 1 else ())]
+
     cell = 0.25  # inches
     head = 0.3 + 0.53 * inches([heading(c, names) for table in data for c in table.columns])  # sin 32 degrees
-    left = 0.2 + inches([f"{label(r.label)} · {label(r.score)}" for table in data for r in table.rows]
-                        + [f"{label(table.id)}, {label(table.network)}" for table in data])
+    left = 0.2 + inches([of(r, table) for table in data for r in table.rows]
+                        + [line for table in data for line in title(table)])
     heights = [head + cell * len(table.rows) for table in data]
     total = sum(heights) + 0.12
     figure, y = Figure(figsize=(WIDTH, total)), total
@@ -149,9 +158,8 @@ def draw_heatmap(data: Sequence[Table], names: dict[str, str], name: str = "auro
                 axis.text(x + 0.5 + inset / 2, k + 0.52, f"{metric(name).scale * number.seeds.mean:.1f}", ha="center",
                           va="center", fontsize=7.5, color=ink)
         for k, row in enumerate(table.rows):
-            axis.text(-0.12, k + 0.52, f"{label(row.label)} · {label(row.score)}", ha="right", va="center", fontsize=8)
-        axis.text(-0.12, -0.3, f"{label(table.id)}, {label(table.network)}", ha="right", va="bottom", fontsize=8.5,
-                  fontweight="bold")
+            axis.text(-0.12, k + 0.52, of(row, table), ha="right", va="center", fontsize=8)
+        axis.text(-0.12, -0.3, "\n".join(title(table)), ha="right", va="bottom", fontsize=8.5, fontweight="bold")
     return figure
 
 
