@@ -95,5 +95,8 @@ def test_the_picture_of_trainings(tmp_path):
     options = detection_by_recipe.Options(score="knn_300")
     drawing = detection_by_recipe.draw(options, runs, {"knn_300": "KNN"})
     assert drawing.facts["cifar100/resnet18"]["npos-queue+B1"] == pytest.approx([0.8, 0.81])
+    drawing.figure.canvas.draw()
+    ends = [text.get_window_extent().x0 for text in drawing.figure.axes[0].get_yticklabels()]
+    assert min(ends) > 0  # nothing is cut off
     labels = [text.get_text() for text in drawing.figure.axes[0].get_yticklabels()]
     assert labels == ["NPOS", "NPOS [B1]"] and "2 seed(s)" in drawing.caption
