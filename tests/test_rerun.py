@@ -6,90 +6,115 @@ import os
 import re
 import shutil
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.checkout import ROOT, copy, pretend_finished, would_run
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.sections import of_method
+from tests.checkout import ROOT, copy, pretend_finished, snakemake, would_run
+from workflow_scripts.config.expand import Trained, read_plan
+from workflow_scripts.config.models import Score
 from workflow_scripts.digest import digest
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
-RUNS = list(PLAN.runs.values())
 PAPERS = len(PLAN.papers)
-PAGE = {"make_report": 1}
-RELIABLE = [paper.name for paper in PLAN.config.papers if paper.reliability]
-SHOWN = {"make_tables": PAPERS, "draw_figures": PAPERS, "draw_reliability": len(RELIABLE), "write_manifest": PAPERS,
-         **PAGE}
+ON_NETWORKS = r"train_network|features_\w+|score_network|choose_options|make_masks|make_panels|measure_distances"
 
 
-def shown(runs) -> dict[str, int]:
-    """Tables, figures and page of the papers that report any of these networks."""
-    keys = {run.key for run in runs}
-    papers = sum(any(run.key in keys for run in PLAN.reported(paper)) for paper in PLAN.papers)
-    return {"make_tables": papers, "draw_figures": papers, "write_manifest": papers, **PAGE} if keys else {}
+@dataclass(frozen=True)
+class Job:
+    """One job of the default run, as Snakemake lists it."""
+
+    rule: str
+    outputs: frozenset[str]
+    inputs: frozenset[str]
+
+    @property
+    def run(self) -> Trained | None:
+        """The network that its files are of."""
+        found = re.search(r"results/small/\w+/([^/]+)/([^/]+)/([^/]+)/seed(\d+)", min(self.outputs))
+        return PLAN.runs[*found.groups()[:3], int(found[4])] if found else None
+
+    @property
+    def name(self) -> str:
+        """Last part of its first output without suffix: score, paper, dataset and split."""
+        return Path(min(self.outputs)).name.rpartition(".")[0]
+
+    @property
+    def score(self) -> Score | None:
+        return self.run.scores.get(self.name) if self.run else None
 
 
-def relied_on(runs) -> dict[str, int]:
-    """Reliability figures, which show one score and the features of the ID test images."""
-    keys = {run.key for run in runs}
-    return {"draw_reliability": sum(any(run.key in keys for run in PLAN.reported(paper)) for paper in RELIABLE)}
+def listed(folder: Path) -> list[Job]:
+    """All jobs of a finished default run."""
+    done = snakemake(folder, "--detailed-summary", "--cores", "1")
+    found: dict[str, list[dict[str, str]]] = defaultdict(list)
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    titles = next(line for line in lines if line[0] == "output_file")
+    for line in lines[lines.index(titles) + 1:]:
+        if len(line) == len(titles):
+            row = dict(zip(titles, line, strict=True))
+            found[row["log-file(s)"]].append(row)
+    return [Job(rows[0]["rule"], frozenset(row["output_file"] for row in rows),
+                frozenset(rows[0]["input-file(s)"].split(",")) - {"-", ""}) for rows in found.values()]
 
 
-def measured(runs) -> dict[str, int]:
-    return {"compute_metrics": len(runs), **shown(runs)}
+def following(jobs: list[Job], changed: Callable[[Job], bool]) -> Counter[str]:
+    """Rule -> number of the jobs that ``changed`` says and of all that read what they write, and so on."""
+    reruns = {job for job in jobs if changed(job)}
+    while True:
+        files = frozenset().union(*(job.outputs for job in reruns))
+        more = {job for job in jobs if job not in reruns and job.inputs & files}
+        if not more:
+            return Counter(job.rule for job in reruns)
+        reruns |= more
 
 
-def scored(runs, chosen=lambda run, name: True) -> dict[str, int]:
-    """Scores of these networks (those that ``chosen`` says), and what follows."""
-    named = [(run, name) for run in runs for name in run.scores if chosen(run, name)]
-    # a joined score follows the scores it joins
-    named = list({(run.key, other): (run, other) for run, name in named for other in (name, *(
-        joined for joined, score in run.scores.items() if name in (score.options.get("base"),
-                                                                   score.options.get("background"))))}.values())
-    network = sum("network" in PLAN.needs(run, name) for run, name in named)
-    fused = sum("scores" in PLAN.needs(run, name) for run, name in named)
-    return {"score_sets": len(named) - network - fused, "score_network": network, "fuse_scores": fused,
-            **measured({run.key: run for run, _ in named}.values())}
+# Which jobs an edit concerns directly; all that follows from them is found along the files.
+
+def rules(pattern: str, also: Callable[[Job], bool] = lambda job: True) -> Callable[[Job], bool]:
+    return lambda job: bool(re.fullmatch(pattern, job.rule)) and also(job)
 
 
-def extracted(runs) -> dict[str, int]:
-    """Features of these networks, and what follows; scores that run a network see images, not features."""
-    jobs = scored(runs)
-    return {**jobs, "score_network": 0, **Counter(f"features_{run.id}_all" for run in runs), **relied_on(runs),
-            "precompute_statistics": sum(any("statistics" in PLAN.needs(r, n) for n in r.scores)
-                                         or of_method(r, "HEAD") == "probe" for r in runs),
-            "choose_options": sum(score.choose is not None for r in runs for score in r.scores.values())}
+def of_score(module: str) -> Callable[[Job], bool]:
+    return rules("score_sets|score_network", lambda job: job.score is not None and job.score.module == module)
 
 
-def other_images(runs) -> dict[str, int]:
-    return {**extracted(runs), "score_network": scored(runs)["score_network"]}
+def of_network(model: str) -> Callable[[Job], bool]:
+    return rules(ON_NETWORKS, lambda job: job.run.network.model == model)
 
 
-def trained(runs) -> dict[str, int]:
-    return {"train_network": len(runs), **other_images(runs)} if runs else {}
+def of_recipe(**values: str) -> Callable[[Job], bool]:
+    return rules("train_network", lambda job: all(getattr(job.run.recipe, k) == v for k, v in values.items()))
 
 
-def scored_by(module: str) -> dict[str, int]:
-    """Jobs of one score's module and all that follows."""
-    return scored(RUNS, lambda run, name: run.scores[name].module == module)
+def uses_metrics(job: Job) -> bool:
+    """Metrics, what is chosen by a metric, and reliability figures."""
+    if job.rule == "score_sets":
+        return job.score.choose is not None or "workflow_scripts/metrics/ood.py" in digest(f"scores.{job.score.module}")
+    return job.rule in ("compute_metrics", "choose_options", "draw_reliability", "score_network") and (
+        job.rule != "score_network" or "workflow_scripts/metrics/ood.py" in digest(f"scores.{job.score.module}"))
 
 
-def chooses_by_metrics(run, name: str) -> bool:
-    """Scores whose options a sweep chose, or that choose them themselves, by a metric."""
-    score = run.scores[name]
-    return score.choose is not None or "workflow_scripts/metrics/ood.py" in digest(f"scores.{score.module}")
+def of_paper(pattern: str, paper: str) -> Callable[[Job], bool]:
+    return rules(pattern, lambda job: any(f"/{paper}/" in out or f"/{paper}." in out for out in job.outputs))
 
 
-def with_network(model: str) -> dict[str, int]:
-    return trained([run for run in RUNS if run.network.model == model])
+def either(*changed: Callable[[Job], bool]) -> Callable[[Job], bool]:
+    return lambda job: any(one(job) for one in changed)
 
 
-def with_recipe(**values: str) -> dict[str, int]:
-    return trained([run for run in RUNS if all(getattr(run.recipe, k) == v for k, v in values.items())])
+def nothing(job: Job) -> bool:
+    return False
+
+
+PAGE = rules("make_report")
+MANIFESTS = rules("write_manifest")  # they hold the whole configuration
+SHOWN = either(rules("make_tables|draw_figures|draw_reliability|write_manifest"), rules(
+    "draw_picture", lambda job: any("/seed1" in file for file in job.inputs)), PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +124,11 @@ def finished(tmp_path_factory) -> Path:
     pretend_finished(folder)
     assert would_run(folder) == {}
     return folder
+
+
+@pytest.fixture(scope="module")
+def jobs(finished) -> list[Job]:
+    return listed(finished)
 
 
 def replace(file: str, old: str, new: str):
@@ -141,72 +171,78 @@ def _reorder(raw: dict) -> None:
         raw[key] = raw.pop(key)
 
 
-ONE_MORE_SEED = trained([run for run in RUNS if run.seed == 0]) | SHOWN
-
-# what is done -> jobs that must run, no more and no fewer
+# what is done -> jobs that it concerns; these and all that follow must run, no more and no fewer
 MATRIX = {
-    "nothing": (lambda folder: None, {}),
-    "touch every source": (touch_all, {}),
-    "a comment in a score": (append("workflow_scripts/scores/energy.py", "\n# a remark\n"), {}),
-    "a docstring of a network": (replace("workflow_scripts/models/resnet_cifar.py", "Basic blocks in", "Blocks"), {}),
-    "the text of an error": (replace("workflow_scripts/training/loop.py", "lower training.lr", "less training.lr"), {}),
-    "the keys of the configuration in another order": (_config(_reorder), {}),
+    "nothing": (lambda folder: None, nothing),
+    "touch every source": (touch_all, nothing),
+    "a comment in a score": (append("workflow_scripts/scores/energy.py", "\n# a remark\n"), nothing),
+    "a docstring of a network": (replace("workflow_scripts/models/resnet_cifar.py", "Basic blocks in", "Blocks"),
+                                 nothing),
+    "the text of an error": (replace("workflow_scripts/training/loop.py", "lower training.lr", "less training.lr"),
+                             nothing),
+    "the keys of the configuration in another order": (_config(_reorder), nothing),
     "a score": (replace("workflow_scripts/scores/energy.py", r"return options\.", "return 1.0 * options."),
-                scored_by("energy")),
-    "a network in use": (append("workflow_scripts/models/resnet_cifar.py", "\nNEW = 1\n"),
-                         with_network("resnet_cifar")),
+                of_score("energy")),
+    "a network in use": (append("workflow_scripts/models/resnet_cifar.py", "\nNEW = 1\n"), of_network("resnet_cifar")),
     "a network not in use": (append("workflow_scripts/models/densenet_bc.py", "\nNEW = 1\n"),
-                             with_network("densenet_bc")),
-    "a method": (append("workflow_scripts/methods/cross_entropy.py", "\nNEW = 1\n"),
-                 with_recipe(method="cross_entropy")),
-    "the metrics": (append("workflow_scripts/metrics/ood.py", "\nNEW = 1\n"),
-                    # and what chooses its options by them
-                    {**scored(RUNS, chooses_by_metrics), "choose_options": extracted(RUNS)["choose_options"],
-                     **measured(RUNS), **relied_on(RUNS)}),
+                             of_network("densenet_bc")),
+    "a method": (append("workflow_scripts/methods/goe.py", "\nNEW = 1\n"), of_recipe(method="goe")),
+    "the metrics": (append("workflow_scripts/metrics/ood.py", "\nNEW = 1\n"), uses_metrics),
     "the page's template": (append("workflow_scripts/reporting/page/page.css", "\nb { color: inherit }\n"), PAGE),
-    "the cards": (append("workflow_scripts/cards.py", "\nNEW = 1\n"), {"make_cards": 1, **PAGE}),
+    "the cards": (append("workflow_scripts/cards.py", "\nNEW = 1\n"), rules("make_cards")),
+    "a picture": (append("workflow_scripts/pictures/background_weights.py", "\nNEW = 1\n"),
+                  rules("draw_picture", lambda job: job.name == "background_weights")),
     "a reader": (append("workflow_scripts/data/readers/noise.py", "\nNEW = 1\n"),
-                 {"prepare_dataset": 3, "make_cards": 1, **other_images(RUNS)}),
+                 rules("prepare_dataset", lambda job: PLAN.datasets[job.name.split(".")[0]].reader == "noise")),
     "the learning rate": (_config(lambda raw: raw["recipes"][0]["training"].update(lr=0.01)),
-                          with_recipe(name=PLAN.config.recipes[0].name)),
+                          either(of_recipe(name=PLAN.config.recipes[0].name), MANIFESTS)),
     "an option of a score": (_config(lambda raw: next(s for s in raw["scores"] if s["name"] == "energy")
-                                     .update(options={"temperature": 2.0}), "config/scores.yaml"),
-                             scored_by("energy")),
-    "the title of a paper": (_set("papers", 0, title="Another title"),
-                             {"make_tables": 1, "draw_figures": 1, "write_manifest": PAPERS, **PAGE}),
-    "a published number": (replace("config/reference/goe.yaml", r"94\.38", "94.39"),
-                           {"make_tables": 1, "write_manifest": 1, **PAGE}),
-    "a third seed": (_config(lambda raw: raw.update(seeds=[0, 1, 2])), ONE_MORE_SEED),
+                                     .update(options={"temperature": 2.0}), "config/scores.yaml"), of_score("energy")),
+    "the share that a selection keeps": (_config(lambda raw: next(
+        r for r in raw["recipes"] if r["name"] == "random-10")["outliers"]["select"].update(ratio=0.2)),
+        either(rules("select_outliers", lambda job: job.run.recipe.name == "random-10"),
+               rules("draw_picture", lambda job: job.name == "detection_by_ratio"), MANIFESTS)),
+    "the title of a paper": (_set("papers", 0, title="Another title"), either(
+        of_paper("make_tables|draw_figures", PLAN.config.papers[0].name), MANIFESTS)),
+    "a published number": (replace("config/reference/goe.yaml", r"94\.38", "94.39"), of_paper("make_tables", "goe")),
     "one seed less": (_config(lambda raw: raw.update(seeds=[0])), SHOWN),
     "threads and device": (_config(lambda raw: raw.update(threads=2, device="auto")),
-                           {"write_manifest": PAPERS, **PAGE}),
+                           MANIFESTS),
 }
 
 
 @pytest.mark.parametrize("case", MATRIX)
-def test_only_what_changed_reruns(finished, tmp_path, case):
-    change, expected = MATRIX[case]
+def test_only_what_changed_reruns(finished, jobs, tmp_path, case):
+    change, concerned = MATRIX[case]
     folder = tmp_path / "moved"  # each case works on a moved copy: a moved checkout reruns nothing either
     shutil.copytree(finished, folder, symlinks=True)
     change(folder)
-    assert would_run(folder) == Counter({k: v for k, v in expected.items() if v})
+    assert would_run(folder) == following(jobs, concerned)
 
 
-@pytest.mark.parametrize(("package", "expected"), [
-    ("torch", trained(RUNS)),
+def test_a_third_seed_trains_just_its_own_networks(finished, jobs, tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(finished, folder, symlinks=True)
+    _config(lambda raw: raw.update(seeds=[0, 1, 2]))(folder)
+    of_a_seed = Counter(job.rule for job in jobs if job.run and job.run.seed == 1)
+    assert would_run(folder) == of_a_seed + following(jobs, SHOWN)
+
+
+@pytest.mark.parametrize(("package", "concerned"), [
+    ("torch", rules(ON_NETWORKS)),
     ("scikit_image", None),  # the readers that import it, and all that follows
-    ("matplotlib", {"draw_figures": PAPERS, "draw_reliability": len(RELIABLE), **PAGE}),
-    ("h5py", {}),
+    ("matplotlib", rules("draw_figures|draw_reliability|draw_picture")),
+    ("h5py", nothing),
 ])
-def test_a_new_version_of_a_package_reruns_what_uses_it(finished, tmp_path, package, expected):
+def test_a_new_version_of_a_package_reruns_what_uses_it(finished, jobs, tmp_path, package, concerned):
     info = tmp_path / f"{package}-99.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 99.0\n")
-    jobs = would_run(finished, PYTHONPATH=str(tmp_path))
-    if expected is None:
-        assert 0 < jobs["prepare_dataset"] < len(PLAN.used_datasets())
+    found = would_run(finished, PYTHONPATH=str(tmp_path))
+    if concerned is None:
+        assert 0 < found["prepare_dataset"] < len(PLAN.used_datasets())
     else:
-        assert jobs == Counter({k: v for k, v in expected.items() if v})
+        assert found == following(jobs, concerned)
 
 
 def test_variants_never_mix(finished, tmp_path):
@@ -215,7 +251,7 @@ def test_variants_never_mix(finished, tmp_path):
     raw = yaml.safe_load((folder / "config.yaml").read_text())
     raw.update(variant="other", seeds=[5])
     (folder / "other.yaml").write_text(yaml.safe_dump(raw))
-    assert would_run(folder, "--configfile", "other.yaml")["train_network"] == len(RUNS) // 2
+    assert would_run(folder, "--configfile", "other.yaml")["train_network"] == len(PLAN.runs) // 2
     pretend_finished(folder, "--configfile", "other.yaml")
     assert would_run(folder, "--configfile", "other.yaml") == {}
     assert would_run(folder) == {}
