@@ -78,7 +78,10 @@ def write_store(path: Path, key: str = "images", n: int = 40) -> str:
 
 
 MANIFEST = {
-    "config": {"variant": "default"}, "code": {"workflow_scripts/tables.py": "0123456789ab"},
+    "config": {"variant": "default"}, "code": {
+        "tables": {"workflow_scripts/tables.py": "0123456789ab"},
+        "scores.x": {f"workflow_scripts/scores/relative_mahalanobis_of_several_layers_{i}.py": "ba9876543210"
+                     for i in range(30)}},
     "git": {"revision": "c7a61d0", "dirty": False}, "packages": {"numpy": "2.4.6", "torch": "2.15.0"},
     "hardware": {"cpu": "2 cores", "gpu": None}, "seeds": [0, 1],
     "inputs": [{"path": "results/default/models/digits/resnet_small/pretrain/seed0.pt", "sha256": "ab" * 32}],

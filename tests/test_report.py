@@ -257,6 +257,9 @@ def test_overview_files_hold_what_the_page_shows(tmp_path):
     assert [(r["training"], r["score"], r["sets"]) for r in rows] == [(r.label, r.score, r.sets) for r in shown]
     assert [float(r["auroc_mean"]) for r in rows] == [r.cells[1].seeds.mean for r in shown]
     assert (tmp_path / "overview.md").read_text().count("\n| house") == len(rows)
+    for headline, expected in (("knn", "knn"), ("", "energy"), ("not among them", "energy")):
+        config["papers"][0]["headline"] = headline
+        assert {r.score for r in page.context(config)["rows"] if r.headline} == {expected}
     tex = (tmp_path / "overview.tex").read_text()
     assert structure(tex) and tex.count("house &") == len(rows) and r"\textbf{" in tex
 

@@ -36,7 +36,7 @@ class Row:
     sets: str
     cells: tuple[Cell, ...]
     headline: bool
-    """Whether it is the score that the paper is about."""
+    """Whether it is the score that the paper is about, or the first where it lacks that one."""
 
     @property
     def n(self) -> int:
@@ -59,7 +59,8 @@ def rows(key: str, title: str, anchor: str, results: Sequence[Result], headline:
                 for recipe, _, score in methods]
         marks = [best([line[j] for line in grid], metric(m)) for j, m in enumerate(METRICS)]
         marks[METRICS.index("accuracy")] = set()  # scores of one network share it
-        first = headline or next((score for _, _, score in methods), "")
+        scores = [score for _, _, score in methods]
+        first = headline if headline in scores else scores[0]
         made += [Row(key, title, anchor, id, network, label, score, sets,
                      tuple(Cell(m, line[j], k in marks[j]) for j, m in enumerate(METRICS)), score == first)
                  for k, ((_, label, score), line) in enumerate(zip(methods, grid, strict=True))]
