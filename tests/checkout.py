@@ -25,6 +25,15 @@ def copy(target: Path) -> Path:
     return target
 
 
+def take_over(finished: Path, folder: Path) -> Path:
+    """Give ``folder`` the default run of another checkout, whose output is kept in ``.snakemake/terminal.txt``."""
+    shutil.copytree(finished / "results" / "small", folder / "results" / "small")
+    shutil.copy2(finished / "results" / "report.html", folder / "results" / "report.html")
+    shutil.copytree(finished / ".snakemake" / "metadata", folder / ".snakemake" / "metadata")
+    shutil.copy2(finished / ".snakemake" / "terminal.txt", folder / "terminal.txt")
+    return folder
+
+
 def snakemake(folder: Path, *words: str, timeout: int = 900, **environment: str) -> subprocess.CompletedProcess[str]:
     """``snakemake`` in ``folder``, as a user runs it; output and errors together."""
     return subprocess.run([sys.executable, "-m", "snakemake", *words], cwd=folder, text=True, timeout=timeout,
