@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from types import SimpleNamespace
 
@@ -9,14 +10,16 @@ import pytest
 import torch
 import yaml
 
-from tests.checkout import ROOT
+from tests.checkout import ROOT, copy, snakemake
+from tests.test_himplos_config import random_data
 from workflow_scripts import plugins
 from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.training.loop import Images, Training
 from workflow_scripts.training.network import build
 
-PLAN = read_plan(yaml.safe_load((ROOT / "config" / "npos.yaml").read_text()), ROOT, {})
+RAW = yaml.safe_load((ROOT / "config" / "npos.yaml").read_text())
+PLAN = read_plan(RAW, ROOT, {})
 IDS = {"cifar10": "resnet18", "cifar100": "resnet34", "imagenet100_crop": "resnet101-512"}
 
 # Section 4.2 of the spec, its table: K, S, P, L, m; flags of section 1.1.
@@ -184,3 +187,24 @@ def test_a_step_at_full_architecture(id, recipe, prefixes):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.phi.parameters())
     changed = {k.split(".")[0] for k, v in network.named_parameters() if not torch.equal(v, before[k])}
     assert changed == prefixes if prefixes else "layer1" in changed
+
+
+@pytest.mark.slow
+def test_the_stages_of_cifar10_once_on_random_images(tmp_path):
+    """Two steps of each training at full architecture, its probe, features, K by the sweep, tables and figures."""
+    folder = copy(tmp_path / "checkout")
+    random_data(tmp_path / "data")
+    first = RAW["experiments"][0]
+    raw = {**RAW, "variant": "limited", "limit": {"steps": 2, "images": 320}, "seeds": [0], "device": "cpu",
+           "threads": 1, "features": {"batch_size": 32}, "experiments": [
+               {**first, "recipes": ["npos", "vos"], "scores": ["knn_300", "knn_50", "knn_chosen"]}]}
+    raw["papers"] = [{**paper, "pictures": [], "headline": ""} for paper in RAW["papers"]]
+    (folder / "limited.yaml").write_text(yaml.safe_dump(raw))
+    done = snakemake(folder, "--cores", "2", "npos", "--configfile", "limited.yaml", OOD_DATA=str(tmp_path / "data"))
+    assert done.returncode == 0, done.stdout[-6000:]
+    rows = list(csv.DictReader((folder / "results/limited/tables/npos.csv").open()))
+    found = {(r["recipe"], r["score"]) for r in rows if r["metric"] == "auroc"}
+    assert found == {(recipe, score) for recipe in ("npos", "vos")
+                     for score in ("knn_300", "knn_50", "knn_chosen")}
+    accuracies = {r["recipe"]: float(r["mean"]) for r in rows if r["metric"] == "accuracy"}
+    assert accuracies.keys() == {"npos", "vos"} and all(0 <= a <= 1 for a in accuracies.values())
