@@ -30,7 +30,8 @@ def take_over(finished: Path, folder: Path) -> Path:
     shutil.copytree(finished / "results" / "small", folder / "results" / "small")
     shutil.copy2(finished / "results" / "report.html", folder / "results" / "report.html")
     shutil.copytree(finished / ".snakemake" / "metadata", folder / ".snakemake" / "metadata")
-    shutil.copy2(finished / ".snakemake" / "terminal.txt", folder / "terminal.txt")
+    said = (finished / ".snakemake" / "terminal.txt").read_text()
+    (folder / "terminal.txt").write_text(said.replace(finished.resolve().as_uri(), folder.resolve().as_uri()))
     return folder
 
 
