@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import psutil
 import torch
 
 from workflow_scripts.methods import background, resample
@@ -71,6 +72,11 @@ def peak(where: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def used(where: torch.device) -> int:
+    """Memory in use now, in bytes."""
+    return torch.cuda.memory_allocated() if where.type == "cuda" else psutil.Process().memory_info().rss
+
+
 def traversals(weights: resample.ImageWeights, index: torch.Tensor, distances: torch.Tensor) -> int:
     """How often one step goes through all blocks of theta."""
     calls, blocks = [], weights.blocks
@@ -104,7 +110,7 @@ def main() -> None:
 def measure(count: int, args: argparse.Namespace, where: torch.device) -> None:
     """Print the figures at N = ``count``."""
     uniforms = torch.rand(49_920, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    before = peak(where)
+    before = used(where)
     weights = resample.ImageWeights(count, 100.0, 0.9).to(where)
     index, distances = torch.randint(0, count, (128,), device=where), torch.rand(128, device=where)
     drawing = timed(lambda: weights.draw(uniforms), where)

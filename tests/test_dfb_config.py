@@ -14,7 +14,8 @@ import yaml
 from tests.checkout import ROOT, copy, snakemake
 from tests.test_himplos_config import random_data, random_images
 from workflow_scripts import plugins
-from workflow_scripts.config.expand import columns, read_plan
+from workflow_scripts.config.expand import read_plan
+from workflow_scripts.config.fusion import columns
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.data.imagenet import class_list
 from workflow_scripts.errors import OODError

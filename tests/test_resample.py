@@ -1,4 +1,4 @@
-"""Background data resampling: the weights' game, the selection, and going on after a stop.
+"""Background data resampling: the weights' game, the selection, and training with both.
 
 Golden vectors: bg-resample-ood @ cf1db77, `train_epoch_resample`, `train_epoch_dual`, `train_bg.py`'s selection.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 
 import h5py
 import numpy as np
@@ -20,12 +19,11 @@ from tests.test_training import Images, images, small
 from workflow_scripts import select_outliers
 from workflow_scripts.data import selection
 from workflow_scripts.errors import OODError
-from workflow_scripts.methods import background, cross_entropy, goe, npos, resample, vos
+from workflow_scripts.methods import background, cross_entropy, resample
 from workflow_scripts.methods.base import Batch, Sizes
 from workflow_scripts.models import wide_resnet_biased
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.outliers import Outliers
-from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate
 
 CPU = torch.device("cpu")
@@ -220,9 +218,10 @@ def test_sizes_of_selections():
 
 def test_learned_selection_follows_the_weights(release):
     for theta, name in (("theta", "select_p_ratio0p1"), ("wide_theta", "wide_select_p_ratio0p1")):
-        np.testing.assert_allclose(selection.probabilities(release[theta], 0.1), release[name], rtol=2e-6)
+        found = np.concatenate([*selection.chances(release[theta], 0.1)])
+        np.testing.assert_allclose(found, release[name], rtol=2e-6)
     theta = np.where(np.arange(20_000) % 2 == 0, -2.0, 2.0)
-    p = selection.probabilities(theta, 0.2)
+    p = np.concatenate([*selection.chances(theta, 0.2)])
     for exact in (False, True):
         kept = selection.learned(theta, 0.2, exact, np.random.default_rng(1))
         share = np.bincount(kept % 2, minlength=2) / 10_000
@@ -301,76 +300,12 @@ def wide() -> torch.nn.Module:
     return wide_resnet_biased.build(wide_resnet_biased.Options(depth=10, widen=1, width=4), 3)
 
 
-def state(network: torch.nn.Module, method: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {**network.state_dict(), **{f"method.{k}": v for k, v in method.state_dict().items()}}
-
-
-METHODS = {
-    "cross_entropy": lambda: cross_entropy.build(cross_entropy.Options(), ()),
-    "goe": lambda: goe.build(goe.Options(k=2), ()),
-    "background": lambda: background.build(background.Options(background_bn="train"), ()),
-    "resample": lambda: resample.build(resample.Options(), ()),
-    "npos": lambda: npos.build(npos.Options(start=1, queue=20, K=5, select=8, sample_from=12, keep=3), ()),
-    "vos": lambda: vos.build(vos.Options(start=1, queue=20, sample_from=50), ()),
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("stop", [1, 6, 11])
-def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, stop, tmp_path, capsys):
-    """Stopped by a signal, in the middle of an epoch and at its end; dropout and validation included."""
-    recipe = RECIPE | {"validation": {"count": 10, "seed": 0, "list": None}, "keep": "best",
-                       "outliers": {"batch_size": 8, "order": "shuffled"}}
-
-    def start():
-        method, network = METHODS[name](), wide()
-        return Training(network, method, images(), recipe, 0, pool()), network, method
-
-    torch.manual_seed(5)
-    training, network, method = start()
-    expected_history = training.run(report=lambda line: None)
-    expected = state(network, method)
-
-    torch.manual_seed(5)
-    training, network, method = start()
-    resume = Resume(tmp_path / "out.pt", {"run": 1}, minutes=60)
-    resume.catch_signals()
-    step = training._step
-    training._step = lambda batch: (step(batch), signal.raise_signal(signal.SIGTERM) if training.done == stop else None)
-    try:
-        with pytest.raises(OODError, match=r"stopped by SIGTERM after epoch .*out.pt.resume, run again"):
-            training.run(report=lambda line: None, resume=resume)
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-    assert training.done == stop
-
-    torch.manual_seed(99)
-    training, network, method = start()
-    history = training.run(report=lambda line: None, resume=Resume(tmp_path / "out.pt", {"run": 1}, minutes=60))
-    assert "going on after epoch" in capsys.readouterr().out and history == expected_history
-    found = state(network, method)
-    assert found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in found)
-
-
-def test_progress_of_another_run_or_a_broken_file_is_named_and_not_continued(tmp_path, capsys):
-    resume = Resume(tmp_path / "out.pt", {"code": 1, "seed": 0}, minutes=0)
-    assert resume.due() and resume.load() is None
-    resume.save({"epoch": 1, "step": 2})
-    assert Resume(tmp_path / "out.pt", {"code": 1, "seed": 0}, 10).load() == {"epoch": 1, "step": 2}
-    assert Resume(tmp_path / "out.pt", {"code": 2, "seed": 0}, 10).load() is None
-    assert "is of another run (code changed)" in capsys.readouterr().out
-    resume.path.write_bytes(resume.path.read_bytes()[:100])
-    assert resume.load() is None and "cannot be read" in capsys.readouterr().out
-    resume.done()
-    assert not resume.path.exists()
-
-
 @pytest.mark.parametrize("name", ["background", "resample"])
 def test_the_background_leaves_batch_norm_statistics_alone_and_dropout_off(name):
     network = wide()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    method = METHODS[name]() if name == "resample" else background.build(background.Options(), ())
+    module = {"background": background, "resample": resample}[name]
+    method = module.build(module.Options(), ())
     Training(network, method, images(), RECIPE, 0, pool()).run(4, report=lambda line: None)
     after = network.state_dict()
     running = [k for k in before if "running" in k]

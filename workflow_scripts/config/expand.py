@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from workflow_scripts import plugins
-from workflow_scripts.config import checks, extras, released
+from workflow_scripts.config import checks, extras, fusion, released
 from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Paper, Recipe, Score
 from workflow_scripts.data import catalogue, sources
@@ -139,28 +139,7 @@ class Plan:
                     for score in experiment.scores:
                         run.scores[score] = self._one(self.config.scores, score, f"{where}.scores",
                                                       experiment.id, network_name)
-                    self._fuse(run, experiment, where)
-
-    def _fuse(self, run: Trained, experiment: Experiment, where: str) -> None:
-        """Enter the joined scores, and refuse background scores of a network without a background."""
-        fusion = experiment.fusion
-        if fusion and fusion.background not in experiment.scores:
-            raise OODError(f"{where}.fusion.background: '{fusion.background}' is not among the experiment's scores")
-        for name in fused(experiment) if fusion else ():
-            base = run.scores[name]
-            run.scores[f"{name}_fused"] = Score(
-                name=f"{name}_fused", label=f"{base.label or name} + background", score="fusion",
-                options={**fusion.model_dump(), "base": name})
-        for name, score in run.scores.items():
-            needs = self.needs(run, name)
-            if "background" in needs and not self.background(run):
-                raise OODError(f"{where}.scores: '{name}' needs a background output; recipe '{run.recipe.name}' has "
-                               "none (method dense does)")
-            for key in ("base", "background") if "scores" in needs else ():
-                other = plugins.parse_options("scores", score.module, score.options, name)
-                if getattr(other, key) not in run.scores:
-                    raise OODError(f"{where}.scores: '{name}' joins '{getattr(other, key)}' (option {key}), which is "
-                                   "not among the experiment's scores")
+                    fusion.join(self, run, experiment, where)
 
     def _train(self, id: str, network: Network, name: str, seed: int, where: str,
                children: tuple[str, ...] = ()) -> Trained:
@@ -402,14 +381,3 @@ class Plan:
         scores = {name: score.label for run in self.runs.values() for name, score in run.scores.items()}
         datasets = {name: self.datasets[name].label for name, _ in self.used_datasets()}
         return {name: label for name, label in (scores | datasets).items() if label}
-
-
-def fused(experiment: Experiment) -> list[str]:
-    """Scores of an experiment that are joined with its background score."""
-    return [name for name in experiment.scores if experiment.fusion and name != experiment.fusion.background]
-
-
-def columns(experiment: Experiment) -> list[str]:
-    """Scores that an experiment reports: each one, and behind it the one that joins it with the background."""
-    return [column for name in experiment.scores
-            for column in (name, *([f"{name}_fused"] if name in fused(experiment) else []))]

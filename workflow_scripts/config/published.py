@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from workflow_scripts import plugins
 from workflow_scripts.config import sections
-from workflow_scripts.config.models import Name, Strict
+from workflow_scripts.config.base import Name, Strict
 from workflow_scripts.digest import ROOT
 from workflow_scripts.errors import OODError, unknown
 

@@ -38,10 +38,10 @@ def softplus(theta: np.ndarray) -> np.ndarray:
     return np.logaddexp(0.0, theta, dtype=np.float64)
 
 
-def probabilities(theta: np.ndarray, ratio: float) -> np.ndarray:
-    """Chance of each image to be kept: ratio * w_i / mean w, which may exceed 1. (N,) -> (N,) float64."""
-    weights = softplus(theta)
-    return ratio * weights / weights.mean()
+def chances(theta: np.ndarray, ratio: float) -> Iterator[np.ndarray]:
+    """Chance of each image to be kept: ratio * w_i / mean w, which may exceed 1. (N,) -> float64 parts of it."""
+    scale = ratio * len(theta) / sum(softplus(part).sum() for part in _parts(theta))
+    return (scale * softplus(part) for part in _parts(theta))
 
 
 def learned(theta: np.ndarray, ratio: float, exact: bool, rng: np.random.Generator) -> np.ndarray:
@@ -61,10 +61,8 @@ def learned(theta: np.ndarray, ratio: float, exact: bool, rng: np.random.Generat
         size = max(1, round(ratio * len(theta)))
         keys = np.concatenate([np.log(rng.random(len(part))) / softplus(part) for part in _parts(theta)])
         return np.sort(np.argpartition(keys, len(theta) - size)[len(theta) - size:])
-    scale = ratio * len(theta) / sum(softplus(part).sum() for part in _parts(theta))
-    kept = [start * BLOCK + np.flatnonzero(scale * softplus(part) >= rng.random(len(part)))
-            for start, part in enumerate(_parts(theta))]
-    return np.concatenate(kept)
+    return np.concatenate([number * BLOCK + np.flatnonzero(chance >= rng.random(len(chance)))
+                           for number, chance in enumerate(chances(theta, ratio))])
 
 
 def _parts(theta: np.ndarray) -> Iterator[np.ndarray]:

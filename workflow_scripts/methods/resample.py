@@ -181,8 +181,9 @@ class Resample(background.Background):
         self.images = ImageWeights(sizes.outliers, self.options.lr_weights, self.options.momentum_weights)
         self.register_buffer("counts", torch.zeros(sizes.epochs, BINS, dtype=torch.int64))
         self.register_buffer("broken", torch.zeros((), dtype=torch.int64))
-        for epoch in self.options.snapshots:
-            self.register_buffer(f"theta_{epoch}", torch.zeros(sizes.outliers if epoch <= sizes.epochs else 0))
+        self.kept = [epoch for epoch in self.options.snapshots if epoch <= sizes.epochs]
+        for epoch in self.kept:
+            self.register_buffer(f"theta_{epoch}", torch.zeros(sizes.outliers))
 
     def start_epoch(self, network: nn.Module, epoch: int) -> None:
         super().start_epoch(network, epoch)
@@ -209,14 +210,14 @@ class Resample(background.Background):
     def end_epoch(self, network: nn.Module, epoch: int) -> None:
         self._stop_if_broken()
         self.counts[epoch] = self.images.histogram().to(self.counts.device)
-        if epoch + 1 in self.options.snapshots:
+        if epoch + 1 in self.kept:
             getattr(self, f"theta_{epoch + 1}").copy_(self.images.theta)
 
     def record(self) -> dict[str, Tensor]:
         """``theta`` (N,) float32; ``theta_{epoch}`` of the snapshots; ``histogram`` (epochs, bins) int64 of the weights
         over their mean, and its ``edges`` (bins + 1,), decades."""
         edges = torch.linspace(-DECADES, DECADES, BINS + 1)
-        kept = {f"theta_{e}": getattr(self, f"theta_{e}") for e in self.options.snapshots if e <= self.sizes.epochs}
+        kept = {f"theta_{epoch}": getattr(self, f"theta_{epoch}") for epoch in self.kept}
         return {"theta": self.images.theta, **kept, "histogram": self.counts, "edges": edges}
 
 

@@ -25,8 +25,7 @@ class Options:
 def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
     places = list(dict.fromkeys((run.id, run.network) for run in runs))
     columns = min(2, len(places))
-    figure, axes = plots.panels(len(places), columns, height=1.8, gap=0.7, bottom=0.5)
-    axes[0].get_gridspec().update(left=0.085, wspace=0.2)
+    figure, axes = plots.panels(len(places), columns, height=1.8, gap=0.7, bottom=0.5, left=0.085, wspace=0.2)
     facts: dict[str, dict] = {}
     for axis, place in zip(axes, places, strict=True):
         points: dict[tuple[str, float], list[float]] = {}

@@ -26,11 +26,8 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
     places = list(dict.fromkeys((run.id, run.network) for run in runs))
     rows = list(dict.fromkeys((run.recipe, run.label) for run in runs))
     columns = min(2, len(places))
-    figure, axes = plots.panels(len(places), columns, height=0.5 + 0.25 * len(rows), gap=0.6, bottom=0.45)
-    grid = axes[0].get_gridspec()
-    grid.left = 0.19  # room for the rows' names
-    for axis in axes:
-        axis.set_position(axis.get_subplotspec().get_position(figure))
+    figure, axes = plots.panels(len(places), columns, height=0.5 + 0.25 * len(rows), gap=0.6, bottom=0.45,
+                                left=0.19)  # room for the rows' names
     facts: dict[str, dict] = {}
     for number, (axis, place) in enumerate(zip(axes, places, strict=True)):
         for at, (recipe, _) in enumerate(rows):

@@ -37,8 +37,7 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
     with h5py.File(files[options.foreground]) as first, h5py.File(files[options.background]) as second:
         sets = {name: (first[name][:], second[name][:]) for name in second if not name.endswith(".train")}
     known = sets.pop(f"{run.id}.test")
-    figure, axes = plots.panels(len(sets), 3, height=1.6, gap=0.45, bottom=0.45)
-    axes[0].get_gridspec().update(left=0.11, wspace=0.3)
+    figure, axes = plots.panels(len(sets), 3, height=1.6, gap=0.45, bottom=0.45, left=0.11, wspace=0.3)
     facts = {}
     for number, (axis, (name, novel)) in enumerate(zip(axes, sets.items(), strict=True)):
         dataset = name.rsplit(".", 1)[0]

@@ -40,15 +40,15 @@ matplotlib.rcParams.update({
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 
-def panels(count: int, columns: int, height: float, gap: float, bottom: float, top: float = TOP
-           ) -> tuple[Figure, list]:
+def panels(count: int, columns: int, height: float, gap: float, bottom: float, top: float = TOP, left: float = 0.06,
+           wspace: float = 0.14) -> tuple[Figure, list]:
     """A figure of ``count`` axes in rows of ``columns``; ``height``, ``gap`` (between rows), ``bottom``, ``top`` in
-    inches."""
+    inches, ``left`` as a share of the width, ``wspace`` (between columns) as a share of an axis."""
     rows = max(-(-count // columns), 1)
     total = top + rows * height + (rows - 1) * gap + bottom
     figure = Figure(figsize=(WIDTH, total))
-    grid = figure.add_gridspec(rows, columns, left=0.06, right=0.975, top=1 - top / total, bottom=bottom / total,
-                               hspace=gap / height, wspace=0.14)
+    grid = figure.add_gridspec(rows, columns, left=left, right=0.975, top=1 - top / total, bottom=bottom / total,
+                               hspace=gap / height, wspace=wspace)
     return figure, [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
 
 

@@ -143,7 +143,7 @@ class Evaluation(Files):
     def distances_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         return dumps({"network": sections.network(run.network),
-                      "normalise": run.recipe.model_dump(mode="json")["normalise"],
+                      "normalise": sections.evaluated(self._sibling(run, run.parent)),
                       "batch_size": self.plan.config.features.batch_size})
 
     def distances_code(self, wildcards: Wildcards) -> dict[str, str]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from workflow_scripts.config import extras
-from workflow_scripts.config.expand import Key, Trained, columns
+from workflow_scripts.config.expand import Key, Trained
+from workflow_scripts.config.fusion import columns
 from workflow_scripts.config.published import published
 from workflow_scripts.config.sections import dumps
 from workflow_scripts.config.wiring.files import FILES, Files, Wildcards
