@@ -163,6 +163,34 @@ def test_the_train_stage_trains_the_tail_from_the_trunk_s_output(folder):
     assert len(history) == 3 and history[-1]["accuracy"] > history[0]["accuracy"] - 0.05
 
 
+def test_a_training_that_was_killed_ends_with_the_same_bits(folder, tmp_path, monkeypatch, capsys):
+    """Through the stage, progress written after each step, killed while outliers are synthesised."""
+    config = {"network": SECTION, "recipe": RECIPE, "released": [], "steps": None}
+
+    def stage(out):
+        train.main(["--config", json.dumps(config), "--data", str(folder / "rows.train.h5"), "--parent",
+                    str(folder / "seed0.pt"), "--tokens", str(folder / "tokens.h5"), "--seed", "0", "--device", "cpu",
+                    "--threads", "1", "--save-every", "0", "--out", str(out)])
+        return checkpoint.read(out)["state_dict"]
+
+    expected = stage(tmp_path / "whole.pt")
+    step = Training._step
+
+    def killed(self, batch):
+        if self.done == 6:
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    monkeypatch.setattr(Training, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage(tmp_path / "cut.pt")
+    monkeypatch.setattr(Training, "_step", step)
+    found = stage(tmp_path / "cut.pt")
+    assert "going on after epoch 1, step 2" in capsys.readouterr().out
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert not (tmp_path / "cut.pt.resume").exists()
+
+
 def trained(options=None, released=(), **training):
     torch.manual_seed(0)
     network = clip_vit.build(clip_vit.Options(**SMALL), 3)
