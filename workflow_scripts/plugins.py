@@ -25,11 +25,12 @@ _BRANCH = re.compile(r"^(int|float|str|bool|none)$|[\[(]|^[A-Z]\w+$")
 _ALLOWED_IMPORTS = {"dataclasses", "typing", "annotated_types", "enum", "collections"}
 
 
-def names(package: str) -> list[str]:
+@functools.cache
+def names(package: str) -> tuple[str, ...]:
     """Names of the plugins in ``package`` (``"scores"``, ``"models"``, ``"methods"``, ``"data.readers"``): the modules
     there that define ``class Options``."""
     folder = ROOT.joinpath(*package.split("."))
-    return sorted(p.stem for p in folder.glob("*.py") if "class Options" in p.read_text(encoding="utf-8"))
+    return tuple(sorted(p.stem for p in folder.glob("*.py") if "class Options" in p.read_text(encoding="utf-8")))
 
 
 def find(package: str, name: str, where: str) -> Path:
@@ -63,6 +64,11 @@ def options_class(package: str, name: str) -> type:
     options = scope["Options"]
     options.__pydantic_config__ = {"extra": "forbid"}
     return options
+
+
+@functools.cache
+def _adapter(package: str, name: str) -> TypeAdapter:
+    return TypeAdapter(options_class(package, name))
 
 
 @functools.cache
@@ -104,9 +110,8 @@ def parse_options(package: str, name: str, values: dict[str, Any], where: str) -
         OODError: unknown plugin, unknown key, wrong type or a value out of range; ``where`` names the place.
     """
     find(package, name, where)
-    options = options_class(package, name)
     try:
-        return TypeAdapter(options).validate_python(dict(values))
+        return _adapter(package, name).validate_python(dict(values))
     except ValidationError as error:
         raise OODError("\n".join(explain(error, where, {(): [row[0] for row in fields(package, name)]}))) from None
 
