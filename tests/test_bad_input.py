@@ -105,6 +105,20 @@ def test_a_failed_run_keeps_what_was_there(tmp_path):
     assert target.read_text() == "good" and list(tmp_path.iterdir()) == [target]
 
 
+def test_of_two_writers_of_one_file_the_later_counts_and_nothing_is_left_of_a_killed_one(tmp_path):
+    target = tmp_path / "file"
+    (tmp_path / ".file.elsewhere.17.partial").write_text("of a process that was killed")
+    (tmp_path / ".file2.elsewhere.17.partial").write_text("of another file")
+    with pytest.raises(OODError, match="another process began to write it after this one"), atomic(target) as early:
+        early.write_text("early")
+        os.rename(early, other := early.with_name(early.name.replace(str(os.getpid()), "1")))
+        with atomic(target) as late:
+            assert not other.exists()
+            late.write_text("late")
+    assert target.read_text() == "late"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".file2.elsewhere.17.partial", "file"]
+
+
 def test_a_full_disk_is_said_so(capsys, monkeypatch):
     @stage
     def full() -> None:

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from workflow_scripts.errors import OODError
 
 
 @contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; on success it replaces ``path``, on any error it is removed.
 
-    What stood at ``path`` before stays until the new file is whole, so nothing good is lost by a failed run.
+    What stood at ``path`` before stays until the new file is whole, so nothing good is lost by a failed run. Of two
+    processes that write one file the later counts: it removes the other's temporary file, as it removes what a killed
+    process left.
+
+    Raises:
+        OODError: another process began to write ``path`` after this one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        left.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
         yield partial
-        os.replace(partial, path)
+        try:
+            os.replace(partial, path)
+        except FileNotFoundError:
+            raise OODError(f"{path}: another process began to write it after this one; its result counts") from None
     finally:
         partial.unlink(missing_ok=True)
 
