@@ -171,7 +171,7 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(folder, tmp_path, mo
         train.main(["--config", json.dumps(config), "--data", str(folder / "rows.train.h5"), "--parent",
                     str(folder / "seed0.pt"), "--tokens", str(folder / "tokens.h5"), "--seed", "0", "--device", "cpu",
                     "--threads", "1", "--save-every", "0", "--out", str(out)])
-        return checkpoint.read(out)["state_dict"]
+        return out.read_bytes()
 
     expected = stage(tmp_path / "whole.pt")
     step = Training._step
@@ -185,9 +185,8 @@ def test_a_training_that_was_killed_ends_with_the_same_bits(folder, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         stage(tmp_path / "cut.pt")
     monkeypatch.setattr(Training, "_step", step)
-    found = stage(tmp_path / "cut.pt")
+    assert stage(tmp_path / "cut.pt") == expected
     assert "going on after epoch 1, step 2" in capsys.readouterr().out
-    assert all(torch.equal(found[key], expected[key]) for key in expected)
     assert not (tmp_path / "cut.pt.resume").exists()
 
 

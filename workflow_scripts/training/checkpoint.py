@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from workflow_scripts.files import atomic
 
 
 def save(path: str | Path, network: nn.Module, about: dict[str, Any]) -> None:
-    """Write weights and ``about`` (plain values: network, classes, seed, history); same input, same bytes."""
+    """Write weights and ``about`` (plain values: network, classes, seed, history); same input, same bytes.
+
+    ``about`` goes through JSON, since a pickle tells equal strings from one string that is there twice: those of a
+    continued training's first epochs come from its progress file.
+    """
+    about = json.loads(json.dumps(about))
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic(path) as partial, open(partial, "wb") as file:
         torch.save({"state_dict": state, "about": about}, file)
