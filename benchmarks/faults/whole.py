@@ -18,7 +18,8 @@ STORE = "results/small/data/digits.test.h5"
 NETWORK = "digits/resnet-small/pretrain/seed0"
 CHECKPOINT = f"{MODELS}/{NETWORK}.pt"
 FEATURES = f"results/small/features/{NETWORK}/digits.test.h5"
-METRICS = f"results/small/metrics/{NETWORK}.json"
+METRICS = f"results/small/metrics/{NETWORK}.csv"
+TARGETS = (STORE, CHECKPOINT, FEATURES, METRICS)
 FOLDERS = ("results/small/data", "results/small/models", "results/small/features")
 SMALL, LARGE = "1200k", "64m"  # sizes of the small disk: too small for a training's progress, and enough
 
@@ -42,12 +43,12 @@ def cut_off(scene: Scene, fault: str, path: str) -> Row:
     expected, files = scene.hashes(path, FEATURES, METRICS), scene.names(*FOLDERS)
     file = scene.folder / path
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    if not scene.workflow(METRICS).wait(LIMIT):
+    if not scene.workflow(*TARGETS).wait(LIMIT):
         problems.append("the cut file was read without a word")
     elif Path(path).name not in scene.said():
         problems.append("the message does not name the file")
     file.unlink()
-    if scene.workflow(METRICS).wait(LIMIT):
+    if scene.workflow(*TARGETS).wait(LIMIT):
         problems.append("did not recover")
     row.add(problems + scene.other_than(expected) + left_over(scene, files))
     return row
@@ -58,16 +59,16 @@ def head_killed(scene: Scene) -> Row:
     row, problems = Row("head process killed, its job lives on, started again", "training and all behind it"), []
     expected, files = scene.hashes(CHECKPOINT, FEATURES, METRICS), scene.names(*FOLDERS)
     (scene.folder / CHECKPOINT).unlink()
-    head = scene.workflow(METRICS)
+    head = scene.workflow(*TARGETS)
     log = scene.folder / f"results/small/logs/models/{NETWORK}.log"
     log.unlink(missing_ok=True)
     wait_for(log.exists, head)
     os.kill(head.pid, signal.SIGKILL)
     head.wait()
-    if not scene.workflow(METRICS).wait(LIMIT):
+    if not scene.workflow(*TARGETS).wait(LIMIT):
         problems.append("a killed head's lock was ignored")
     scene.workflow("--unlock").wait(LIMIT)
-    if scene.workflow(METRICS).wait(LIMIT):
+    if scene.workflow(*TARGETS).wait(LIMIT):
         problems.append("did not recover")
     while re.search(rf"{re.escape(CHECKPOINT)}$", processes(), re.MULTILINE):
         time.sleep(0.2)  # the first training's end
@@ -86,9 +87,9 @@ def two_at_once(scene: Scene) -> Row:
     (scene.folder / CHECKPOINT).unlink()
     log = scene.folder / f"results/small/logs/models/{NETWORK}.log"
     log.unlink(missing_ok=True)
-    first = scene.workflow(METRICS)
+    first = scene.workflow(*TARGETS)
     wait_for(log.exists, first)
-    if not scene.workflow(METRICS).wait(LIMIT):
+    if not scene.workflow(*TARGETS).wait(LIMIT):
         problems.append("the second was not refused")
     elif "locked" not in scene.said():
         problems.append("the second was not told why")
