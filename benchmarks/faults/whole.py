@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+import psutil
 
 from benchmarks.faults.scene import LIMIT, Row, Scene, wait_for
 from benchmarks.faults.trainings import MODELS
@@ -70,14 +72,19 @@ def head_killed(scene: Scene) -> Row:
     scene.workflow("--unlock").wait(LIMIT)
     if scene.workflow(*TARGETS).wait(LIMIT):
         problems.append("did not recover")
-    while re.search(rf"{re.escape(CHECKPOINT)}$", processes(), re.MULTILINE):
-        time.sleep(0.2)  # the first training's end
+    while trains(scene):
+        time.sleep(0.2)
     row.add(problems + scene.other_than(expected) + left_over(scene, files))
     return row
 
 
-def processes() -> str:
-    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+def trains(scene: Scene) -> bool:
+    """Whether a training of this copy still runs."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(scene.folder) and "workflow_scripts.train" in process.cmdline():
+                return True
+    return False
 
 
 def two_at_once(scene: Scene) -> Row:
