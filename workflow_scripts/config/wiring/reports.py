@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from workflow_scripts.config import extras
+from workflow_scripts.config import extras, sections
 from workflow_scripts.config.expand import Key, Trained
 from workflow_scripts.config.fusion import columns
 from workflow_scripts.config.published import published
@@ -23,9 +23,13 @@ class Reports(Files):
             runs = self.plan.reported(wildcards.paper)
             if kind == "data":
                 return [self.store(*pair) for id in sorted({run.id for run in runs}) for pair in self.plan.sets(id)]
+            taken = [t for t in self.plan.imported.values() if t.entry.paper == wildcards.paper]
             if kind == "scores":
-                return [self.file("scores", run, f"/{score}.h5") for run in runs for score in run.scores]
-            return [self.file(kind, run, ".csv" if kind == "metrics" else ".pt") for run in runs]
+                return [*(self.file("scores", run, f"/{score}.h5") for run in runs for score in run.scores),
+                        *(self.imported(t, "h5") for t in taken)]
+            if kind == "metrics":
+                return [*(self.file(kind, run, ".csv") for run in runs), *(self.imported(t, "csv") for t in taken)]
+            return [self.file(kind, run, ".pt") for run in runs]
 
         return inputs
 
@@ -43,12 +47,18 @@ class Reports(Files):
                     for group, names in experiment.ood.items():
                         members = row["groups"].setdefault(group, [])
                         members.extend(n for n in names if n not in members)
+            for key, taken in self.plan.imported.items():
+                if taken.entry.paper == wildcards.paper:
+                    rows[key] = {"id": key[0], "network": key[1], "recipe": key[2], "seed": key[3],
+                                 "label": taken.label, "scores": [taken.entry.score],
+                                 "groups": {group: list(names) for group, names in taken.groups.items()},
+                                 "metrics": self.imported(taken, "csv")}
             for row in rows.values() if not with_scores else ():
                 row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
             if with_scores:
                 for key, row in rows.items():
-                    run = self.plan.runs[key]
-                    row["scores"] = {s: self.file("scores", run, f"/{s}.h5") for s in row["scores"]}
+                    row["scores"] = {s: self.imported(self.plan.imported[key], "h5") if key in self.plan.imported else (
+                        self.file("scores", self.plan.runs[key], f"/{s}.h5")) for s in row["scores"]}
             about = self.plan.about(wildcards.paper)
             section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
                        "runs": list(rows.values()), "names": self.plan.names}
@@ -87,12 +97,13 @@ class Reports(Files):
         config = self.plan.config.model_dump(mode="json")
         runs = self.plan.reported(wildcards.paper)
         code = {stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
-        parts = ({f"models.{r.network.model}" for r in runs}
+        parts = ({part for r in runs for part in sections.network_code(r.network)}
                  | {f"methods.{r.recipe.method}" for r in runs if r.recipe.method}
-                 | {f"scores.{s.module}" for r in runs for s in r.scores.values()})
+                 | {sections.score_code(s) for r in runs for s in r.scores.values()})
+        named = {part if isinstance(part, str) else f"own.{part.module}": part for part in parts}
         return dumps({"config": {**config, "experiments": [e for e in config["experiments"]
                                                            if e["paper"] == wildcards.paper]},
-                      "code": code | {part: digest(part) for part in sorted(parts)},
+                      "code": code | {name: digest(part) for name, part in sorted(named.items())},
                       "seeds": sorted({run.seed for run in runs})})
 
     def cards_section(self) -> str:
