@@ -157,8 +157,8 @@ def read(options: Options, root: Path | None) -> Images:
     if options.order:
         if sorted(options.order) != list(classes):
             differ = sorted(set(options.order) ^ set(classes)) or ["one that stands twice"]
-            raise OODError(f"order: expected the {len(classes)} class folders of {', '.join(map(str, paths[:3]))}, each "
-                           f"once; they differ in {', '.join(differ[:5])}")
+            raise OODError(f"order: expected the {len(classes)} class folders of {paths[0]}, each once; they differ in "
+                           f"{', '.join(differ[:5])}")
         classes = options.order
     number = {name: i for i, name in enumerate(classes)}
     notes: list[str] = []
