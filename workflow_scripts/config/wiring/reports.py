@@ -8,6 +8,7 @@ from typing import Any
 from workflow_scripts.config import extras, sections
 from workflow_scripts.config.expand import Key, Trained
 from workflow_scripts.config.fusion import columns
+from workflow_scripts.config.imported import Taken
 from workflow_scripts.config.published import published
 from workflow_scripts.config.sections import dumps
 from workflow_scripts.config.wiring.files import FILES, Files, Wildcards
@@ -48,10 +49,10 @@ class Reports(Files):
                         members = row["groups"].setdefault(group, [])
                         members.extend(n for n in names if n not in members)
             for key, taken in self.plan.imported.items():
-                if taken.entry.paper == wildcards.paper:
+                if taken.entry.paper == wildcards.paper:  # sets it lacks are missing, so that no mean is of fewer
                     rows[key] = {"id": key[0], "network": key[1], "recipe": key[2], "seed": key[3],
                                  "label": taken.label, "scores": [taken.entry.score],
-                                 "groups": {group: list(names) for group, names in taken.groups.items()},
+                                 "groups": self._groups(taken),
                                  "metrics": self.imported(taken, "csv")}
             for row in rows.values() if not with_scores else ():
                 row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
@@ -70,6 +71,16 @@ class Reports(Files):
             return dumps(section, ordered=True)
 
         return section
+
+    def _groups(self, taken: Taken) -> dict[str, list[str]]:
+        """OOD sets of an imported row: those of the paper on its ID set, then others that it has."""
+        groups: dict[str, list[str]] = {}
+        mine = [e.ood for e in self.plan.experiments(taken.entry.paper) if e.id == taken.entry.id]
+        for sets in [*mine, taken.groups]:
+            for group, names in sets.items():
+                members = groups.setdefault(group, [])
+                members.extend(name for name in names if name not in members)
+        return groups
 
     def reliability_inputs(self, wildcards: Wildcards) -> list[str]:
         """Headline scores and ID test features of a paper's networks."""
