@@ -1,4 +1,4 @@
-"""A user's folder outside the repository: network, weights, score, images, other tools' scores, configuration."""
+"""A user's folder outside the repository: network, weights, images, and the scores of another tool."""
 
 from __future__ import annotations
 
@@ -32,16 +32,6 @@ def make(width=8, num_classes=8):
     return Net(width, num_classes)
 '''
 BLOCKS = "from torch.nn.functional import relu\n\n\ndef squeeze(x):\n    return relu(x)\n"
-SCORE = '''
-import numpy as np
-
-NEEDS = frozenset({"logits"})
-
-
-def score(options, known, state, batch):
-    """The largest logit less the mean of all."""
-    return np.asarray(batch.logits, float).max(1) - np.asarray(batch.logits, float).mean(1)
-'''
 
 
 def network(folder: Path) -> torch.nn.Module:
@@ -73,13 +63,12 @@ def write_theirs(folder: Path, n_id: int, n_ood: int, name: str = "theirs.npz") 
 
 
 def write_all(folder: Path) -> None:
-    """Everything but the configuration."""
+    """What the examples of docs/own.md take for granted."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "net.py").write_text(NET)
     (folder / "blocks.py").write_text(BLOCKS)
-    (folder / "my_score.py").write_text(SCORE)
     torch.save(network(folder).state_dict(), folder / "weights.pt")
     write_images(folder / "photos")
     random = np.random.RandomState(6)
     np.savez(folder / "grey.npz", images=random.randint(0, 256, (12, 16, 16), dtype=np.uint8))
-    write_theirs(folder, 443, 12)
+    write_theirs(folder, 443, 100)

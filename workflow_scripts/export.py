@@ -153,9 +153,12 @@ def write(plan: Plan, run: Trained, folder: Path, licence: str, place: Path) -> 
     (folder / "MODEL.md").write_text(model_card(facts, told, metrics, groups, plan.names), encoding="utf-8")
     (folder / "DATA.md").write_text(data_card(rows, stores, groups, run.id), encoding="utf-8")
     files = sorted(p for p in folder.rglob("*") if p.is_file())
+    for path in files:
+        if path.suffix in (".md", ".txt"):
+            path.write_text(path.read_text(encoding="utf-8").replace(f"{place}/", "./"), encoding="utf-8")
     facts["files"] = {p.relative_to(folder).as_posix(): sha256(p) for p in files}
     facts["test_sets"] = [dataset for dataset, _ in sets]
-    text = json.dumps(facts, indent=1, sort_keys=True).replace(f"{place}/", "./")
+    text = json.dumps(facts, indent=1, sort_keys=True).replace(f"{place}/", "./").replace(f'"{place}"', '"./"')
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
@@ -205,7 +208,8 @@ def check(bundle: Path) -> int:
     if manifest.get("format") != FORMAT:
         raise OODError(f"{bundle}: a bundle of format {manifest.get('format')}, expected {FORMAT}; check it with the "
                        "version that wrote it")
-    found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items() if "__pycache__" not in name}
+    found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()
+             if "__pycache__" not in name}
     wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
     if wrong:
         what = "missing" if wrong[0] not in found else "not part of it" if wrong[0] not in expected else "another file"
