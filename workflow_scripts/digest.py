@@ -96,7 +96,8 @@ def own_code(code: Code) -> tuple[dict[str, str], frozenset[str], frozenset[str]
         module = todo.pop()
         path = Code(code.folder, module).file
         if path is None:
-            imported.add(module)
+            if not code.folder or Code(code.folder, module.split(".")[0]).file is None:
+                imported.add(module)  # else a name in a module of the folder
             continue
         name = f"own/{path.relative_to(code.folder).as_posix()}"
         if name in files:
