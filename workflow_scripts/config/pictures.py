@@ -81,7 +81,8 @@ class Pictures:
     def section(self, wildcards: Wildcards) -> str:
         picture, runs = self._drawn(wildcards)
         return dumps({"paper": wildcards.paper, "name": picture.file, "picture": picture.picture,
-                      "options": options("pictures", picture.picture, picture.options), "names": self.plan.names,
+                      "options": options("pictures", picture.picture, picture.options),
+                      "names": self.plan.names_of(wildcards.paper),
                       "runs": [{"id": run.id, "network": run.network.name, "recipe": run.path_name,
                                 "label": run.recipe.label, "seed": run.seed, "files": files,
                                 "section": run.recipe.model_dump(mode="json", exclude={"label", "where"})}
