@@ -382,15 +382,6 @@ class Plan:
     @property
     def names(self) -> dict[str, str]:
         """Printed names of the scores and datasets in use that have one."""
-        return self._names(self.runs.values(), [name for name, _ in self.used_datasets()])
-
-    def names_of(self, paper: str) -> dict[str, str]:
-        """Those that a paper shows, so that a score that only another paper has leaves its tables alone."""
-        runs = self.reported(paper)
-        sets = [name for id in dict.fromkeys(run.id for run in runs) for name, _ in self.sets(id)]
-        return self._names(runs, dict.fromkeys(sets))
-
-    def _names(self, runs: Iterable[Trained], datasets: Iterable[str]) -> dict[str, str]:
-        scores = {name: score.label for run in runs for name, score in run.scores.items()}
-        labels = scores | {name: self.datasets[name].label for name in datasets}
-        return {name: label for name, label in labels.items() if label}
+        scores = {name: score.label for run in self.runs.values() for name, score in run.scores.items()}
+        datasets = {name: self.datasets[name].label for name, _ in self.used_datasets()}
+        return {name: label for name, label in (scores | datasets).items() if label}

@@ -62,7 +62,7 @@ class Reports(Files):
                         self.file("scores", self.plan.runs[key], f"/{s}.h5")) for s in row["scores"]}
             about = self.plan.about(wildcards.paper)
             section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
-                       "runs": list(rows.values()), "names": self.plan.names_of(wildcards.paper)}
+                       "runs": list(rows.values()), "names": extras.names_of(self.plan, wildcards.paper)}
             if not with_scores:
                 section |= extras.compared(self.plan, wildcards.paper) | extras.id_task(self.plan, wildcards.paper)
                 section |= published(self.plan, wildcards.paper)
@@ -91,7 +91,8 @@ class Reports(Files):
         score, runs = extras.relied_on(self.plan, wildcards.paper)
         rows = [{"id": run.id, "network": run.network.name, "label": self._label(run), "seed": run.seed, "sets": sets,
                  **self._confidences(run, score)} for run, sets in runs]
-        return dumps({"paper": wildcards.paper, "score": score, "names": self.plan.names_of(wildcards.paper), "runs": rows,
+        return dumps({"paper": wildcards.paper, "score": score, "runs": rows,
+                      "names": extras.names_of(self.plan, wildcards.paper),
                       "probability": all(run.scores[score].module == "msp" for run, _ in runs)}, ordered=True)
 
     def _confidences(self, run: Trained, score: str) -> dict[str, str]:
