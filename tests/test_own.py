@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 from tests import checkout, own_data
 from tests.checkout import ROOT, would_run
+from workflow_scripts import export
 from workflow_scripts.metrics.ood import ood_metrics
 
 PAGE = (ROOT / "docs" / "own.md").read_text(encoding="utf-8")
@@ -152,25 +154,46 @@ def test_a_bundle_gives_another_lab_equal_scores(finished):
     assert manifest["licence"] == "CC BY 4.0" and manifest["packages"]["torch"]
 
 
-def test_a_bundle_that_was_changed_is_refused(finished, tmp_path):
+def test_a_bundle_that_was_changed_is_refused(finished, tmp_path, monkeypatch, capsys):
     repository, work = finished
-    exported, _, _ = commands(3)
+    monkeypatch.chdir(repository)
     out = tmp_path / "bundle.zip"
-    words = [str(out) if word.endswith("bundle") else word for word in exported]
-    run(words, repository, work)
-    assert "all as the manifest says" in run(["uv", "run", "python", "-m", "workflow_scripts.export", "--check",
-                                              str(out)], repository, work)
+    words = [str(out) if word.endswith("bundle") else word.replace("/my/work", str(work)) for word in commands(3)[0]]
+    export.main(words[5:])
+    export.main(["--check", str(out)])
+    assert "files, all as the manifest says" in capsys.readouterr().out
     first = out.read_bytes()
+    with pytest.raises(SystemExit):
+        export.main(words[5:])
+    assert "exists already; remove it, or give another name" in capsys.readouterr().err
     out.unlink()
-    run(words, repository, work)
+    export.main(words[5:])
     assert out.read_bytes() == first
-    import zipfile
     with zipfile.ZipFile(out) as archive:
         archive.extractall(tmp_path)
-    (tmp_path / "bundle" / "metrics.csv").write_text("score\n")
-    done = subprocess.run([sys.executable, "-m", "workflow_scripts.export", "--check", tmp_path / "bundle"],
-                          cwd=repository, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "first metrics.csv (another file)" in done.stderr and "\n" not in done.stderr[:-1]
+    capsys.readouterr()
+    for change, message in ((lambda path: path.write_text("score\n"), "first metrics.csv (another file)"),
+                            (lambda path: path.unlink(), "first metrics.csv (missing)")):
+        change(tmp_path / "bundle" / "metrics.csv")
+        with pytest.raises(SystemExit) as error:
+            export.main(["--check", str(tmp_path / "bundle")])
+        said = capsys.readouterr().err
+        assert error.value.code == 1 and message in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["digits/my-net/my-weight/seed0"], "did you mean 'digits/my-net/my-weights/seed0'"),
+    (["digits/my-net/my-weights/seed0"], "is not there; run the workflow first"),
+    (["--check", "nothing.zip"], "nothing.zip: no whole bundle"),
+])
+def test_what_cannot_be_exported(tmp_path, monkeypatch, capsys, words, message):
+    work = user(tmp_path / "work")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as error:
+        export.main([*words, "--configfile", str(work / "data.yaml"), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert error.value.code == 1 and message in said and said.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"work"}
 
 
 def test_beside_the_papers(default_run, tmp_path):
@@ -181,6 +204,7 @@ def test_beside_the_papers(default_run, tmp_path):
     jobs = would_run(repository, *(word.replace("/my/work", str(work)) for word in words[5:]))
     assert jobs["import_weights"] == jobs["import_scores"] == jobs["features_digits_all"] == 1, jobs
     assert "train_network" not in jobs and "prepare_dataset" not in jobs and jobs["score_sets"] == 4
+    assert jobs["make_tables"] == jobs["draw_figures"] == 1 and "draw_picture" not in jobs  # of that paper alone
     run(words, repository, work)
     rows = list(csv.DictReader((repository / "results" / "small" / "tables" / "house.csv").open()))
     auroc = {(r["label"], r["score"], r["dataset"]): float(r["mean"]) for r in rows if r["metric"] == "auroc"
