@@ -105,6 +105,8 @@ def test_an_included_file_names_its_own_folder(work):
     ((*TAKEN, "higher_is"), "OOD", r"imported\[0\].higher_is: Input should be 'id' or 'ood'"),
     (("imported",), [RAW["imported"][0], {**RAW["imported"][0], "label": "Others"}],
      r"imported\[1\].name: digits/elsewhere/theirs/0 exists already"),
+    (("seeds",), 2, r"experiments\[0\]: recipe 'mine' reads one file of weights, so seeds \[0, 1\] would count one "
+     r"network 2 times; give this experiment seeds: \[0\]"),
     (("include",), ["./more.yaml"], "include: there is no file .*more.yaml"),
 ])
 def test_a_wrong_entry_is_refused_before_anything_runs(work, path, value, message):

@@ -176,7 +176,20 @@ def load_score(path: str) -> ModuleType:
     with told(what):
         spec.loader.exec_module(module)
     module.score = checked(module.score, path)
+    if hasattr(module, "fit"):
+        module.fit = placed(module.fit, what)
     return module
+
+
+def placed(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """``function`` of a user, an exception in which is one line with its place."""
+
+    @functools.wraps(function)
+    def run(*given: Any) -> Any:
+        with told(what):
+            return function(*given)
+
+    return run
 
 
 def checked(score: Callable[..., Any], path: str) -> Callable[..., Any]:

@@ -56,6 +56,14 @@ def weights(plan: Plan, run: Trained) -> None:
                        f"'{run.recipe.outliers.dataset}'")
 
 
+def counted_once(run: Trained, seeds: list[int], where: str) -> None:
+    """A file of weights is one network, whose copies have no spread over seeds."""
+    given = run.recipe.checkpoint
+    if given and len(seeds) > 1 and not (given.fresh or given.probe or given.head == "new"):
+        raise OODError(f"{where}: recipe '{run.recipe.name}' reads one file of weights, so seeds {seeds} would count "
+                       f"one network {len(seeds)} times; give this experiment seeds: [0]")
+
+
 def outliers(plan: Plan) -> None:
     """Outliers that are also scored would make the test a training set; too few fill no batch."""
     for run in {(run.id, run.path_name): run for run in plan.runs.values()}.values():

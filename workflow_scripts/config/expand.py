@@ -140,6 +140,7 @@ class Plan:
             for recipe_name in experiment.recipes:
                 for seed in self.seeds(experiment):
                     run = self._train(id_set.name, network, recipe_name, seed, f"{where}.recipes")
+                    checks.counted_once(run, self.seeds(experiment), where)
                     for score in experiment.scores:
                         run.scores[score] = self._one(self.config.scores, score, f"{where}.scores",
                                                       experiment.id, network_name)
