@@ -16,6 +16,7 @@ try:
     PLAN = read_plan(
         workflow.config_settings.overwrite_config if workflow.overwrite_configfiles else config,
         Path(workflow.basedir),
+        place=Path(workflow.overwrite_configfiles[-1]).absolute().parent if workflow.overwrite_configfiles else None,
     )
 except OODError as error:
     print(*(f"config: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)

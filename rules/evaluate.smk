@@ -247,3 +247,26 @@ rule compute_metrics:
     shell:
         "python -m workflow_scripts.evaluate --config {params.cfg:q} --scores {input.scores} "
         "--id-features {input.id_features} {params.statistics} --out {output} > {log} 2>&1"
+
+
+# Scores that another tool computed: the same metrics, for the same tables.
+rule import_scores:
+    input:
+        unpack(WIRE.imported_inputs),
+    output:
+        scores="<results>/imported/{id}/{network}/{recipe}/seed{seed}.h5",
+        metrics="<results>/imported/{id}/{network}/{recipe}/seed{seed}.csv",
+    log:
+        "<logs>/imported/{id}/{network}/{recipe}/seed{seed}.log",
+    benchmark:
+        "<benchmarks>/imported/{id}/{network}/{recipe}/seed{seed}.tsv"
+    conda:
+        "../envs/ood.yaml"
+    params:
+        cfg=WIRE.imported_section,
+        code=digest("import_scores"),
+    message:
+        "import scores {wildcards.recipe} on {wildcards.id}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.import_scores --config {params.cfg:q} --files {input.files:q} "
+        "--stores {input.stores} --scores {output.scores} --metrics {output.metrics} > {log} 2>&1"

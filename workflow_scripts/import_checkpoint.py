@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -30,7 +31,7 @@ from workflow_scripts.training import checkpoint, device, foreign
 from workflow_scripts.training.network import build, head_name
 
 KEYS = ("network", "sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe", "normalise", "head",
-        "background")
+        "background", "raw")
 
 
 def class_names(store: str | None, count: int | None) -> list[str]:
@@ -83,6 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError("--config: 'network' is missing; it has name, model and options")
     section = config.pop("network")
     expected, fresh, how = config.pop("sha256", None), config.pop("fresh", ()), config.pop("normalise", None)
+    config.pop("raw", None)  # what identifies the file where its hash is not given
     probed = config.pop("probe", False)
     if probed and not (how and given.classes_from):
         raise OODError("--config: probe fits the head on train images: give normalise, and --classes-from their store")
@@ -108,6 +110,11 @@ def main(argv: list[str] | None = None) -> None:
         own, head = network.state_dict(), head_name(network)
         state |= {key: own[key] for key in (f"{head}.weight", f"{head}.bias")}
     foreign.load(network, state, given.file, section["name"], fresh)
+    if hasattr(network, "meet") and given.classes_from:  # a user's module: before anything else is computed of it
+        with streamed(given.classes_from) as store:
+            images = torch.from_numpy(np.asarray(store.images[:2])).permute(0, 3, 1, 2) / 255
+        with torch.inference_mode():
+            network.eval().meet(images)
     if probed:
         fit_probe(network, given, how)
     checkpoint.save(given.out, network, {

@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if not args.configfile.is_file():
         raise OODError(f"--configfile: there is no file {args.configfile}")
-    plan = read_plan(yaml.safe_load(args.configfile.read_text(encoding="utf-8")), ROOT)
+    plan = read_plan(yaml.safe_load(args.configfile.read_text(encoding="utf-8")), ROOT,
+                     place=args.configfile.absolute().parent)
     print(f"page of what there is: {write(Wiring(plan)).resolve().as_uri()}")
 
 

@@ -1,5 +1,7 @@
 """Plugins: one module per dataset reader, network, method and score, found by name and imported only when run.
 
+A score may also be a user's own file: its name is then the path, and its ``Options`` may be left out.
+
 A plugin states its options as a frozen standard dataclass ``Options`` with a docstring below each field. The
 configuration must be checked without importing torch, so the class is read out of the module's syntax tree and executed
 alone; therefore it may use only builtins, ``typing``, ``dataclasses`` and ``annotated_types``.
@@ -8,6 +10,7 @@ alone; therefore it may use only builtins, ``typing``, ``dataclasses`` and ``ann
 from __future__ import annotations
 
 import ast
+import dataclasses
 import functools
 import importlib
 import re
@@ -17,6 +20,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from workflow_scripts import own
 from workflow_scripts.errors import OODError, nearest, unknown
 
 ROOT = Path(__file__).resolve().parent
@@ -35,6 +39,9 @@ def names(package: str) -> tuple[str, ...]:
 
 def find(package: str, name: str, where: str) -> Path:
     """The plugin's file. Raises OODError naming ``where`` when there is none."""
+    if own.is_file(name):
+        own.parsed(Path(name), where)
+        return Path(name)
     path = ROOT.joinpath(*package.split("."), f"{name}.py")
     if not path.is_file() or name not in names(package):
         raise unknown(where, name, names(package))
@@ -43,6 +50,8 @@ def find(package: str, name: str, where: str) -> Path:
 
 def load(package: str, name: str) -> ModuleType:
     """Import the plugin (and whatever it needs)."""
+    if own.is_file(name):
+        return own.load_score(name)
     return importlib.import_module(f"workflow_scripts.{package}.{name}")
 
 
@@ -61,7 +70,7 @@ def options_class(package: str, name: str) -> type:
             break
     scope: dict[str, Any] = {"__name__": __name__}
     exec(compile(ast.Module(body, []), str(path), "exec", dont_inherit=True), scope)
-    options = scope["Options"]
+    options = scope.get("Options") or dataclasses.make_dataclass("Options", [], frozen=True)
     options.__pydantic_config__ = {"extra": "forbid"}
     return options
 
@@ -92,9 +101,9 @@ def constant(package: str, name: str, variable: str, default: Any = None) -> Any
 def fields(package: str, name: str) -> tuple[tuple[str, str, str, str], ...]:
     """(field, type, default, docstring) of each option, for the generated reference."""
     tree = ast.parse(find(package, name, package).read_text(encoding="utf-8"))
-    body = next(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Options").body
+    body = next((n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Options"), [])
     rows = []
-    for node, after in zip(body, [*body[1:], None], strict=True):
+    for node, after in zip(body, [*body[1:], None] if body else [], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
             text = " ".join(str(after.value.value).split()) if documented else ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workflow_scripts import plugins
+from workflow_scripts import own, plugins
 from workflow_scripts.errors import OODError
 from workflow_scripts.fidelity import DEFECTS, EVALUATION
+from workflow_scripts.scores.base import KINDS
 
 if TYPE_CHECKING:
     from workflow_scripts.config.expand import Plan, Trained
@@ -16,7 +17,9 @@ def plugins_exist(plan: Plan) -> None:
     """Every network, method, score and picture that is named exists and has the options that are given."""
     for i, network in enumerate(plan.config.networks):
         plugins.find("models", network.model, f"networks[{i}].model")
-        plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
+        options = plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
+        if network.model == "own":
+            own.check_factory(options.factory, options.folder, f"networks[{i}].options.factory")
     for i, recipe in enumerate(plan.config.recipes):
         if recipe.method:
             plugins.find("methods", recipe.method, f"recipes[{i}].method")
@@ -25,6 +28,8 @@ def plugins_exist(plan: Plan) -> None:
             plugins.parse_options("", "cam", recipe.masks.options, f"recipes[{i}].masks.options")
     for i, score in enumerate(plan.config.scores):
         plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
+        if own.is_file(score.module):
+            own.check_score(score.module, f"scores[{i}].score", KINDS)
         plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
         if score.choose is not None:
             plugins.parse_options("", "sweep", score.choose.sweep, f"scores[{i}].choose.sweep")
@@ -49,6 +54,14 @@ def weights(plan: Plan, run: Trained) -> None:
     if learned.outliers.dataset != run.recipe.outliers.dataset:
         raise OODError(f"{where}: the weights are of '{learned.outliers.dataset}', the outliers of "
                        f"'{run.recipe.outliers.dataset}'")
+
+
+def counted_once(run: Trained, seeds: list[int], where: str) -> None:
+    """A file of weights is one network, whose copies have no spread over seeds."""
+    given = run.recipe.checkpoint
+    if given and len(seeds) > 1 and not (given.fresh or given.probe or given.head == "new"):
+        raise OODError(f"{where}: recipe '{run.recipe.name}' reads one file of weights, so seeds {seeds} would count "
+                       f"one network {len(seeds)} times; give this experiment seeds: [0]")
 
 
 def outliers(plan: Plan) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from workflow_scripts import plugins
-from workflow_scripts.config import checks, extras, fusion, released
+from workflow_scripts.config import checks, extras, fusion, imported, released
 from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Paper, Recipe, Score
 from workflow_scripts.data import catalogue, sources
@@ -51,18 +51,20 @@ class Trained:
         return (self.id, self.network.name, self.path_name, self.seed)
 
 
-def read_plan(raw: dict[str, Any], root: Path, environment: Mapping[str, str] = os.environ) -> Plan:
+def read_plan(raw: dict[str, Any], root: Path, environment: Mapping[str, str] = os.environ,
+              place: Path | None = None) -> Plan:
     """The plan of a configuration as Snakemake read it.
 
     Args:
         raw: content of the configuration file, with ``--config`` over it.
         root: the repository.
         environment: names the data root (``OOD_DATA``) where the configuration does not.
+        place: folder of the configuration file, which ``./`` and ``../`` in it are relative to; ``None``: ``root``.
 
     Raises:
         OODError: the configuration, the dataset table or the data root is not in order.
     """
-    config = load_config(raw, root)
+    config = load_config(raw, root, place)
     datasets = catalogue.load(root / "config" / "datasets.yaml", [config.datasets])
     data_root = config.data_root or environment.get("OOD_DATA")
     folder = Path(data_root).expanduser() if data_root else None
@@ -103,6 +105,8 @@ class Plan:
             for id, sets in self.relisted.items():
                 self.ood[id] |= {other: f"{self.ood[id][name]}+2g-1" for name, other in sets.items()
                                  if other not in self.ood[id]}
+        self.imported = imported.collect(self)
+        """Score files of other tools, which stand in a paper's table."""
         checks.outliers(self)
         checks.switches(self)
         for paper in config.papers:
@@ -136,6 +140,7 @@ class Plan:
             for recipe_name in experiment.recipes:
                 for seed in self.seeds(experiment):
                     run = self._train(id_set.name, network, recipe_name, seed, f"{where}.recipes")
+                    checks.counted_once(run, self.seeds(experiment), where)
                     for score in experiment.scores:
                         run.scores[score] = self._one(self.config.scores, score, f"{where}.scores",
                                                       experiment.id, network_name)

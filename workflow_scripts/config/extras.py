@@ -29,6 +29,13 @@ def id_task(plan: Plan, paper: str) -> dict[str, Any]:
     return {"id_metrics": ["accuracy", "aurc", "ece"]} if about and about.reliability else {}
 
 
+def names_of(plan: Plan, paper: str) -> dict[str, str]:
+    """Printed names of what a paper shows, so that a score that only another paper has leaves its tables alone."""
+    runs = plan.reported(paper)
+    shown = {name for run in runs for name in run.scores} | {name for run in runs for name, _ in plan.sets(run.id)}
+    return {name: label for name, label in plan.names.items() if name in shown}
+
+
 def compared(plan: Plan, paper: str) -> dict[str, Any]:
     """What of a paper ran both corrected and as released: see :mod:`workflow_scripts.reporting.comparison`."""
     trainings = [{"id": run.id, "network": run.network.name, "corrected": corrected.path_name,

@@ -1,7 +1,8 @@
-"""Reading a configuration: includes, validation with one line per problem."""
+"""Reading a configuration: includes, places of own files, validation with one line per problem."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,29 +14,34 @@ from workflow_scripts.errors import OODError
 from workflow_scripts.plugins import explain
 
 # Snakemake's own keys may stand in a configuration beside ours.
-_LISTS = ("networks", "recipes", "scores", "papers", "experiments")
+_LISTS = ("networks", "recipes", "scores", "papers", "experiments", "imported")
 _MAPPINGS = ("datasets", "notes")
 
 
-def load_config(raw: dict[str, Any], root: Path) -> Config:
+def load_config(raw: dict[str, Any], root: Path, place: Path | None = None) -> Config:
     """The checked configuration.
 
     Args:
         raw: what the YAML file and ``--config`` say.
         root: folder that ``include`` paths are relative to.
+        place: folder of the YAML file, for paths that begin with ``./`` or ``../``; ``None``: ``root``.
 
     Raises:
         OODError: one line per problem: key, what was found, what is allowed, the nearest match.
     """
     try:
-        return Config.model_validate(with_includes(raw, root))
+        return Config.model_validate(with_includes(placed(raw, place or root), root))
     except ValidationError as error:
         lines = explain(error, "", _allowed(Config))
         raise OODError("\n".join(line.removeprefix(": ") for line in lines)) from None
 
 
 def with_includes(raw: dict[str, Any], root: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
-    """``raw`` over the files it includes: lists and mappings are joined, equal entries once, other keys replaced."""
+    """``raw`` over the files it includes: lists and mappings are joined, equal entries once, other keys replaced.
+
+    Args:
+        raw: with its own paths :func:`placed`.
+    """
     merged: dict[str, Any] = {}
     includes = raw.get("include", [])
     for name in includes if isinstance(includes, list) else []:
@@ -43,10 +49,24 @@ def with_includes(raw: dict[str, Any], root: Path, seen: tuple[str, ...] = ()) -
             raise OODError(f"include: {' -> '.join([*seen, name])} goes round in a circle")
         path = root / str(name)
         if not path.is_file():
-            raise OODError(f"include: there is no file {name} (paths are relative to the repository)")
-        below = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            raise OODError(f"include: there is no file {name} (paths are relative to the repository; ./ and ../ to the "
+                           "configuration file)")
+        below = placed(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, path.parent)
         merged = _join(merged, with_includes(below, root, (*seen, name)))
     return _join(merged, raw)
+
+
+def placed(value: Any, folder: Path) -> Any:
+    """The configuration with every text that begins with ``./`` or ``../``, and ``.``, as a path below ``folder``.
+
+    So own files lie beside the configuration file that names them, wherever the workflow is started.
+    """
+    if isinstance(value, dict):
+        return {key: placed(entry, folder) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [placed(entry, folder) for entry in value]
+    own = isinstance(value, str) and (value == "." or value.startswith(("./", "../")))
+    return os.path.normpath(folder.absolute() / value) if own else value
 
 
 def _join(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

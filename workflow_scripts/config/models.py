@@ -38,7 +38,8 @@ class Score(Strict):
     name: Name
     """Name in paths and tables."""
     score: str = ""
-    """A module of `workflow_scripts/scores`; left out: the one called `name`."""
+    """A module of `workflow_scripts/scores`, or a Python file of your own (`./my_score.py`, see docs/own.md); left out:
+    the module called `name`."""
     label: str = ""
     """Name in tables and figures; left out: `name`."""
     options: dict[str, Any] = {}
@@ -86,6 +87,34 @@ class Experiment(Strict):
     compat: list[Literal["bg-resample", "dfb", "goe", "himplos", "npos", "openood", "scood"]] = []
     """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...).
     `scood` is SC-OOD's reference protocol, which counts as ID what its lists say belongs to an ID class."""
+
+
+class Imported(Strict):
+    """Scores that another tool computed, in the same metrics and tables (see docs/own.md)."""
+
+    name: Name
+    """Name in paths."""
+    label: str
+    """Name in tables and figures; `[imported]` is added."""
+    paper: Name
+    """The paper whose table it stands in, one of the experiments'."""
+    id: Name
+    """ID set that the scores are of."""
+    files: str | dict[Name, str]
+    """A file (`.npz` or `.csv`) for each set; or one `.npz` with an array for each set. What a file may hold: scores of
+    its set alone, `id` and `ood`, or `scores` and `labels`."""
+    higher_is: Literal["id", "ood"]
+    """What a high score means; `ood`: signs are turned."""
+    labels: Literal["negative_is_ood", "one_is_ood", "one_is_id"] = "negative_is_ood"
+    """What `labels` in a file say: OOD is negative and ID a class number from 0 on; or they are 0 and 1."""
+    score: Name = "score"
+    """Name of the score in tables."""
+    network: Name = "elsewhere"
+    """Name of the network in paths and tables; that of one of ours puts the rows into its table."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of that network; entries of the same name are averaged over seeds."""
+    count: Literal["same", "any"] = "same"
+    """`same`: as many scores as our sets have images; `any`: of other lists of images, which the counts then say."""
 
 
 class Picture(Strict):
@@ -170,7 +199,8 @@ class Config(Strict):
     small: bool = False
     """True: a small run, whose numbers the page does not compare with the papers'."""
     include: list[str] = []
-    """Configuration files (relative to the repository) whose lists are put before this one's."""
+    """Configuration files whose lists are put before this one's: relative to the repository, or with `./` and `../` to
+    this file (as every path that begins so)."""
     data_root: str | None = None
     """Folder of the raw data; left out: the environment variable OOD_DATA."""
     resources: str = "resources"
@@ -207,6 +237,8 @@ class Config(Strict):
     """A remark on a dataset, shown where its results are."""
     experiments: Annotated[list[Experiment], Field(min_length=1)]
     """What to run."""
+    imported: list[Imported] = []
+    """Scores of other tools."""
 
     @field_validator("seeds")
     @classmethod

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from workflow_scripts import plugins
+from workflow_scripts.config.extras import names_of
 from workflow_scripts.config.models import Picture
 from workflow_scripts.config.sections import dumps, options
 from workflow_scripts.digest import digest
@@ -81,7 +82,8 @@ class Pictures:
     def section(self, wildcards: Wildcards) -> str:
         picture, runs = self._drawn(wildcards)
         return dumps({"paper": wildcards.paper, "name": picture.file, "picture": picture.picture,
-                      "options": options("pictures", picture.picture, picture.options), "names": self.plan.names,
+                      "options": options("pictures", picture.picture, picture.options),
+                      "names": names_of(self.plan, wildcards.paper),
                       "runs": [{"id": run.id, "network": run.network.name, "recipe": run.path_name,
                                 "label": run.recipe.label, "seed": run.seed, "files": files,
                                 "section": run.recipe.model_dump(mode="json", exclude={"label", "where"})}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from workflow_scripts import plugins
+from workflow_scripts import own, plugins
 from workflow_scripts.config.models import Network, Score
+from workflow_scripts.own import Code
 
 if TYPE_CHECKING:
     from workflow_scripts.config.expand import Trained
@@ -19,6 +20,19 @@ def dumps(section: Any, ordered: bool = False) -> str:
 
 def network(entry: Network) -> dict[str, Any]:
     return {"name": entry.name, "model": entry.model, "options": options("models", entry.model, entry.options)}
+
+
+def network_code(entry: Network) -> tuple[str | Code, ...]:
+    """The modules that a network is made of, for its code digest: ours, and a user's own."""
+    if entry.model != "own":
+        return (f"models.{entry.model}",)
+    given = plugins.parse_options("models", entry.model, entry.options, f"network '{entry.name}'")
+    return "models.own", own.factory(given.factory, given.folder, f"network '{entry.name}'")[0]
+
+
+def score_code(entry: Score) -> str | Code:
+    """The module of a score, for its code digest: one of ours, or a user's file."""
+    return own.script(entry.module) if own.is_file(entry.module) else f"scores.{entry.module}"
 
 
 def options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:

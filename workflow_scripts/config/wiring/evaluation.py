@@ -8,6 +8,7 @@ from typing import Any
 
 from workflow_scripts.config import sections
 from workflow_scripts.config.expand import Trained
+from workflow_scripts.config.imported import Taken
 from workflow_scripts.config.sections import dumps
 from workflow_scripts.config.wiring.files import Files, Wildcards
 from workflow_scripts.digest import digest
@@ -26,7 +27,7 @@ class Evaluation(Files):
         return section
 
     def features_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("features", f"models.{self.plan.run(wildcards).network.model}")
+        return digest("features", *sections.network_code(self.plan.run(wildcards).network))
 
     def scores(self, network: bool = False, fused: bool = False) -> str:
         """The scores that run a network, those that join others, or the rest, as the constraint of a wildcard."""
@@ -69,7 +70,7 @@ class Evaluation(Files):
                       "options": sections.options("scores", score.module, score.options)})
 
     def fused_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("fuse", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
+        return digest("fuse", sections.score_code(self.plan.run(wildcards).scores[wildcards.score]))
 
     def network_score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Stores of every test set, and the train images where the score learns from them."""
@@ -92,7 +93,8 @@ class Evaluation(Files):
 
     def network_score_code(self, wildcards: Wildcards) -> dict[str, str]:
         run = self.plan.run(wildcards)
-        return digest("score_network", f"scores.{run.scores[wildcards.score].module}", f"models.{run.network.model}")
+        return digest("score_network", sections.score_code(run.scores[wildcards.score]),
+                      *sections.network_code(run.network))
 
     def sweep_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
@@ -109,7 +111,7 @@ class Evaluation(Files):
             self.file("precompute", run, ".h5"))}
 
     def sweep_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("sweep", f"models.{self.plan.run(wildcards).network.model}")
+        return digest("sweep", *sections.network_code(self.plan.run(wildcards).network))
 
     def score_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
@@ -118,7 +120,7 @@ class Evaluation(Files):
                       "options": sections.options("scores", score.module, score.options)})
 
     def score_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("score", f"scores.{self.plan.run(wildcards).scores[wildcards.score].module}")
+        return digest("score", sections.score_code(self.plan.run(wildcards).scores[wildcards.score]))
 
     def metrics_statistics(self, wildcards: Wildcards) -> str | list:
         """Class means, for a network whose head is a probe: its accuracy by the nearest of them stands beside."""
@@ -130,6 +132,22 @@ class Evaluation(Files):
     def metrics_inputs(self, wildcards: Wildcards) -> list[str]:
         run = self.plan.run(wildcards)
         return [self.file("scores", run, f"/{score}.h5") for score in run.scores]
+
+    def imported_inputs(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """Another tool's score files, each once, and our stores of their sets."""
+        taken = self._taken(wildcards)
+        return {"files": list(dict.fromkeys(map(str, taken.files.values()))),
+                "stores": [self.store(name, "test") for name in taken.files]}
+
+    def imported_section(self, wildcards: Wildcards) -> str:
+        """The sets by file, in the order of the inputs, since files may move."""
+        taken, inputs = self._taken(wildcards), self.imported_inputs(wildcards)
+        return dumps({**taken.entry.model_dump(include={"higher_is", "labels", "score", "count"}), "id": taken.entry.id,
+                      "groups": taken.groups, "compat": self.plan.compat(taken.entry.id),
+                      "files": {name: inputs["files"].index(str(path)) for name, path in taken.files.items()}})
+
+    def _taken(self, wildcards: Wildcards) -> Taken:
+        return self.plan.imported[wildcards.id, wildcards.network, wildcards.recipe, int(wildcards.seed)]
 
     def metrics_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
@@ -147,7 +165,7 @@ class Evaluation(Files):
                       "batch_size": self.plan.config.features.batch_size})
 
     def distances_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("distances", f"models.{self.plan.run(wildcards).network.model}")
+        return digest("distances", *sections.network_code(self.plan.run(wildcards).network))
 
     def panels_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Both networks of a recipe with label maps, and the test sets."""
@@ -162,4 +180,4 @@ class Evaluation(Files):
                       "images": 6, "options": sections.options("", "cam", run.recipe.masks.options)})
 
     def panels_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("panels", f"models.{self.plan.run(wildcards).network.model}")
+        return digest("panels", *sections.network_code(self.plan.run(wildcards).network))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from workflow_scripts.config.expand import Plan, Trained
+from workflow_scripts.config.imported import Taken
 from workflow_scripts.config.pictures import Pictures
 
 FIGURES = ("histograms", "roc", "heatmap")
@@ -27,6 +28,10 @@ class Files:
     def file(self, kind: str, run: Trained, *rest: str) -> str:
         """A file of one trained network: root/kind/id/network/recipe/seedN, then ``rest`` as it is."""
         return "".join([f"{self.root}/{kind}/{run.id}/{run.network.name}/{run.path_name}/seed{run.seed}", *rest])
+
+    def imported(self, taken: Taken, kind: str) -> str:
+        """The scores (`h5`) or metrics (`csv`) of another tool's score files."""
+        return f"{self.root}/imported/{'/'.join(map(str, taken.key[:3]))}/seed{taken.key[3]}.{kind}"
 
     def of_paper(self, paper: str, kind: str) -> str:
         """A file of a paper: its table (csv, md, tex), published numbers, manifest, or a figure by file name."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from workflow_scripts.config import extras
+from workflow_scripts.config import extras, sections
 from workflow_scripts.config.expand import Key, Trained
 from workflow_scripts.config.fusion import columns
+from workflow_scripts.config.imported import Taken
 from workflow_scripts.config.published import published
 from workflow_scripts.config.sections import dumps
 from workflow_scripts.config.wiring.files import FILES, Files, Wildcards
@@ -23,9 +24,13 @@ class Reports(Files):
             runs = self.plan.reported(wildcards.paper)
             if kind == "data":
                 return [self.store(*pair) for id in sorted({run.id for run in runs}) for pair in self.plan.sets(id)]
+            taken = [t for t in self.plan.imported.values() if t.entry.paper == wildcards.paper]
             if kind == "scores":
-                return [self.file("scores", run, f"/{score}.h5") for run in runs for score in run.scores]
-            return [self.file(kind, run, ".csv" if kind == "metrics" else ".pt") for run in runs]
+                return [*(self.file("scores", run, f"/{score}.h5") for run in runs for score in run.scores),
+                        *(self.imported(t, "h5") for t in taken)]
+            if kind == "metrics":
+                return [*(self.file(kind, run, ".csv") for run in runs), *(self.imported(t, "csv") for t in taken)]
+            return [self.file(kind, run, ".pt") for run in runs]
 
         return inputs
 
@@ -43,15 +48,21 @@ class Reports(Files):
                     for group, names in experiment.ood.items():
                         members = row["groups"].setdefault(group, [])
                         members.extend(n for n in names if n not in members)
+            for key, taken in self.plan.imported.items():
+                if taken.entry.paper == wildcards.paper:  # sets it lacks are missing, so that no mean is of fewer
+                    rows[key] = {"id": key[0], "network": key[1], "recipe": key[2], "seed": key[3],
+                                 "label": taken.label, "scores": [taken.entry.score],
+                                 "groups": self._groups(taken),
+                                 "metrics": self.imported(taken, "csv")}
             for row in rows.values() if not with_scores else ():
                 row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
             if with_scores:
                 for key, row in rows.items():
-                    run = self.plan.runs[key]
-                    row["scores"] = {s: self.file("scores", run, f"/{s}.h5") for s in row["scores"]}
+                    row["scores"] = {s: self.imported(self.plan.imported[key], "h5") if key in self.plan.imported else (
+                        self.file("scores", self.plan.runs[key], f"/{s}.h5")) for s in row["scores"]}
             about = self.plan.about(wildcards.paper)
             section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
-                       "runs": list(rows.values()), "names": self.plan.names}
+                       "runs": list(rows.values()), "names": extras.names_of(self.plan, wildcards.paper)}
             if not with_scores:
                 section |= extras.compared(self.plan, wildcards.paper) | extras.id_task(self.plan, wildcards.paper)
                 section |= published(self.plan, wildcards.paper)
@@ -60,6 +71,16 @@ class Reports(Files):
             return dumps(section, ordered=True)
 
         return section
+
+    def _groups(self, taken: Taken) -> dict[str, list[str]]:
+        """OOD sets of an imported row: those of the paper on its ID set, then others that it has."""
+        groups: dict[str, list[str]] = {}
+        mine = [e.ood for e in self.plan.experiments(taken.entry.paper) if e.id == taken.entry.id]
+        for sets in [*mine, taken.groups]:
+            for group, names in sets.items():
+                members = groups.setdefault(group, [])
+                members.extend(name for name in names if name not in members)
+        return groups
 
     def reliability_inputs(self, wildcards: Wildcards) -> list[str]:
         """Headline scores and ID test features of a paper's networks."""
@@ -70,7 +91,8 @@ class Reports(Files):
         score, runs = extras.relied_on(self.plan, wildcards.paper)
         rows = [{"id": run.id, "network": run.network.name, "label": self._label(run), "seed": run.seed, "sets": sets,
                  **self._confidences(run, score)} for run, sets in runs]
-        return dumps({"paper": wildcards.paper, "score": score, "names": self.plan.names, "runs": rows,
+        return dumps({"paper": wildcards.paper, "score": score, "runs": rows,
+                      "names": extras.names_of(self.plan, wildcards.paper),
                       "probability": all(run.scores[score].module == "msp" for run, _ in runs)}, ordered=True)
 
     def _confidences(self, run: Trained, score: str) -> dict[str, str]:
@@ -87,12 +109,13 @@ class Reports(Files):
         config = self.plan.config.model_dump(mode="json")
         runs = self.plan.reported(wildcards.paper)
         code = {stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
-        parts = ({f"models.{r.network.model}" for r in runs}
+        parts = ({part for r in runs for part in sections.network_code(r.network)}
                  | {f"methods.{r.recipe.method}" for r in runs if r.recipe.method}
-                 | {f"scores.{s.module}" for r in runs for s in r.scores.values()})
+                 | {sections.score_code(s) for r in runs for s in r.scores.values()})
+        named = {part if isinstance(part, str) else f"own.{part.module}": part for part in parts}
         return dumps({"config": {**config, "experiments": [e for e in config["experiments"]
                                                            if e["paper"] == wildcards.paper]},
-                      "code": code | {part: digest(part) for part in sorted(parts)},
+                      "code": code | {name: digest(part) for name, part in sorted(named.items())},
                       "seeds": sorted({run.seed for run in runs})})
 
     def cards_section(self) -> str:

@@ -10,6 +10,7 @@ from workflow_scripts.config import sections
 from workflow_scripts.config.expand import Trained
 from workflow_scripts.config.sections import dumps
 from workflow_scripts.config.wiring.files import Files, Wildcards
+from workflow_scripts.data.sources import fingerprint, locate
 from workflow_scripts.digest import ROOT, digest
 from workflow_scripts.files import sha256
 
@@ -68,7 +69,7 @@ class Trainings(Files):
                       "validation": _listed(recipe["validation"]), "batch_size": self.plan.config.features.batch_size})
 
     def choose_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("choose_recipe", f"models.{self.plan.run(wildcards).network.model}")
+        return digest("choose_recipe", *sections.network_code(self.plan.run(wildcards).network))
 
     def tokens(self, wildcards: Wildcards) -> str | list:
         """The frozen trunk's output for the ID train images, where a recipe trains on it, or nothing."""
@@ -81,7 +82,7 @@ class Trainings(Files):
                       "batch_size": self.plan.config.features.batch_size})
 
     def trunk_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("cache_trunk", f"models.{self.plan.run(wildcards).network.model}")
+        return digest("cache_trunk", *sections.network_code(self.plan.run(wildcards).network))
 
     def test_images(self, wildcards: Wildcards) -> str | list:
         """Store of the ID test images, where a defect reads them in training, or nothing."""
@@ -115,7 +116,7 @@ class Trainings(Files):
                       "options": sections.options("", "cam", run.recipe.masks.options)})
 
     def masks_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("cam", f"models.{self.plan.run(wildcards).network.model}")
+        return digest("cam", *sections.network_code(self.plan.run(wildcards).network))
 
     def outliers(self, wildcards: Wildcards) -> str | list:
         """Store that a recipe trains against, or nothing."""
@@ -157,16 +158,18 @@ class Trainings(Files):
         run = self.plan.run(wildcards)
         given = run.recipe.checkpoint
         how = {"normalise": sections.evaluated(run)} if given.probe else {}
+        if given.sha256 is None:  # another file of the same name is other weights
+            how["raw"] = [fingerprint(path, self.plan.data_root) for path in locate(given.file, self.plan.data_root)]
         return dumps({"network": sections.network(run.network), **how, **given.model_dump(
             include={"sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe"}),
             **given.model_dump(include={"head", "background"}, exclude_defaults=True)})
 
     def import_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("import_checkpoint", f"models.{self.plan.run(wildcards).network.model}")
+        return digest("import_checkpoint", *sections.network_code(self.plan.run(wildcards).network))
 
     def train_code(self, wildcards: Wildcards) -> dict[str, str]:
         run = self.plan.run(wildcards)
-        return digest("train", f"models.{run.network.model}", f"methods.{run.recipe.method}")
+        return digest("train", *sections.network_code(run.network), f"methods.{run.recipe.method}")
 
 
 def _listed(validation: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -39,6 +39,8 @@ class Options:
     """Take only what lies in this folder of the archive or folder, e.g. `images`."""
     labels: Literal["none", "folders"] = "none"
     """`folders`: the first folder below `under` names the class, classes in sorted order; `none`: no labels."""
+    order: tuple[str, ...] = ()
+    """Names of the class folders in the order of the labels, e.g. of a network's outputs; left out: sorted."""
     allow_corrupt: Annotated[int, Ge(0)] = 0
     """So many images that cannot be decoded are left out and named; more stop the run, which counts them."""
 
@@ -152,6 +154,12 @@ def read(options: Options, root: Path | None) -> Images:
             folders += [_class_of(entry.name, under, path) for entry in found]
         sources[shown(path, root)] = f"listing {listing(path)}" if path.is_dir() else sha256(path)
     classes = tuple(sorted(set(folders)))
+    if options.order:
+        if sorted(options.order) != list(classes):
+            differ = sorted(set(options.order) ^ set(classes)) or ["one that stands twice"]
+            raise OODError(f"order: expected the {len(classes)} class folders of {paths[0]}, each once; they differ in "
+                           f"{', '.join(differ[:5])}")
+        classes = options.order
     number = {name: i for i, name in enumerate(classes)}
     notes: list[str] = []
 
