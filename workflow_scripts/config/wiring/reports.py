@@ -84,7 +84,9 @@ class Reports(Files):
 
     def manifest_section(self, wildcards: Wildcards) -> str:
         """The experiments of a paper, what they name, and the digest of the code behind them."""
-        config = self.plan.config.model_dump(mode="json")
+        config = self.plan.config.model_dump(mode="json", exclude={"only"})
+        if left_out := self.plan.config.only.within_a_paper():
+            config["only"] = left_out  # of other papers' tables this one knows nothing
         runs = self.plan.reported(wildcards.paper)
         code = {stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
         parts = ({f"models.{r.network.model}" for r in runs}
