@@ -67,7 +67,11 @@ class Costs(Strict):
     backward: Annotated[float, Field(ge=0)]
     """What a backward pass costs, in forward passes."""
     machines: dict[Literal["gpu", "cpu"], Machine]
+    """What is assumed of them."""
+    images: dict[str, Annotated[int, Field(gt=0)]]
+    """`{dataset}.{split}` -> images, where the table of datasets states none; `other`: all else."""
     networks: list[Row]
+    """Counted."""
 
     def find(self, plan: Plan, run: Trained) -> Row | None:
         """The row of a network in the work; ``None`` where nobody counted it."""
