@@ -1,10 +1,10 @@
 """What a run will cost, before it starts: GPU-hours, disk, downloads, what to bring by hand, jobs, and what runs again.
 
-    uv run python -m workflow_scripts.plan                                        the default run
-    uv run python -m workflow_scripts.plan goe npos --configfile config/paper.yaml      two papers of it
-    uv run python -m workflow_scripts.plan --config seeds=5                       with another value
-    uv run python -m workflow_scripts.plan --quick --configfile config/goe.yaml   without asking Snakemake what would run
-    uv run python -m workflow_scripts.plan --targets                              what can be asked for by name
+    uv run python -m workflow_scripts.plan                                           the default run
+    uv run python -m workflow_scripts.plan goe npos --configfile config/paper.yaml   two papers of it
+    uv run python -m workflow_scripts.plan --config seeds=5                          with another value
+    uv run python -m workflow_scripts.plan --quick --configfile config/goe.yaml      not asking Snakemake what would run
+    uv run python -m workflow_scripts.plan --targets                                 what can be asked for by name
 
 Hours are estimates: of the same job where it has run in this results folder, of its other seeds, else counted
 operations over what a machine is assumed to do (`config/costs.yaml`; --gflops, --costs). Nothing is started or written.
@@ -180,8 +180,9 @@ def _data(jobs: Jobs, pending: list[Job], folder: Path) -> list[str]:
 def _basis(wanted: list[Job], estimator: Estimator, part: bool) -> list[str]:
     machine = estimator.costs.machines[estimator.machine]
     based = Counter(estimator.seconds(job)[1] for job in wanted if job.on_gpu)
-    lines = [f"Estimates. Hours are those of jobs that run a network, one after the other: {based['measured']} measured "
-             f"here, {based['other seeds']} by their other seeds, {based['assumed']} assumed, {based['unknown']} unknown."]
+    lines = [f"Estimates. Hours are those of jobs that run a network, one after the other: {based['measured']} "
+             f"measured here, {based['other seeds']} by their other seeds, {based['assumed']} assumed, "
+             f"{based['unknown']} unknown."]
     if based["assumed"]:
         lines += [f"Assumed: {machine.gflops:g} GFLOP/s sustained ({machine.about}), a backward pass "
                   f"{estimator.costs.backward:g} forward passes, a step at least {machine.step:g} s, a start "
