@@ -120,8 +120,8 @@ def page(jobs: Jobs, wanted: list[Job], pending: list[Job], estimator: Estimator
     groups = {paper: jobs.paper(paper) for paper in plan.papers}
     inside = set(wanted)
     groups = {name: found for name, group in groups.items() if (found := [job for job in group if job in inside])}
-    rows = [_row(name, group, due, estimator) for name, group in groups.items()]
-    shared = _row("together", wanted, due, estimator)
+    rows = [_row(name, group, due, estimator, folder) for name, group in groups.items()]
+    shared = _row("together", wanted, due, estimator, folder)
     lines += table(["", "networks", "epochs", "images seen", "GPU-hours" if estimator.machine == "gpu" else "hours",
                     "to run", "disk"], [*rows, shared])
     lines += ["What papers share is in each of their rows, and once in the last. Images seen: ID, each view, and "
@@ -131,11 +131,11 @@ def page(jobs: Jobs, wanted: list[Job], pending: list[Job], estimator: Estimator
     return lines + ["", *_basis(wanted, estimator, part)]
 
 
-def _row(name: str, group: list[Job], due: set[Job], estimator: Estimator) -> list[str]:
+def _row(name: str, group: list[Job], due: set[Job], estimator: Estimator, folder: Path) -> list[str]:
     sizes = [size for job in group if job.rule == "train_network" if (size := estimator.training(job.run))]
     return [name, str(sum(job.trains for job in group)), f"{sum(s.epochs for s in sizes):,.0f}",
             f"{sum(s.images for s in sizes):,}", _time(group, estimator),
-            _time([job for job in group if job in due], estimator), _space(group, estimator)]
+            _time([job for job in group if job in due], estimator), _space(group, estimator, folder)]
 
 
 def _time(group: list[Job], estimator: Estimator) -> str:
@@ -144,8 +144,9 @@ def _time(group: list[Job], estimator: Estimator) -> str:
     return hours(sum(s for s in known if s is not None)) + ("+?" if None in known else "")
 
 
-def _space(group: list[Job], estimator: Estimator) -> str:
-    known = [estimator.bytes(job) for job in group]
+def _space(group: list[Job], estimator: Estimator, folder: Path) -> str:
+    """Bytes, as they are where the files are there."""
+    known = [estimator.bytes(job) if (now := there(job, folder)) is None else now for job in group]
     return size(sum(b for b in known if b is not None)) + ("+?" if None in known else "")
 
 
@@ -156,7 +157,7 @@ def _stages(wanted: list[Job], due: set[Job], estimator: Estimator, folder: Path
         run = [job for job in group if job in due]
         there_now = sum(there(job, folder) or 0 for job in group)
         rows.append([rule, str(len(group)), str(len(run)), _time(run, estimator) if group[0].on_gpu else "",
-                     _space(group, estimator), size(there_now)])
+                     _space(group, estimator, folder), size(there_now)])
     return table(["stage", "jobs", "to run", "time", "disk", "there now"], rows)
 
 

@@ -83,8 +83,10 @@ def main(argv: list[str] | None = None) -> None:
     published.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(table, published / f"{paper}.csv")
     shutil.copyfile(args.manifest, published / f"{paper}.manifest.json")
-    text, status = compare(into / "published", into / "results" / plan.config.variant, 20, args.exact)
-    print(f"\n{text}")
+    ours = into / "results" / plan.config.variant
+    text, status = compare(into / "published", ours, 20, args.exact)
+    again = inputs(manifest["inputs"], read(ours / "tables" / f"{paper}.manifest.json")["inputs"])
+    print("\n".join(["", text, *again]))
     sys.exit(status)
 
 
@@ -161,6 +163,18 @@ def _data(inputs: list[dict[str, str]], plan: Plan) -> Iterator[str]:
                 yield f"raw file {name}: not here"
         elif found[0].is_file() and sha256(found[0]) != expected:
             yield f"raw file {name}: sha256 {expected[:12]}... expected, {found[0]} is another"
+
+
+def inputs(before: list[dict[str, str]], after: list[dict[str, str]]) -> list[str]:
+    """What two manifests say of raw data and networks: whether they are the same, bit by bit."""
+    sides = [{entry["path"]: entry["sha256"] for entry in side} for side in (before, after)]
+    lines = []
+    for what, trained in (("raw files", False), ("networks", True)):
+        names = [name for name in sides[0].keys() | sides[1].keys() if name.endswith(".pt") == trained]
+        other = sorted(name for name in names if sides[0].get(name) != sides[1].get(name))
+        lines += [f"{len(names) - len(other)} of {len(names)} {what} are the same, bit by bit."] if names else []
+        lines += [f"  another one: {name}" for name in other[:5]]
+    return lines
 
 
 def _revision(git: dict[str, Any]) -> str:

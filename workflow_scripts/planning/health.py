@@ -162,7 +162,8 @@ def _raw(plan: Plan, path: Path, thorough: bool) -> Finding:
     found = path.stat().st_size
     if source is None:
         return Finding(f"{path}: {found:,} bytes, nothing to compare with")
-    expected = Expected(source.name, source.size, tuple(source.checksum), Path(plan.config.resources) / "checksums.json")
+    lock = Path(plan.config.resources) / "checksums.json"
+    expected = Expected(source.name, source.size, tuple(source.checksum), lock)
     if thorough and (wrong := expected.problem(path)):
         return problem(f"{path}: {wrong}", "delete it and bring it again: it is damaged or another file")
     if source.size not in (None, found):

@@ -16,10 +16,13 @@ def size(count: float | None) -> str:
 
 
 def hours(seconds: float | None) -> str:
-    """Seconds as hours; below a hundredth in seconds."""
+    """Seconds as hours; less than two as minutes, less than two minutes as seconds."""
     if seconds is None:
         return "?"
-    return f"{seconds / 3600:,.2f} h" if seconds >= 36 else f"{seconds:.0f} s"
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:,.{1 if seconds < 100 * unit else 0}f} {name}"
+    return f"{seconds:.0f} s"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
