@@ -100,7 +100,7 @@ def would_run(wanted: list[Job], args: argparse.Namespace) -> tuple[list[Job], s
     pending = [job for job in wanted if due & {*job.outputs}]
     if all(there(job, args.directory) is None for job in pending):
         return pending, ""
-    return pending, why.summary(_snakemake("--dry-run", *targets, *setting.words(args)))
+    return pending, why.summary(_snakemake("--dry-run", *targets, *setting.words(args)), most=4)
 
 
 def _snakemake(*words: str) -> str:

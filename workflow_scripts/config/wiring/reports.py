@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -84,7 +85,7 @@ class Reports(Files):
 
     def manifest_section(self, wildcards: Wildcards) -> str:
         """The experiments of a paper, what they name, and the digest of the code behind them."""
-        config = self.plan.config.model_dump(mode="json", exclude={"only"})
+        config = json.loads(self.plan.config.model_dump_json(exclude={"only"}))  # an infinite option as text
         if left_out := self.plan.config.only.within_a_paper():
             config["only"] = left_out  # of other papers' tables this one knows nothing
         runs = self.plan.reported(wildcards.paper)
