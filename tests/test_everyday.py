@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -58,8 +59,7 @@ def ended(main, *words: object) -> int:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_of_the_page_run(default_run, command):
     """Each as it stands in a finished default run, but that nothing is deleted or computed for minutes."""
-    words = command.removeprefix("uv run ").replace("'", "").split() if "{" not in command else [
-        word.strip("'") for word in re.findall(r"'[^']*'|\S+", command.removeprefix("uv run "))]
+    words = shlex.split(command.removeprefix("uv run "))
     if words[0] == "snakemake":
         words = [sys.executable, "-m", *words, "--dry-run"]
     else:
