@@ -226,10 +226,10 @@ rule make_report:
         "--overview {params.overview} > {log} 2>&1"
 
 
-for PAPER in PLAN.papers:
+for NAME, NAMED in WIRE.targets().items():
 
     rule:
         name:
-            PAPER
+            NAME
         input:
-            WIRE.results_of(PAPER),
+            NAMED,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from workflow_scripts.why import changes, explain, reasons, summary
 
 RUN = """
@@ -41,3 +43,18 @@ def test_a_job_that_follows_has_no_cause_of_its_own():
 
 def test_nothing_to_do():
     assert summary("Building DAG of jobs...\nNothing to be done.") == "Nothing would run: all results are up to date."
+
+
+def test_entries_of_lists_are_told_apart_by_their_names_and_long_values_are_cut():
+    old = {"runs": [{"name": "a", "lr": 1}, {"name": "b", "lr": 2}], "text": "x" * 500}
+    new = {"runs": [{"name": "a", "lr": 1}, {"name": "b", "lr": 3}], "text": "y" * 500}
+    lines = changes(f"{json.dumps(old)!r} now: {json.dumps(new)!r} ")
+    assert lines[0] == "runs[b].lr: 2 -> 3" and len(lines[1]) < 200
+
+
+def test_only_the_first_of_many_keys_and_jobs_are_told():
+    old, new = ({f"key{i}": value for i in range(20)} for value in (1, 2))
+    lines = changes(f"{json.dumps(old)!r} now: {json.dumps(new)!r} ")
+    assert len(lines) == 9 and lines[-1] == "and 12 more keys"
+    text = "".join(f"Job {i}: job {i}\nReason: Missing output files: x\n" for i in range(6))
+    assert summary(text, most=2).splitlines() == ["never made (or deleted)", "    job 0", "    job 1", "    and 4 more"]

@@ -18,6 +18,8 @@ from collections import Counter
 from typing import Any
 
 _JOB = re.compile(r"^(?:Job \d+: |(?:local)?rule )(.*?):?$")
+SHOWN = 8  # keys of one cause
+WIDTH = 160  # of a line
 _PARAMS = re.compile(r"Params have changed since last execution: .*?before: (.*)$")
 
 
@@ -59,13 +61,15 @@ def changes(text: str) -> list[str]:
         for key in sorted(a.keys() | b.keys()):
             if a.get(key) != b.get(key):
                 lines.append(_change(kind, key, a.get(key), b.get(key)))
-    return lines
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"and {more} more keys"] if more > 0 else [])
 
 
 def _change(kind: str, key: str, old: Any, new: Any) -> str:
     if kind == "code" and "/" in key:
         return f"{key} {'is new' if old is None else 'is gone' if new is None else 'changed'}"
-    return f"{key}: {'none' if old is None else old} -> {'none' if new is None else new}"
+    sides = ("none" if side is None else str(side) for side in (old, new))
+    return f"{key}: {' -> '.join(s if len(s) <= WIDTH // 2 else s[:WIDTH // 2] + '...' for s in sides)}"
 
 
 def _values(text: str) -> tuple | None:
@@ -90,17 +94,21 @@ def _kind(value: Any) -> tuple[str, dict]:
 
 
 def _flat(section: Any, path: str = "") -> dict[str, Any]:
-    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``; lists are kept whole."""
+    """``{"a": {"b": 1}}`` -> ``{"a.b": 1}``; entries of a list of mappings by their names or numbers, other lists are
+    kept whole."""
+    if isinstance(section, list) and any(isinstance(entry, dict) for entry in section):
+        section = {f"[{entry.get('name', i) if isinstance(entry, dict) else i}]": entry
+                   for i, entry in enumerate(section)}
     if not isinstance(section, dict):
         return {path: section}
     flat: dict[str, Any] = {}
     for key, value in section.items():
-        flat |= _flat(value, f"{path}.{key}" if path else str(key))
+        flat |= _flat(value, f"{path}{'' if key[:1] == '[' else '.'}{key}" if path else str(key))
     return flat
 
 
-def summary(output: str) -> str:
-    """The page for the terminal: each cause once, with the jobs it touches; then how many jobs follow."""
+def summary(output: str, most: int | None = None) -> str:
+    """The page for the terminal: each cause once, with (at most ``most``) jobs it touches; then how many follow."""
     causes: dict[tuple[str, ...], list[str]] = {}
     following = 0
     for job, reason in reasons(output):
@@ -115,7 +123,8 @@ def summary(output: str) -> str:
     for cause, jobs in causes.items():
         lines += [f"{line}" for line in cause]
         counted = Counter(jobs)
-        lines += [f"    {job}" + (f"  (x{count})" if count > 1 else "") for job, count in counted.items()]
+        told = [f"    {job}" + (f"  (x{count})" if count > 1 else "") for job, count in counted.items()]
+        lines += told[:most] + ([f"    and {len(told) - most} more"] if most and len(told) > most else [])
     if following:
         lines.append(f"and {following} jobs that follow from these")
     return "\n".join(lines)

@@ -14,7 +14,8 @@ PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 class Strict(BaseModel):
     """A mapping whose unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True,
+                              ser_json_inf_nan="strings")
 
 
 class Where(Strict):

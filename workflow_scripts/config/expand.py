@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any
 
 from workflow_scripts import plugins
-from workflow_scripts.config import checks, extras, fusion, imported, released
+from workflow_scripts.config import checks, extras, fusion, imported, only, released
 from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Paper, Recipe, Score
 from workflow_scripts.data import catalogue, sources
@@ -109,8 +110,11 @@ class Plan:
         """Score files of other tools, which stand in a paper's table."""
         checks.outliers(self)
         checks.switches(self)
+        config.only.check({e.paper for e in config.experiments}, self.runs.values())
+        if not self.papers:
+            raise OODError(f"only: no experiment is in all of {config.only.model_dump(exclude_defaults=True)}")
         for paper in config.papers:
-            scored = {score for e in self.experiments(paper.name) for score in e.scores}
+            scored = {score for e in config.experiments if e.paper == paper.name for score in e.scores}
             if paper.reliability and scored and paper.headline and paper.headline not in scored:
                 raise unknown(f"paper '{paper.name}', key headline", paper.headline, scored)
 
@@ -236,27 +240,30 @@ class Plan:
             raise OODError(f"no experiment of variant '{self.config.variant}' trains {'/'.join(map(str, key))}")
         return self.runs[key]
 
-    @property
+    @cached_property
     def papers(self) -> list[str]:
-        """Papers in the order of their experiments."""
-        return list(dict.fromkeys(e.paper for e in self.config.experiments))
+        """Papers in the order of their experiments, those that `only` keeps."""
+        kept = [e for e in self.config.experiments if not self.config.only.papers or e.paper in self.config.only.papers]
+        return list(dict.fromkeys(e.paper for e in kept if self.runs_of(e)))
 
     def about(self, paper: str) -> Paper | None:
         """What the configuration says about a paper."""
         return next((p for p in self.config.papers if p.name == paper), None)
 
     def experiments(self, paper: str) -> list[Experiment]:
-        return [e for e in self.config.experiments if e.paper == paper]
+        """Experiments of a paper of which `only` keeps something."""
+        parts = bool(self.config.only.within_a_paper())
+        return [e for e in self.config.experiments if e.paper == paper and (not parts or self.runs_of(e))]
 
     def runs_of(self, experiment: Experiment) -> list[Trained]:
-        """Networks whose results an experiment reports."""
+        """Networks whose results an experiment reports, those that `only` keeps."""
         found = []
         for network in experiment.networks:
             for name in experiment.recipes:
                 recipe = self._one(self.config.recipes, name, "recipes", experiment.id, network)
                 path_name, _ = self._named(recipe)
                 found += [self.runs[experiment.id, network, path_name, seed] for seed in self.seeds(experiment)]
-        return found
+        return [run for run in found if self.config.only.keeps(run)]
 
     def sets(self, id: str) -> list[tuple[str, str]]:
         """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, ID-like sets."""
@@ -369,12 +376,19 @@ class Plan:
                              f"{self.data_root or '(not set)'}")
         return lines + to_place(self.sources, sorted(wanted), Path(self.config.resources) / "archives").splitlines()
 
-    def used_datasets(self) -> list[tuple[str, str]]:
-        """(dataset, split) of every store this configuration needs, each once."""
-        pools = [(pool, "train") for pool in map(self.outliers, self.runs.values()) if pool]
-        pools += [(self.held_out(run), "val") for run in self.runs.values() if run.among]
-        sizes = [(run.recipe.images, "train") for run in self.runs.values() if run.recipe.images]
-        return list(dict.fromkeys([*(pair for id in self.ood for pair in self.sets(id)), *sizes, *pools]))
+    def used_datasets(self, whole: bool = False) -> list[tuple[str, str]]:
+        """(dataset, split) of every store that what `only` keeps (``whole``: the configuration) needs, each once."""
+        runs = self.runs if whole else self.wanted
+        pools = [(pool, "train") for pool in map(self.outliers, runs.values()) if pool]
+        pools += [(self.held_out(run), "val") for run in runs.values() if run.among]
+        sizes = [(run.recipe.images, "train") for run in runs.values() if run.recipe.images]
+        ids = {run.id for run in runs.values()}
+        return list(dict.fromkeys([*(pair for id in self.ood if id in ids for pair in self.sets(id)), *sizes, *pools]))
+
+    @cached_property
+    def wanted(self) -> dict[Key, Trained]:
+        """The networks that `only` keeps and those they start from, in the order of the configuration."""
+        return only.wanted(self)
 
     def reported(self, paper: str) -> list[Trained]:
         """Networks whose results a paper's table holds, each once."""
@@ -384,5 +398,5 @@ class Plan:
     def names(self) -> dict[str, str]:
         """Printed names of the scores and datasets in use that have one."""
         scores = {name: score.label for run in self.runs.values() for name, score in run.scores.items()}
-        datasets = {name: self.datasets[name].label for name, _ in self.used_datasets()}
+        datasets = {name: self.datasets[name].label for name, _ in self.used_datasets(whole=True)}
         return {name: label for name, label in (scores | datasets).items() if label}

@@ -44,9 +44,10 @@ def collect(plan: Plan) -> dict[tuple[str, str, str, int], Taken]:
     found: dict[tuple[str, str, str, int], Taken] = {}
     for number, entry in enumerate(plan.config.imported):
         where = f"imported[{number}]"
-        if entry.paper not in plan.papers:
-            raise unknown(f"{where}.paper", entry.paper, plan.papers)
-        there = {e.id for e in plan.experiments(entry.paper)}
+        papers = {e.paper for e in plan.config.experiments}
+        if entry.paper not in papers:
+            raise unknown(f"{where}.paper", entry.paper, papers)
+        there = {e.id for e in plan.config.experiments if e.paper == entry.paper}
         if entry.id not in there:
             raise unknown(f"{where}.id (ID sets of '{entry.paper}')", entry.id, there)
         files = _files(entry, where)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from workflow_scripts.config.base import Name, Strict, Where
+from workflow_scripts.config.only import Only
 from workflow_scripts.config.recipes import Recipe
 
 
@@ -209,6 +210,8 @@ class Config(Strict):
     """True: download nothing; the run ends with a list of the files to place."""
     seeds: Annotated[int | list[int], Field(validate_default=True)] = 1
     """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
+    only: Only = Only()
+    """A part of the work; left out: all of it. A run of a part has the files of the whole run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: a GPU where there is one."""
     gpus: Literal["auto"] = "auto"

@@ -24,9 +24,9 @@ class Pictures:
         self.wire, self.plan = wire, wire.plan
 
     def of(self, paper: str) -> list[Picture]:
-        """The pictures of a paper."""
-        about = self.plan.about(paper)
-        return about.pictures if about else []
+        """The pictures of a paper, but those none of whose networks `only` keeps."""
+        about, only = self.plan.about(paper), self.plan.config.only
+        return [p for p in about.pictures if not only.within_a_paper() or self.shown(paper, p)] if about else []
 
     def constraint(self) -> str:
         """All of them as the constraint of a wildcard."""
@@ -37,12 +37,16 @@ class Pictures:
         """Networks that a picture shows: of the paper's ID sets and architectures, in the order of its recipes.
 
         Raises:
-            OODError: there is none.
+            OODError: there is none, and not because of `only`.
         """
-        places = {(e.id, network) for e in self.plan.experiments(paper) for network in e.networks}
+        places = {(e.id, network) for e in self.plan.config.experiments if e.paper == paper for network in e.networks}
         found = [run for name in picture.recipes for run in self.plan.runs.values()
                  if run.recipe.name == name and (run.id, run.network.name) in places]
-        if not found:
+        only = self.plan.config.only
+        if found and only.within_a_paper():
+            wanted = self.plan.wanted if only.recipes else self.plan.runs
+            found = [run for run in found if only.keeps(run, recipe=False) and run.key in wanted]
+        elif not found:
             raise OODError(f"papers: picture '{picture.file}' of '{paper}' shows the recipes "
                            f"{', '.join(picture.recipes)}, none of which this paper trains")
         one = plugins.constant("pictures", picture.picture, "SCOPE", "all") == "one"

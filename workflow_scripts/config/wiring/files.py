@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Any
 
 from workflow_scripts.config.expand import Plan, Trained
@@ -52,3 +53,15 @@ class Files:
         wanted = (*FIGURES, *(RELIABILITY if about and about.reliability else ()),
                   *(picture.file for picture in self.pictures.of(paper)))
         return [self.of_paper(paper, f"{name}.svg") for name in wanted]
+
+    def targets(self) -> dict[str, list[str]]:
+        """Names that stand for files of a paper: all of it, its table, its figures, each of its figures."""
+        named: dict[str, list[str]] = {}
+        for paper in self.plan.papers:
+            figures = self.figures(paper)
+            named[paper] = self.results_of(paper)
+            named[f"{paper}_table"] = [self.of_paper(paper, kind) for kind in FILES if kind != "manifest"]
+            named[f"{paper}_figures"] = figures
+            for figure in figures:
+                named.setdefault(f"{paper}_{PurePath(figure).stem}", [figure])
+        return named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -106,7 +107,9 @@ class Reports(Files):
 
     def manifest_section(self, wildcards: Wildcards) -> str:
         """The experiments of a paper, what they name, and the digest of the code behind them."""
-        config = self.plan.config.model_dump(mode="json")
+        config = json.loads(self.plan.config.model_dump_json(exclude={"only"}))  # an infinite option as text
+        if left_out := self.plan.config.only.within_a_paper():
+            config["only"] = left_out  # of other papers' tables this one knows nothing
         runs = self.plan.reported(wildcards.paper)
         code = {stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
         parts = ({part for r in runs for part in sections.network_code(r.network)}

@@ -1,0 +1,68 @@
+"""Is all in order for a run? Software, GPU, disk, storage, raw data, what a stopped run left, and Slurm.
+
+    uv run python -m workflow_scripts.doctor                                             for the default run
+    uv run python -m workflow_scripts.doctor --configfile config/paper.yaml --profile profiles/slurm
+    uv run python -m workflow_scripts.doctor --checksums --configfile config/cifar.yaml  hash the raw files too
+
+Each problem says what mends it. Exit status: 0 no problem; 1 a problem, or the configuration is not in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+from workflow_scripts.config.wiring import Wiring
+from workflow_scripts.errors import OODError, stage
+from workflow_scripts.planning import health, networks, setting
+from workflow_scripts.planning.estimate import Estimator, there
+from workflow_scripts.planning.jobs import Jobs
+from workflow_scripts.planning.measured import Measured
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.doctor", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    setting.add(parser)
+    parser.add_argument("--profile", type=Path, help="a profile for a cluster, e.g. profiles/slurm")
+    parser.add_argument("--checksums", action="store_true", help="hash the raw files; minutes for hundreds of GB")
+    args = parser.parse_args(argv)
+    if not args.directory.is_dir():
+        raise OODError(f"--directory: there is no folder {args.directory}")
+    profile = health.read_profile(args.profile) if args.profile else {}
+    plan = setting.read(args.configfile, args.config)
+    wire = Wiring(plan)
+    jobs = Jobs(wire)
+    page = jobs.page()
+    absent = [job for job in page if there(job, args.directory) is None]
+    estimator = Estimator(plan, networks.load(), Measured(args.directory, wire.root), "gpu")
+    sizes = {place: [estimator.bytes(job) for job in absent if job.outputs[0].startswith(wire.root) != raw]
+             for raw, place in enumerate((args.directory, args.directory / plan.config.resources))}
+    pairs = wire.raw_splits((job.rule, SimpleNamespace(dataset=d, split=s)) for job in page for d, s in job.sets)
+    missing = plan.missing_data(
+        wire.raw_splits((job.rule, SimpleNamespace(dataset=d, split=s)) for job in absent for d, s in job.sets),
+        [job.run.recipe for job in absent if job.rule == "import_weights"])
+    parts = {
+        "Software": health.software(plan.config.device),
+        "Disk": health.disk({place: (sum(count or 0 for count in found), None in found)
+                             for place, found in sizes.items()}),
+        "Storage": health.storage(args.directory),
+        "Raw data": health.data(plan, pairs, missing, args.checksums),
+        "Interrupted runs": health.interrupted(args.directory, wire.root),
+        **({"Slurm": health.slurm(args.profile, profile)} if args.profile else {})}
+    problems = 0
+    for heading, findings in parts.items():
+        print(heading)
+        for finding in findings:
+            print(f"  {str(finding).replace(chr(10), chr(10) + '  ')}", flush=True)
+            problems += finding.kind == "problem"
+    print(f"{problems} problem{'s' * (problems != 1)}" if problems else "All is in order.")
+    sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""What a run will cost, before it starts: GPU-hours, disk, downloads, what to bring by hand, jobs, and what runs again.
+
+    uv run python -m workflow_scripts.plan                                           the default run
+    uv run python -m workflow_scripts.plan goe npos --configfile config/paper.yaml   two papers of it
+    uv run python -m workflow_scripts.plan --config seeds=5                          with another value
+    uv run python -m workflow_scripts.plan --quick --configfile config/goe.yaml      not asking Snakemake what would run
+    uv run python -m workflow_scripts.plan --targets                                 what can be asked for by name
+
+Hours are estimates: of the same job where it has run in this results folder, of its other seeds, else counted
+operations over what a machine is assumed to do (`config/costs.yaml`; --gflops, --costs). Nothing is started or written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+
+from workflow_scripts import why
+from workflow_scripts.config.wiring import Wiring
+from workflow_scripts.errors import OODError, stage, unknown
+from workflow_scripts.planning import networks, setting
+from workflow_scripts.planning.estimate import Estimator, there
+from workflow_scripts.planning.jobs import Job, Jobs
+from workflow_scripts.planning.measured import Measured
+from workflow_scripts.planning.text import hours, size, table
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.plan", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", nargs="*", help="papers, tables, figures or files; left out: everything")
+    setting.add(parser)
+    parser.add_argument("--quick", action="store_true", help="count what is not there; do not ask what would run again")
+    parser.add_argument("--on", choices=["gpu", "cpu"], help="whose assumptions; default: by the key device")
+    parser.add_argument("--gflops", type=float, help="1e9 operations a second that this machine sustains")
+    parser.add_argument("--costs", type=Path, default=networks.TABLE, help="default: config/costs.yaml")
+    parser.add_argument("--targets", action="store_true", help="only list what can be asked for by name")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    args = arguments().parse_args(argv)
+    if args.gflops is not None and args.gflops <= 0:
+        raise OODError(f"--gflops: a number above 0 expected, found {args.gflops:g}")
+    if not args.directory.is_dir():
+        raise OODError(f"--directory: there is no folder {args.directory}")
+    plan = setting.read(args.configfile, args.config)
+    wire = Wiring(plan)
+    if args.targets:
+        print("\n".join(f"{name}  {' '.join(files)}" for name, files in wire.targets().items()))
+        return
+    costs = networks.load(args.costs)
+    machine = args.on or ("cpu" if plan.config.device == "cpu" else "gpu")
+    if args.gflops:
+        own = costs.machines[machine].model_copy(update={"gflops": args.gflops})
+        costs = costs.model_copy(update={"machines": costs.machines | {machine: own}})
+    jobs = Jobs(wire)
+    wanted = targeted(jobs, args.target)
+    pending, reasons = (absent(wanted, args.directory), "") if args.quick else would_run(wanted, args)
+    estimator = Estimator(plan, costs, Measured(args.directory, wire.root), machine)
+    print("\n".join(page(jobs, wanted, pending, estimator, args.directory, bool(args.target))))
+    if reasons:
+        print(f"\nWhat runs again, and why:\n{reasons}")
+
+
+def targeted(jobs: Jobs, names: Iterable[str]) -> list[Job]:
+    """The jobs behind targets, or behind the page where there is none.
+
+    Raises:
+        OODError: a name that stands for nothing.
+    """
+    if not names:
+        return jobs.page()
+    named, files = jobs.wire.targets(), []
+    for name in names:
+        if name not in named and not jobs.behind([name]):
+            raise unknown("target", name, named)
+        files += named.get(name, [name])
+    return jobs.behind(files)
+
+
+def absent(wanted: Iterable[Job], folder: Path) -> list[Job]:
+    """Jobs one of whose outputs is not there."""
+    return [job for job in wanted if there(job, folder) is None]
+
+
+def would_run(wanted: list[Job], args: argparse.Namespace) -> tuple[list[Job], str]:
+    """The jobs that Snakemake would run, and why those that ran before."""
+    targets = args.target or ["all"]
+    said = _snakemake("--summary", *targets, *setting.words(args))
+    rows = [line.split("\t") for line in said.splitlines()]
+    due = {row[0] for row in rows if row[-1] == "update pending"}
+    pending = [job for job in wanted if due & {*job.outputs}]
+    if all(there(job, args.directory) is None for job in pending):
+        return pending, ""
+    return pending, why.summary(_snakemake("--dry-run", *targets, *setting.words(args)), most=4)
+
+
+def _snakemake(*words: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", "1", *words], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        last = [line for line in done.stdout.splitlines() if line.strip()][-1:]
+        raise OODError(f"snakemake cannot say what would run: {''.join(last)}")
+    return done.stdout
+
+
+def page(jobs: Jobs, wanted: list[Job], pending: list[Job], estimator: Estimator, folder: Path,
+         part: bool) -> list[str]:
+    """The whole text, line by line."""
+    plan, due = jobs.plan, set(pending)
+    lines = [f"Plan of '{plan.config.variant}': {len(wanted)} jobs, of which {len(pending)} would run.", ""]
+    groups = {paper: jobs.paper(paper) for paper in plan.papers}
+    inside = set(wanted)
+    groups = {name: found for name, group in groups.items() if (found := [job for job in group if job in inside])}
+    rows = [_row(name, group, due, estimator, folder) for name, group in groups.items()]
+    shared = _row("together", wanted, due, estimator, folder)
+    lines += table(["", "networks", "epochs", "images seen", "GPU-hours" if estimator.machine == "gpu" else "hours",
+                    "to run", "disk"], [*rows, shared])
+    lines += ["What papers share is in each of their rows, and once in the last. Images seen: ID, each view, and "
+              "outliers, forward and back."]
+    lines += ["", *_stages(wanted, due, estimator, folder)]
+    lines += ["", *_data(jobs, pending, folder)]
+    return lines + ["", *_basis(wanted, estimator, part)]
+
+
+def _row(name: str, group: list[Job], due: set[Job], estimator: Estimator, folder: Path) -> list[str]:
+    sizes = [size for job in group if job.rule == "train_network" if (size := estimator.training(job.run))]
+    return [name, str(sum(job.trains for job in group)), f"{sum(s.epochs for s in sizes):,.0f}",
+            f"{sum(s.images for s in sizes):,}", _time(group, estimator),
+            _time([job for job in group if job in due], estimator), _space(group, estimator, folder)]
+
+
+def _time(group: list[Job], estimator: Estimator) -> str:
+    """Hours of the jobs that run a network."""
+    known = [estimator.seconds(job)[0] for job in group if job.on_gpu]
+    return hours(sum(s for s in known if s is not None)) + ("+?" if None in known else "")
+
+
+def _space(group: list[Job], estimator: Estimator, folder: Path) -> str:
+    """Bytes, as they are where the files are there."""
+    known = [estimator.bytes(job) if (now := there(job, folder)) is None else now for job in group]
+    return size(sum(b for b in known if b is not None)) + ("+?" if None in known else "")
+
+
+def _stages(wanted: list[Job], due: set[Job], estimator: Estimator, folder: Path) -> list[str]:
+    rows = []
+    for rule in dict.fromkeys(job.rule for job in wanted):
+        group = [job for job in wanted if job.rule == rule]
+        run = [job for job in group if job in due]
+        there_now = sum(there(job, folder) or 0 for job in group)
+        rows.append([rule, str(len(group)), str(len(run)), _time(run, estimator) if group[0].on_gpu else "",
+                     _space(group, estimator, folder), size(there_now)])
+    return table(["stage", "jobs", "to run", "time", "disk", "there now"], rows)
+
+
+def _data(jobs: Jobs, pending: list[Job], folder: Path) -> list[str]:
+    """Downloads, and what must be brought."""
+    plan = jobs.plan
+    fetched = {job.name: plan.sources[job.name] for job in pending if job.rule == "fetch_archive"}
+    loads = {} if plan.config.offline else {name: source for name, source in fetched.items() if not source.by_hand}
+    total = sum(source.size or 0 for source in loads.values())
+    blank = sum(source.size is None for source in loads.values())
+    lines = [f"Downloads: {len(loads)} files, {size(total)}" + (f" and {blank} of unknown size" if blank else "")]
+    lines += table(["  file", "bytes"], [[f"  {name}", f"{source.size:,}" if source.size else "not known"]
+                                         for name, source in loads.items()]) if loads else []
+    pairs = jobs.wire.raw_splits((job.rule, SimpleNamespace(dataset=d, split=s)) for job in pending
+                                 if job.rule in ("pack_dataset", "prepare_dataset") for d, s in job.sets)
+    recipes = [job.run.recipe for job in pending if job.rule == "import_weights"]
+    missing = plan.missing_data(pairs, recipes)
+    return [*lines, "", f"To bring by hand: {len(missing) or 'nothing'}", *(f"  {line.strip()}" for line in missing)]
+
+
+def _basis(wanted: list[Job], estimator: Estimator, part: bool) -> list[str]:
+    machine = estimator.costs.machines[estimator.machine]
+    based = Counter(estimator.seconds(job)[1] for job in wanted if job.on_gpu)
+    lines = [f"Estimates. Hours are those of jobs that run a network, one after the other: {based['measured']} "
+             f"measured here, {based['other seeds']} by their other seeds, {based['assumed']} assumed, "
+             f"{based['unknown']} unknown."]
+    if based["assumed"]:
+        lines += [f"Assumed: {machine.gflops:g} GFLOP/s sustained ({machine.about}), a backward pass "
+                  f"{estimator.costs.backward:g} forward passes, a step at least {machine.step:g} s, a start "
+                  f"{machine.start:g} s; what a method computes beside the network is not counted. Your own: --gflops, "
+                  "or --costs FILE like config/costs.yaml."]
+    if estimator.uncounted:
+        lines += [f"Nobody counted {', '.join(sorted(estimator.uncounted))}: uv run python -m "
+                  "workflow_scripts.planning.count --configfile ... prints the rows for config/costs.yaml."]
+    if estimator.assumed_images:
+        lines += [f"Number of images assumed (config/costs.yaml): {', '.join(sorted(estimator.assumed_images))}."]
+    return lines + (["Of other papers only what these targets need is in the table."] if part else [])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Count what networks cost: floating-point operations, parameters and width of features, for ``config/costs.yaml``.
+
+    uv run python -m workflow_scripts.planning.count --configfile config/goe.yaml config/npos.yaml
+
+Prints a row for each network of these configurations that the table lacks; put them below its `networks`. Nothing is
+computed: the networks are built without memory for their weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts import plugins
+from workflow_scripts.digest import ROOT
+from workflow_scripts.errors import stage
+from workflow_scripts.planning import networks
+from workflow_scripts.planning.setting import read
+
+
+def count(model: str, options: dict[str, Any], side: int) -> dict[str, Any]:
+    """``gflops`` (1e9 operations of one forward pass of one image; a multiply-add is two), ``parameters``,
+    ``features`` (penultimate width), and for a network with a frozen trunk ``tail`` (1e9 operations behind the trunk)
+    and ``tokens`` (values of the trunk's output)."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), torch.no_grad():
+        network = plugins.load("models", model).build(plugins.parse_options("models", model, options, model),
+                                                      networks.CLASSES)
+        network.eval()
+
+        def gflops(x: torch.Tensor) -> float:
+            with FlopCounterMode(display=False) as counter:
+                network(x)
+            return float(f"{counter.get_total_flops() / 1e9:.4g}")
+
+        x = torch.empty(1, 3, side, side)
+        row = {"gflops": gflops(x), "parameters": sum(p.numel() for p in network.parameters()),
+               "features": network.head.in_features if isinstance(network.head, torch.nn.Linear) else
+               network.features(x).shape[1]}
+        if hasattr(network, "trunk"):
+            row |= {"tail": gflops(torch.empty(1, *network.token_shape)),
+                    "tokens": network.token_shape[0] * network.token_shape[1]}
+    return row
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.planning.count", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", type=Path, nargs="+", default=[ROOT / "config.yaml"])
+    args = parser.parse_args(argv)
+    costs, seen = networks.load(), set()
+    for path in args.configfile:
+        plan = read(path)
+        for run in plan.runs.values():
+            options, side = networks.architecture(run), networks.side(plan, run.id)
+            kind = json.dumps([run.network.model, options, side])
+            if costs.find(plan, run) is None and kind not in seen:
+                seen.add(kind)
+                row = {"model": run.network.model, "options": options, "side": side,
+                       **count(run.network.model, options, side)}
+                print(f"  - {json.dumps(row).replace(chr(34), '')}")
+    if not seen:
+        print("The table has all of them.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""What jobs will cost: images, seconds and bytes, measured where the same job has run, else by stated assumptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from workflow_scripts.config.expand import Plan, Trained
+from workflow_scripts.planning import networks
+from workflow_scripts.planning.jobs import Job
+from workflow_scripts.planning.measured import Measured
+from workflow_scripts.planning.networks import Costs, Row
+from workflow_scripts.training.schedule import bit_steps
+
+Basis = Literal["measured", "other seeds", "assumed", "unknown"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The size of a training."""
+
+    epochs: float
+    steps: int
+    images: int
+    """Images that go forward and back, ID and outliers, each view."""
+
+
+@dataclass
+class Estimator:
+    """Work, time and space of jobs.
+
+    Args:
+        plan: the work.
+        costs: counted networks and assumed machines.
+        measured: what has run in the results folder.
+        machine: whose assumptions count where nothing has run.
+    """
+
+    plan: Plan
+    costs: Costs
+    measured: Measured
+    machine: Literal["gpu", "cpu"]
+    assumed_images: set[str] = field(default_factory=set)
+    """Sets whose number of images is assumed, as far as they were asked for."""
+    uncounted: set[str] = field(default_factory=set)
+    """Networks that the table of costs lacks, as far as they were asked for."""
+
+    def __post_init__(self) -> None:
+        self._rows: dict[tuple[str, str], Row | None] = {}
+        self._seconds: dict[Job, tuple[float | None, Basis]] = {}
+
+    def row(self, run: Trained) -> Row | None:
+        """What the table of costs has of a network."""
+        key = run.id, run.network.name
+        if key not in self._rows:
+            self._rows[key] = self.costs.find(self.plan, run)
+        return self._rows[key]
+
+    def images(self, dataset: str, split: str) -> int:
+        """Images of a split, with the configuration's limit."""
+        row = self.plan.datasets[dataset]
+        options = row.options_of(split)
+        counted = row.counts.get(split) or (row.sample and row.sample.n) or (
+            options.get("count") if isinstance(options.get("count"), int) else None)
+        if not counted:
+            name = f"{dataset}.{split}"
+            self.assumed_images.add(name)
+            counted = self.costs.images.get(name, self.costs.images["other"])
+        return min(counted, self.plan.config.limit.images or counted)
+
+    def training(self, run: Trained) -> Training | None:
+        """The size of a training; ``None`` for weights that are read from a file or chosen."""
+        recipe, limit = run.recipe, self.plan.config.limit
+        if recipe.training is None:
+            return None
+        given, count = recipe.training, self.images(recipe.images or run.id, "train")
+        if recipe.validation:
+            count -= min(recipe.validation.count, -(-limit.images // 10) if limit.images else recipe.validation.count)
+        count = max(count, 1)
+        if given.schedule.name == "bit":
+            steps = (given.schedule.steps or bit_steps(count))[-1]
+            epochs = steps * given.batch_size / count
+        else:
+            each = max(1, count // given.batch_size if given.drop_last else -(-count // given.batch_size))
+            steps, epochs = given.epochs * each, given.epochs
+        if limit.steps and limit.steps < steps:
+            epochs, steps = epochs * limit.steps / steps, limit.steps
+        known = min(steps * given.batch_size, round(epochs * count)) * recipe.views
+        outliers = steps * recipe.outliers.batch_size if self.plan.outliers(run) else 0
+        return Training(epochs, steps, known + outliers)
+
+    def seconds(self, job: Job) -> tuple[float | None, Basis]:
+        """Wall seconds of a job, and what that is based on; ``None`` where nothing is known."""
+        if job not in self._seconds:
+            self._seconds[job] = self._look(job)
+        return self._seconds[job]
+
+    def _look(self, job: Job) -> tuple[float | None, Basis]:
+        for found, basis in ((self.measured.of(job), "measured"), (self.measured.alike(job), "other seeds")):
+            if found is not None:
+                return found, basis
+        if not job.on_gpu:
+            return None, "unknown"
+        row = self.row(job.run)
+        if row is None:
+            self.uncounted.add(job.run.network.name)
+            return None, "unknown"
+        both, machine = 1 + self.costs.backward, self.costs.machines[self.machine]
+        if size := self.training(job.run) if job.trains else None:
+            images, steps = size.images, size.steps
+            each = (row.tail if job.run.recipe.trunk and row.tail else row.gflops) * both
+        else:
+            images = sum(self.images(*pair) for pair in job.sets)
+            steps = -(-images // self.plan.config.features.batch_size)
+            each = row.gflops * (both if job.rule == "score_network" else 1)
+        return machine.start + max(steps * machine.step, images * each / machine.gflops), "assumed"
+
+    def bytes(self, job: Job) -> int | None:
+        """Size of a job's outputs; ``None`` where nothing is known. Tables, figures and logs are small: 0."""
+        run, row = job.run, self.row(job.run) if job.run else None
+        outputs = networks.classes(self.plan, run) if run else 0
+        match job.rule:
+            case "fetch_archive":
+                return self.plan.sources[job.name].size
+            case "pack_dataset":
+                sizes = [self.plan.sources[name].size for name in self.plan.archives(*job.sets[0])]
+                return sum(sizes) if sizes and all(sizes) else None
+            case "prepare_dataset":
+                return self._store(*job.sets[0])
+            case "train_network" | "import_weights" | "choose_recipe":
+                return row.bytes(outputs) if row else None
+            case "features":
+                return 4 * (row.features + outputs) * sum(self.images(*p) for p in job.sets) if row else None
+            case "cache_trunk":
+                return 2 * row.tokens * self.images(*job.sets[0]) if row and row.tokens else None
+            case "make_masks":  # compressed: at most
+                return self.images(*job.sets[0]) * networks.side(self.plan, run.id) ** 2
+            case "score_sets" | "score_network" | "fuse_scores":
+                return 8 * sum(self.images(*pair) for pair in self.plan.sets(run.id)[1:])
+        return 0
+
+    def _store(self, dataset: str, split: str) -> int:
+        row, count = self.plan.datasets[dataset], self.images(dataset, split)
+        if row.pixels == "decoded" and not self.plan.config.limit.images:
+            return 24 * count
+        side = networks.side(self.plan, dataset) if row.reader != "noise" else row.options_of(split).get(
+            "size", networks.NATIVE)
+        wide = 4 / 3 if row.geometry.startswith("short") else 1
+        return round(count * side * side * 3 * wide * (4 if row.reader == "noise" else 1))
+
+
+def there(job: Job, folder: Path) -> int | None:
+    """Bytes of a job's outputs on the disk; ``None`` where one is not there."""
+    try:
+        return sum((folder / name).stat().st_size for name in job.outputs)
+    except OSError:
+        return None

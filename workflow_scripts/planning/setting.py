@@ -1,0 +1,52 @@
+"""The configuration that a helper's command line names, read as the workflow reads it, without Snakemake."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from workflow_scripts.config.expand import Plan, read_plan
+from workflow_scripts.digest import ROOT
+from workflow_scripts.errors import OODError
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """``--configfile``, ``--config`` and ``--directory``, as snakemake has them."""
+    parser.add_argument("--configfile", type=Path, default=ROOT / "config.yaml", help="default: config.yaml")
+    parser.add_argument("--config", nargs="+", default=[], metavar="KEY=VALUE", help="over the file, e.g. seeds=5")
+    parser.add_argument("--directory", type=Path, default=Path(), help="folder that holds results/ (default: here)")
+
+
+def words(args: argparse.Namespace) -> list[str]:
+    """The same for snakemake."""
+    given = ["--config", *args.config] if args.config else []
+    return [*given, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(args.directory), "--configfile",
+            str(args.configfile.resolve())]
+
+
+def read(path: Path, pairs: Sequence[str] = ()) -> Plan:
+    """The plan of a configuration file with ``KEY=VALUE`` over it.
+
+    Raises:
+        OODError: no such file, no YAML mapping, or a configuration that is not in order.
+    """
+    if not path.is_file():
+        raise OODError(f"--configfile: there is no file {path}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OODError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise OODError(f"{path}: a mapping of keys expected, found {type(raw).__name__}")
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise OODError(f"--config: KEY=VALUE expected, found '{pair}'")
+        try:
+            raw[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise OODError(f"--config: the value of {key} is not valid YAML: {value}") from None
+    return read_plan(raw, ROOT)

@@ -1,0 +1,202 @@
+"""From a published manifest to its numbers: says what is not as it was, runs, and says which numbers differ.
+
+    uv run python -m workflow_scripts.reproduce results/small/tables/house.manifest.json
+    uv run python -m workflow_scripts.reproduce house.manifest.json --check    only say what is not as it was
+    uv run python -m workflow_scripts.reproduce goe.manifest.json --into /scratch/goe -- --jobs 8
+
+The manifest holds the configuration; its table (`house.csv` beside it, or --table) holds the numbers. Code, packages
+and raw data are compared with what is here; nothing is checked out or installed. The run goes to a folder of its own
+(reproduced/PAPER); words behind `--` are snakemake's. Raw data are found below OOD_DATA, downloads in ./resources.
+
+Exit status: 0 no number differs by more than seed noise (with --exact: at all); 1 it cannot be run; 2 a number does.
+With --check: 0 all is as it was; 2 something is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from workflow_scripts.compare import compare
+from workflow_scripts.config.expand import Plan, read_plan
+from workflow_scripts.data import sources
+from workflow_scripts.digest import ROOT, digest
+from workflow_scripts.errors import OODError, stage
+from workflow_scripts.files import sha256
+from workflow_scripts.provenance import git_revision, hardware, packages
+
+KEYS = ("config", "code", "git", "packages", "inputs", "seeds", "hardware")
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.reproduce", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifest", type=Path, help="PAPER.manifest.json of a finished run")
+    parser.add_argument("--table", type=Path, help="its numbers; default: PAPER.csv beside it")
+    parser.add_argument("--into", type=Path, help="folder of the run (default: reproduced/PAPER)")
+    parser.add_argument("--check", action="store_true", help="only say what is not as it was")
+    parser.add_argument("--exact", action="store_true", help="any difference of a number counts")
+    parser.add_argument("--cores", default="all", help="for snakemake (default: %(default)s)")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; leaves with the exit status above."""
+    given = sys.argv[1:] if argv is None else argv
+    own, more = (given[:given.index("--")], given[given.index("--") + 1:]) if "--" in given else (given, [])
+    args = arguments().parse_args(own)
+    manifest = read(args.manifest)
+    config, plan = configuration(manifest, args.manifest)
+    paper = plan.papers[0]
+    table = args.table or args.manifest.with_name(f"{paper}.csv")
+    if args.table and not table.is_file():
+        raise OODError(f"--table: there is no file {table}")
+    found = list(differences(manifest, plan))
+    print(f"{args.manifest}: {paper}, variant {plan.config.variant}, seeds {', '.join(map(str, manifest['seeds']))}")
+    print("\n".join(["Not as it was:", *(f"  {line}" for line in found)] if found else
+                    ["Code, packages and the raw data that are here: all as it was."]), flush=True)
+    if args.check:
+        sys.exit(2 if found else 0)
+    into = (args.into or Path("reproduced") / paper).resolve()
+    prepare(into, config)
+    print(f"runs in {into}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", args.cores, "--snakefile",
+                           str(ROOT / "Snakefile"), "--directory", str(into), *more, "--configfile",
+                           str(into / "config.yaml")], check=False)
+    if done.returncode:
+        raise OODError("the run failed; what snakemake says stands above, and the same command goes on")
+    if not table.is_file():
+        print(f"There is no table {table} to compare with (--table names one). The new numbers: "
+              f"{into / 'results' / plan.config.variant / 'tables' / paper}.csv")
+        return
+    published = into / "published" / "tables"
+    published.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(table, published / f"{paper}.csv")
+    shutil.copyfile(args.manifest, published / f"{paper}.manifest.json")
+    ours = into / "results" / plan.config.variant
+    text, status = compare(into / "published", ours, 20, args.exact)
+    again = inputs(manifest["inputs"], read(ours / "tables" / f"{paper}.manifest.json")["inputs"])
+    print("\n".join(["", text, *again]))
+    sys.exit(status)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A manifest.
+
+    Raises:
+        OODError: no such file, or it is none of this version.
+    """
+    if not path.is_file():
+        raise OODError(f"there is no manifest {path}; a run writes results/VARIANT/tables/PAPER.manifest.json")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OODError(f"{path}: not JSON ({error}); expected a manifest, PAPER.manifest.json") from None
+    lacking = [key for key in KEYS if not isinstance(manifest, dict) or key not in manifest]
+    if lacking:
+        raise OODError(f"{path}: no manifest, or one of another version of this project: it has no "
+                       f"{', '.join(lacking)}")
+    return manifest
+
+
+def configuration(manifest: dict[str, Any], path: Path) -> tuple[dict[str, Any], Plan]:
+    """The configuration as a file may hold it, without the places of the machine it ran on, and its plan.
+
+    Raises:
+        OODError: this version does not know it; says which revision does.
+    """
+    config = {key: value for key, value in manifest["config"].items() if key not in ("include", "data_root")}
+    config["resources"] = "resources"
+    for recipe in config.get("recipes", ()):
+        if recipe.get("choose"):  # says nothing but this
+            for key in set(recipe) - {"name", "label", "choose", "where"}:
+                del recipe[key]
+    try:
+        return config, read_plan(config, ROOT)
+    except OODError as error:
+        raise OODError(f"{path}: its configuration is of another version of this project (revision "
+                       f"{manifest['git'].get('revision') or 'not known'}): {str(error).splitlines()[0]}") from None
+
+
+def differences(manifest: dict[str, Any], plan: Plan) -> Iterator[str]:
+    """What is here otherwise than where the manifest was written; a line each."""
+    here = git_revision()
+    if here != manifest["git"]:
+        yield f"git: {_revision(manifest['git'])} -> {_revision(here)}"
+    changed: dict[str, list[str]] = {}
+    for name, before in manifest["code"].items():
+        now = digest(name)
+        for file in sorted(before.keys() | now.keys()):
+            if before.get(file) != now.get(file) and "/" in file:
+                changed.setdefault(file, []).append(name)
+    yield from (f"code: {file}, used by {', '.join(stages)}" for file, stages in changed.items())
+    now = packages()
+    yield from (f"package {name}: {manifest['packages'].get(name, 'none')} -> {now.get(name, 'none')}"
+                for name in sorted(manifest["packages"].keys() | now.keys())
+                if manifest["packages"].get(name) != now.get(name))
+    machine = hardware()
+    yield from (f"{key}: {manifest['hardware'].get(key)} -> {machine.get(key)}" for key in ("cpu", "gpus", "system")
+                if manifest["hardware"].get(key) != machine.get(key))
+    yield from _data(manifest["inputs"], plan)
+
+
+def _data(inputs: list[dict[str, str]], plan: Plan) -> Iterator[str]:
+    """Raw files: another content, or not here; what a package brings is told by its version."""
+    for entry in inputs:
+        name, expected = entry["path"], entry["sha256"]
+        if len(expected) != 64 or ": " in name or name.endswith(".pt") and name.startswith("results/"):
+            continue
+        found = sources.locate((name, f"{Path(plan.config.resources).absolute()}/archives/{Path(name).name}"),
+                               plan.data_root)
+        if not found:
+            if Path(name).name not in plan.sources or plan.sources[Path(name).name].by_hand:
+                yield f"raw file {name}: not here"
+        elif found[0].is_file() and sha256(found[0]) != expected:
+            yield f"raw file {name}: sha256 {expected[:12]}... expected, {found[0]} is another"
+
+
+def inputs(before: list[dict[str, str]], after: list[dict[str, str]]) -> list[str]:
+    """What two manifests say of raw data and networks: whether they are the same, bit by bit."""
+    sides = [{entry["path"]: entry["sha256"] for entry in side} for side in (before, after)]
+    lines = []
+    for what, trained in (("raw files", False), ("networks", True)):
+        names = [name for name in sides[0].keys() | sides[1].keys() if name.endswith(".pt") == trained]
+        other = sorted(name for name in names if sides[0].get(name) != sides[1].get(name))
+        lines += [f"{len(names) - len(other)} of {len(names)} {what} are the same, bit by bit."] if names else []
+        lines += [f"  another one: {name}" for name in other[:5]]
+    return lines
+
+
+def _revision(git: dict[str, Any]) -> str:
+    return f"{git.get('revision') or 'no checkout'}{' with changes' if git.get('modified') else ''}"
+
+
+def prepare(into: Path, config: dict[str, Any]) -> None:
+    """The folder of the run: its configuration, and the downloads of this folder.
+
+    Raises:
+        OODError: the folder holds another run.
+    """
+    text, target = yaml.safe_dump(config, sort_keys=False), into / "config.yaml"
+    if target.is_file() and target.read_text(encoding="utf-8") != text or (into / "Snakefile").exists():
+        raise OODError(f"--into: {into} holds something else; name a new folder, or delete that one")
+    into.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    here = Path("resources").absolute()
+    here.mkdir(exist_ok=True)
+    if not (into / "resources").exists():
+        os.symlink(here, into / "resources", target_is_directory=True)
+
+
+if __name__ == "__main__":
+    main()
