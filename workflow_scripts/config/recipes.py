@@ -8,6 +8,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow_scripts.config.base import Fraction, Name, PositiveFraction, Strict, Where
 
+Gpus = Literal["auto"] | Annotated[int, Field(gt=0)]
+
 
 class MeanStd(Strict):
     """Fixed normalisation per channel, on pixel values in 0..1."""
@@ -74,6 +76,8 @@ class Training(Strict):
     """L2 penalty on all parameters."""
     drop_last: bool = False
     """Drop the last, smaller batch of an epoch."""
+    gpus: Gpus | None = None
+    """GPUs of this training; left out: the key `gpus` of the configuration."""
 
     @model_validator(mode="after")
     def _length(self) -> Training:
