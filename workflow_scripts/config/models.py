@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from workflow_scripts.config.base import Name, Strict, Where
-from workflow_scripts.config.recipes import Gpus, Recipe
+from workflow_scripts.config.recipes import Recipe
 
 
 class Network(Strict):
@@ -181,7 +181,7 @@ class Config(Strict):
     """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: a GPU where there is one."""
-    gpus: Gpus = "auto"
+    gpus: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """GPUs of a training: `auto` is one, that with the most free memory, as for all other jobs; n: the first n visible
     ones, each of which takes its share of every batch (docs/several_gpus.md). With device cpu: n processes."""
     threads: Annotated[int, Field(gt=0)] = 2

@@ -8,8 +8,6 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from workflow_scripts.config.base import Fraction, Name, PositiveFraction, Strict, Where
 
-Gpus = Literal["auto"] | Annotated[int, Field(gt=0)]
-
 
 class MeanStd(Strict):
     """Fixed normalisation per channel, on pixel values in 0..1."""
@@ -76,7 +74,7 @@ class Training(Strict):
     """L2 penalty on all parameters."""
     drop_last: bool = False
     """Drop the last, smaller batch of an epoch."""
-    gpus: Gpus | None = None
+    gpus: Annotated[int, Field(gt=0)] | Literal["auto"] | None = None
     """GPUs of this training; left out: the key `gpus` of the configuration."""
 
     @model_validator(mode="after")

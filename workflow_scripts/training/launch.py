@@ -21,8 +21,9 @@ from workflow_scripts.training.resume import SIGNALS
 def launch(module: str, words: Sequence[str], count: int, device: str) -> None:
     """Run ``python -m module words`` in ``count`` processes, with ``--rank`` and ``--meeting`` added.
 
-    On GPUs (``device`` is not ``cpu``) each sees one of them. The first one's output is that of the run. When one ends with an error, the others are killed and what it said on
-    stderr is passed on; of several that fail together it is the first to end.
+    On GPUs (``device`` is not ``cpu``) each sees one of them. The first one's output is that of the run. When one ends
+    with an error, the others are killed and what it said on stderr is passed on; of several that fail together it is
+    the first to end.
 
     Raises:
         SystemExit: with status 1, after the message of the process that failed.

@@ -43,7 +43,7 @@ class Ranks:
         self.rank, self.count, self.control = rank, count, control
         self.rows: int | None = None
         """Images of the pass that is being made, on all ranks together; ``None`` outside a shared pass."""
-        self._weights: dict[tuple[int, torch.device], Tensor] = {}
+        self._weights: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
     def shares(self, rows: int) -> bool:
         """Whether a pass over so many images is shared out."""
@@ -53,11 +53,12 @@ class Ranks:
         """Images of each rank."""
         return [(rank + 1) * rows // self.count - rank * rows // self.count for rank in range(self.count)]
 
-    def weights(self, rows: int, device: torch.device) -> Tensor:
-        """Share of each rank in so many images. -> (ranks, 1) float32."""
-        if (rows, device) not in self._weights:
-            self._weights[rows, device] = torch.tensor(self.sizes(rows), device=device)[:, None] / rows
-        return self._weights[rows, device]
+    def weights(self, rows: int, like: Tensor) -> Tensor:
+        """Share of each rank in so many images, in the type and on the device of ``like``. -> (ranks, 1)."""
+        key = rows, like.dtype, like.device
+        if key not in self._weights:
+            self._weights[key] = torch.tensor(self.sizes(rows), dtype=like.dtype, device=like.device)[:, None] / rows
+        return self._weights[key]
 
     def share(self, rows: int) -> slice:
         """This rank's rows of a pass over so many images."""
@@ -170,7 +171,7 @@ class _Normalise(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, ranks: Ranks,
                 ) -> tuple[Tensor, Tensor, Tensor]:
         dims = [0, *range(2, x.ndim)]
-        share = ranks.weights(ranks.rows, x.device)
+        share = ranks.weights(ranks.rows, x)
         own = torch.stack(torch.var_mean(x, dims, correction=0))
         spread, centres = ranks.gathered(own[None], ranks.count).unbind(1)  # (ranks, C) each
         mean = (share * centres).sum(0)
