@@ -34,6 +34,8 @@ from workflow_scripts.training.resume import Resume
 STEPS = 12
 CPU = torch.device("cpu")
 SYNTHESIS = {"start": 1, "queue": 20, "K": 5, "select": 8, "sample_from": 12, "keep": 3}
+# Two features that are each other's K-th neighbour are equally far, and rounding says which is drawn: draw all.
+ALL = SYNTHESIS | {"select": 20, "pick": 20}
 
 
 def resnet():
@@ -84,10 +86,10 @@ CASES = {
     "resample": (biased, lambda: resample.build(resample.Options(), ()), {}),
     "resample, batch norm": (biased, lambda: resample.build(resample.Options(background_bn="train"), ()), {}),
     "vos": (resnet, lambda: vos.build(vos.Options(start=1, queue=20, sample_from=50), ()), {}),
-    "npos": (resnet, lambda: npos.build(npos.Options(**SYNTHESIS), ()), {"views": 2}),
+    "npos": (resnet, lambda: npos.build(npos.Options(**ALL), ()), {"views": 2}),
     "npos as released": (resnet, lambda: npos.build(npos.Options(**SYNTHESIS), ("npos.B1", "npos.B2", "npos.B5")), {}),
     "CIDER": (resnet, lambda: npos.build(npos.Options(weight=0), ()), {"views": 2}),
-    "npos_clip": (clip, lambda: npos_clip.build(npos_clip.Options(**CLIP["options"]), ()),
+    "npos_clip": (clip, lambda: npos_clip.build(npos_clip.Options(**(CLIP["options"] | {"select": 10, "pick": 10})), ()),
                   {"normalise": CLIP["normalise"], "augment": [], "data": coloured,
                    "training": CLIP["training"] | {"epochs": 6}}),
     "mixup": (resnet, lambda: mixup.build(mixup.Options(alpha=0.4), ()), {}),
@@ -119,8 +121,10 @@ def start(name: str, ranks: parallel.Ranks) -> tuple[Training, list[float]]:
     pixels = torch.randint(0, 256, (40, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     outliers = Outliers(pixels, 9, "shuffled", 0, CPU, "pool")
     data = changes.get("data", images)()
-    training = Training(network(), method, Exact(data.pixels, data.labels, data.masks), recipe(changes), 0, outliers,
-                        ranks=ranks)
+    how = recipe(changes)
+    if data.masks is not None and torch.get_default_dtype() == torch.float64:  # label maps are checked in single
+        how |= {"validation": None, "keep": "last"}
+    training = Training(network(), method, Exact(data.pixels, data.labels, data.masks), how, 0, outliers, ranks=ranks)
     loss = method.loss
 
     def recorded(network: torch.nn.Module, batch: Any) -> Any:
@@ -148,7 +152,7 @@ def run(name: str, ranks: parallel.Ranks, resume: Resume | None = None, exact: b
     try:
         training, losses = start(name, ranks)
         if not exact:
-            training.bases = [rate / 20 for rate in training.bases]
+            training.bases = [rate / 500 for rate in training.bases]
         history = training.run(STEPS, lambda line: None, resume)
     finally:
         torch.set_default_dtype(torch.float32)
