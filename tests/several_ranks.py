@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from tests.test_clip import RECIPE as CLIP
 from tests.test_clip import SMALL
 from tests.test_training import RECIPE, images
+from workflow_scripts.errors import OODError
 from workflow_scripts.methods import (
     background,
     cross_entropy,
@@ -89,7 +91,7 @@ CASES = {
     "npos": (resnet, lambda: npos.build(npos.Options(**ALL), ()), {"views": 2}),
     "npos as released": (resnet, lambda: npos.build(npos.Options(**SYNTHESIS), ("npos.B1", "npos.B2", "npos.B5")), {}),
     "CIDER": (resnet, lambda: npos.build(npos.Options(weight=0), ()), {"views": 2}),
-    "npos_clip": (clip, lambda: npos_clip.build(npos_clip.Options(**(CLIP["options"] | {"select": 10, "pick": 10})), ()),
+    "npos_clip": (clip, lambda: npos_clip.build(npos_clip.Options(**CLIP["options"] | {"select": 10, "pick": 10}), ()),
                   {"normalise": CLIP["normalise"], "augment": [], "data": coloured,
                    "training": CLIP["training"] | {"epochs": 6}}),
     "mixup": (resnet, lambda: mixup.build(mixup.Options(alpha=0.4), ()), {}),
@@ -185,3 +187,34 @@ def _member(work, meeting: str, rank: int, count: int, more: tuple) -> None:
 
 def every_method(ranks: parallel.Ranks) -> dict[str, Any]:
     return {f"{name}, {exact}": run(name, ranks, exact=exact) for name in CASES for exact in (True, False)}
+
+
+def stopped_and_gone_on(ranks: parallel.Ranks, folder: str) -> dict[str, Any]:
+    """Trainings that a signal to the second rank stops after their eighth step, and that then go on."""
+    return {name: _stopped(name, ranks, Path(folder, f"{number}.pt")) for number, name in enumerate(STOPPED)}
+
+
+STOPPED = ("resample, batch norm", "npos", "goe")
+
+
+def _stopped(name: str, ranks: parallel.Ranks, out: Path) -> dict[str, Any]:
+    whole = run(name, ranks, exact=False)
+    resume = Resume(out, {}, 60, ranks)
+    resume.catch_signals()
+    step = Training._step
+
+    def stepping(self: Training, batch: Any) -> None:
+        step(self, batch)
+        if self.done == 8 and ranks.rank == 1:
+            signal.raise_signal(signal.SIGUSR1)
+
+    Training._step = stepping
+    said = ""
+    try:
+        run(name, ranks, resume, exact=False)
+    except OODError as error:
+        said = str(error)
+    Training._step = step
+    found = run(name, ranks, Resume(out, {}, 60, ranks), exact=False)
+    same = all(torch.equal(found["state"][key], value) for key, value in whole["state"].items())
+    return {"said": said, "steps": len(found["losses"]), "same": same and found["history"] == whole["history"]}
