@@ -114,7 +114,7 @@ def test_in_the_middle(tmp_path, jobs, capsys):
     done = sum(job.group == "data" for job in jobs) + 1
     assert f"{done} of {len(jobs)} jobs done, 2 running, 1 queued, 1 failed, {len(jobs) - done - 4} waiting" in text
     # two epochs of this try in 100 s, three to go
-    assert f"running\n  {running.log}\n      epoch 3/6, 100 s so far, 2 min left\n" in text
+    assert f"running\n  {running.log}  epoch 3/6, 100 s so far, 2 min left\n" in text
     assert f"  {other.log}  100 s so far, any moment\n" in text, "longer than the one that is done"
     assert f"queued\n  {waiting.log}\n" in text
     assert f"failed\n  {broken.log}\n      error: the loss is nan in epoch 2\n      log: results/small/logs/" in text
