@@ -36,7 +36,7 @@ from workflow_scripts.digest import ROOT
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.jobs import GROUPS, Job, epochs, failed, jobs_of, last_line, locked, markers
 
-SECONDS, SHOWN, FRESH, QUIET = 10, 12, 300, 1800
+SECONDS, SHOWN, FRESH, QUIET = 10, 12, 60, 1800
 """Seconds between two looks of --watch; jobs listed in each state; age in seconds of the last word in a log up to which
 a job is at work without Snakemake's lock, and from which on its silence is said."""
 STATES = ("done", "running", "queued", "stopped", "failed", "waiting")
