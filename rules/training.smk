@@ -24,7 +24,8 @@ rule train_network:
         "../envs/ood.yaml"
     threads: THREADS
     resources:
-        gpu=GPUS,
+        gpu=lambda wc: GPUS * WIRE.gpus(wc),
+        processes=WIRE.gpus,
     params:
         cfg=WIRE.train_section,
         code=WIRE.train_code,
@@ -41,7 +42,7 @@ rule train_network:
     shell:
         "python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
         "{params.outliers} {params.selection} {params.test} {params.tokens} --seed {wildcards.seed} "
-        "--device {params.device} --threads {threads} "
+        "--device {params.device} --gpus {resources.processes} --threads {threads} "
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
 
 

@@ -31,9 +31,11 @@ NUMERICAL = {
 PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "yaml", "tqdm", "psutil", "pooch",
             "snakemake", "packaging", "pydantic_core", "markupsafe",
             "requests", "urllib3", "filelock", "safetensors"}
-# Our own plumbing: messages, atomic writing, finding plugins and going on after a stop cannot change a number.
+# Our own plumbing: messages, atomic writing, finding plugins, starting processes and going on after a stop cannot
+# change a number.
 WITHOUT_NUMBERS = {"workflow_scripts.errors", "workflow_scripts.files", "workflow_scripts.plugins",
-                   "workflow_scripts.digest", "workflow_scripts.own", "workflow_scripts.training.resume"}
+                   "workflow_scripts.digest", "workflow_scripts.own", "workflow_scripts.training.resume",
+                   "workflow_scripts.training.launch"}
 
 
 def _file(module: str) -> Path | None:

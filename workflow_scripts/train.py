@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from functools import partial
 from typing import Any
 
@@ -20,8 +21,9 @@ from workflow_scripts.data.store import load_store, open_store
 from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic, sha256
-from workflow_scripts.training import checkpoint, device
+from workflow_scripts.training import checkpoint, device, parallel
 from workflow_scripts.training.images import Images, TokenImages, images_of
+from workflow_scripts.training.launch import end_with_parent, launch
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.network import build, start_from
@@ -46,6 +48,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N",
+                        help="GPUs that share every batch, with --device cpu processes (default: %(default)s)")
+    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # both are given to the processes it starts
+    parser.add_argument("--meeting", help=argparse.SUPPRESS)
     parser.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES",
                         help="how often progress is written beside the checkpoint (default: %(default)s)")
     parser.add_argument("--record", help="training record to write: history, and what the method learned")
@@ -56,8 +62,20 @@ def arguments() -> argparse.ArgumentParser:
 @stage
 def main(argv: list[str] | None = None) -> None:
     args = arguments().parse_args(argv)
+    if args.gpus > 1 and args.rank is None:
+        launch("workflow_scripts.train", sys.argv[1:] if argv is None else argv, args.gpus, args.device)
+        return
+    if args.rank is not None:
+        end_with_parent()
+    where = device.pick(args.device, max(1, args.threads // args.gpus))
+    ranks = parallel.join(args.meeting, args.rank or 0, args.gpus, where)
+    train(args, where, ranks)
+    ranks.leave()
+
+
+def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) -> None:
+    """Train, and write what came of it; of several processes the first one does."""
     network_section, recipe = args.config["network"], args.config["recipe"]
-    where = device.pick(args.device, args.threads)
     if where.type == "cpu":
         keep_freed_memory()
     store = load_store(args.data, pixels=args.tokens is None)
@@ -83,14 +101,17 @@ def main(argv: list[str] | None = None) -> None:
         masks = None
         if args.masks:
             masks = torch.from_numpy(read_masks(args.masks, len(store.labels), len(store.classes))).to(where)
-        data = images_of(store, where, workers=args.threads - 1, masks=masks)
+        data = images_of(store, where, workers=max(0, args.threads // args.gpus - 1), masks=masks, ranks=ranks)
     outliers = None
     if method.outliers and args.outliers:
         outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:], args.selection)
-    training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, where))
-    resume = Resume(args.out, identity(args, store.attrs), args.save_every)
+    training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, where),
+                        ranks)
+    resume = Resume(args.out, identity(args, store.attrs), args.save_every, ranks)
     resume.catch_signals()
     history = training.run(args.config["steps"], partial(print, flush=True), resume)
+    if ranks.rank:
+        return
     if args.record:
         write_record(args.record, history, method.record())
     about = {"network": network_section["name"], "classes": list(store.classes), "seed": args.seed, "history": history}

@@ -44,6 +44,15 @@ def plugins_exist(plan: Plan) -> None:
             plugins.parse_options("pictures", picture.picture, picture.options, f"{where}.options")
 
 
+def gpus(plan: Plan) -> None:
+    """A batch that several GPUs share has an image for each."""
+    for i, recipe in enumerate(plan.config.recipes):
+        count = plan.config.gpus_of(recipe)
+        if recipe.training and recipe.training.batch_size < count:
+            raise OODError(f"recipes[{i}].training.batch_size: {recipe.training.batch_size} images cannot be shared by "
+                           f"{count} GPUs; lower gpus")
+
+
 def weights(plan: Plan, run: Trained) -> None:
     """Weights are of the images of one set."""
     learned = plan.runs[run.id, run.network.name, run.weights, run.seed].recipe

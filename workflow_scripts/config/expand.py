@@ -97,6 +97,7 @@ class Plan:
         self.ood: dict[str, dict[str, str]] = {}
         """OOD sets of each ID set and their groups, over all experiments: each network of that ID set sees them all."""
         checks.plugins_exist(self)
+        checks.gpus(self)
         self.switches_used: set[str] = set()
         for number, experiment in enumerate(config.experiments):
             self._expand(experiment, f"experiments[{number}]")

@@ -214,8 +214,9 @@ class Config(Strict):
     """A part of the work; left out: all of it. A run of a part has the files of the whole run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: a GPU where there is one."""
-    gpus: Literal["auto"] = "auto"
-    """Which GPU a job takes: `auto` is the one with the most free memory."""
+    gpus: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """GPUs of a training: `auto` is one, that with the most free memory, as for all other jobs; n: the first n visible
+    ones, each of which takes its share of every batch (docs/several_gpus.md). With device cpu: n processes."""
     threads: Annotated[int, Field(gt=0)] = 2
     """CPU threads of a job that runs a network; numbers on CPU are reproducible for the same count."""
     fidelity: Fidelity = Fidelity()
@@ -250,3 +251,9 @@ class Config(Strict):
         if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
             raise ValueError(f"at least one seed, each once, none negative (found {value!r})")
         return seeds
+
+    def gpus_of(self, recipe: Recipe) -> int:
+        """GPUs, or with device cpu processes, that share a recipe's training."""
+        own = recipe.training.gpus if recipe.training else None
+        gpus = self.gpus if own is None else own
+        return 1 if gpus == "auto" else gpus

@@ -74,6 +74,8 @@ class Training(Strict):
     """L2 penalty on all parameters."""
     drop_last: bool = False
     """Drop the last, smaller batch of an epoch."""
+    gpus: Annotated[int, Field(gt=0)] | Literal["auto"] | None = None
+    """GPUs of this training; left out: the key `gpus` of the configuration."""
 
     @model_validator(mode="after")
     def _length(self) -> Training:

@@ -16,6 +16,7 @@ from workflow_scripts.data.long_side import LongSide
 from workflow_scripts.data.rows import CentreCrops, Encoded
 from workflow_scripts.data.store import Store
 from workflow_scripts.errors import OODError
+from workflow_scripts.training.parallel import ALONE, Ranks
 from workflow_scripts.training.tokens import Tokens
 
 
@@ -88,31 +89,31 @@ class DecodedImages(Images):
     """A labelled set that is decoded anew in each epoch, ahead of the training, by other processes.
 
     A random resized crop that comes first is cut out of the whole image there; all else is done on the device. The
-    number of processes changes no number.
+    number of processes changes no number. Where several ranks train, each makes its share of a batch.
     """
 
     pixels: _OnDevice
     """Images in the geometry of their dataset, when they are asked for."""
     workers: int = 0
     """Processes that decode; 0: this one does."""
+    ranks: Ranks = ALONE
     _loaders: dict[str, tuple[Order, DataLoader]] = field(default_factory=dict, repr=False)
 
     def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
                 ) -> Iterator[tuple[Tensor, Tensor]]:
         first = steps[0] if steps and "random_resized_crop" in steps[0] else None
         order, ahead = self._loader(first, seed)
-        order.epoch, order.parts = epoch, parts
+        order.epoch, order.parts = epoch, [part[self.ranks.share(len(part))] for part in parts]
         batches = iter(ahead)
-        while True:
+        for part in parts:
             try:
                 images, index = next(batches)
-            except StopIteration:
-                return
             except OODError as error:  # a worker's comes with its traceback
                 raise OODError(str(error).strip().rpartition("OODError: ")[2]) from None
             index = index.to(self.labels.device)
             images = images.to(self.labels.device, non_blocking=True)
-            yield index, augment(images, steps, seed, epoch, index, done=int(first is not None))
+            images = augment(images, steps, seed, epoch, index, done=int(first is not None))
+            yield part.to(index.device), self.ranks.gather(images, len(part))
 
     def _loader(self, first: dict[str, Any] | None, seed: int) -> tuple[Order, DataLoader]:
         """One loader, whose processes are kept, for each way to decode."""
@@ -124,17 +125,19 @@ class DecodedImages(Images):
         return self._loaders[key]
 
 
-def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tensor | None = None) -> Images:
+def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tensor | None = None,
+              ranks: Ranks = ALONE) -> Images:
     """The images of a store, ready to train on.
 
     Args:
         store: read by :func:`workflow_scripts.data.store.load_store`; no noise set.
         workers: processes that decode, where images are not stored.
         masks: label maps of the images.
+        ranks: the processes that train on them.
     """
     labels = torch.from_numpy(store.labels).to(device)
     if isinstance(store.images, Encoded):
-        return DecodedImages(_OnDevice(store.images, device), labels, masks, workers)
+        return DecodedImages(_OnDevice(store.images, device), labels, masks, workers, ranks)
     if isinstance(store.images, CentreCrops):
         return Images(LongSide.of(store.images, device), labels, masks)
     return Images(torch.from_numpy(store.images).to(device), labels, masks)

@@ -15,6 +15,7 @@ from workflow_scripts.errors import OODError
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.outliers import Outliers
+from workflow_scripts.training.parallel import ALONE, Ranks, shared
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate, resolved
 from workflow_scripts.training.segmentation import segmentation
@@ -72,15 +73,19 @@ class Training:
         outliers: images that ``method`` trains with, if it does.
         released: defects to reproduce; the loop itself has goe.2g-4, npos.B13 and npos.B14.
         test: ID test images, for a method whose defect reads them.
+        ranks: the processes that train it together, each on its share of every batch.
 
     Raises:
-        OODError: the train set is smaller than a batch that may not be dropped, or the method lacks its outliers or
-            does not fit the recipe.
+        OODError: the train set is smaller than a batch that may not be dropped, or a batch than the ranks, or the
+            method lacks its outliers or does not fit the recipe.
     """
 
     def __init__(self, network: nn.Module, method: Method, data: Images, recipe: dict[str, Any], seed: int,
-                 outliers: Outliers | None = None, released: tuple[str, ...] = (), test: Images | None = None):
-        self.network, self.method, self.data, self.recipe, self.seed = network, method, data, recipe, seed
+                 outliers: Outliers | None = None, released: tuple[str, ...] = (), test: Images | None = None,
+                 ranks: Ranks = ALONE):
+        network = shared(network, ranks)
+        self.ranks, self.network, self.method, self.data = ranks, network, method, data
+        self.recipe, self.seed = recipe, seed
         self.outliers, self.released = outliers if method.outliers else None, released
         training, device = recipe["training"], data.labels.device
         self.test = test
@@ -92,6 +97,9 @@ class Training:
             self.schedule["gamma"] = 1 / self.schedule["gamma"]
         self.end = self.schedule["steps"][-1] if self.schedule["name"] == "bit" else None
         self.per_epoch = len(self.rows) // size if training["drop_last"] else -(-len(self.rows) // size)
+        if size < ranks.count:
+            raise OODError(f"training.batch_size: {size} images cannot be shared by {ranks.count} GPUs or processes; "
+                           "lower gpus")
         if not self.per_epoch:
             raise OODError(f"training.batch_size: {size} is more than the {len(self.rows)} train images, "
                            "and training.drop_last drops the only batch")
@@ -138,6 +146,7 @@ class Training:
             self.method.begin(self.network, self.looks())
         while self.epoch < self.epochs and (steps is None or self.done < steps):
             if not self.step:
+                self.ranks.same(self.method.state_dict().values())
                 self.method.start_epoch(self.network, self.epoch)
             started, before = time.perf_counter(), self.seen
             for batch in batches(self.data, self.recipe, self.seed, self.epoch, self.rows, self.outliers, self.step,
@@ -166,7 +175,7 @@ class Training:
                 group["lr"] = learning_rate(base, self.schedule, self.done, self.per_epoch, self.epochs)
         loss, logits = self.method.loss(self.network, batch)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        self.ranks.backward(loss, (p for group in self.optimiser.param_groups for p in group["params"]))
         self.optimiser.step()
         self.method.after_step(self.network, batch)
         self.total += loss.detach() * len(batch.labels)
@@ -206,7 +215,7 @@ class Training:
                 "method": self.method.state_dict(), "order": self.method.order,
                 "best": {"value": self.best.value, "state": self.best.state},
                 "random": torch.get_rng_state(),
-                "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+                "random_cuda": torch.cuda.get_rng_state() if self.total.is_cuda else None}
 
     def restore(self, progress: dict[str, Any]) -> None:
         """Continue where :meth:`progress` was taken."""
@@ -222,8 +231,8 @@ class Training:
         self.best.value = progress["best"]["value"]
         self.best.state = {name: tensor.to(self.total.device) for name, tensor in progress["best"]["state"].items()}
         torch.set_rng_state(progress["random"])
-        if progress["random_cuda"]:
-            torch.cuda.set_rng_state_all(progress["random_cuda"])
+        if progress["random_cuda"] is not None and self.total.is_cuda:
+            torch.cuda.set_rng_state(progress["random_cuda"])
 
 
 class _Best:

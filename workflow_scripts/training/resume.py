@@ -2,7 +2,8 @@
 
 The file ``{output}.resume`` is replaced as a whole every few minutes and when the process is told to stop (SIGTERM,
 SIGUSR1); it goes when the training is done. It carries the identity of its run: configuration, code, inputs, seed,
-threads. Progress of another run is not continued.
+threads. Progress of another run is not continued. Of several processes that train one network the first one writes, all
+read, and all stop after the same step, whichever was told to; how many there are may change when a run goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from workflow_scripts.errors import OODError
 from workflow_scripts.files import atomic
+from workflow_scripts.training.parallel import ALONE, Ranks
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
@@ -29,12 +31,13 @@ class Resume:
         output: the file that the run will write.
         identity: plain values that say which run this is.
         minutes: between two writings; 0: after every step.
+        ranks: the processes that train together.
     """
 
-    def __init__(self, output: str | Path, identity: dict[str, Any], minutes: float):
+    def __init__(self, output: str | Path, identity: dict[str, Any], minutes: float, ranks: Ranks = ALONE):
         self.path = Path(f"{output}.resume")
-        self.identity, self.seconds = identity, 60 * minutes
-        self.stopped_by: str | None = None
+        self.identity, self.seconds, self.ranks = identity, 60 * minutes, ranks
+        self.stopped_by = self._agreed = 0  # numbers of signals: what came here, what all ranks know of
         self._last = time.monotonic()
 
     def catch_signals(self) -> None:
@@ -43,7 +46,7 @@ class Resume:
             signal.signal(number, self._stop)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped_by = signal.Signals(number).name
+        self.stopped_by = number
 
     def load(self) -> dict[str, Any] | None:
         """Progress of an earlier try, or ``None``; one of another run, or that cannot be read, is named and left."""
@@ -64,20 +67,25 @@ class Resume:
         return progress
 
     def due(self) -> bool:
-        """Whether progress is to be written now."""
-        return self.stopped_by is not None or time.monotonic() - self._last >= self.seconds
+        """Whether progress is to be written now; the same answer for all ranks."""
+        late = int(time.monotonic() - self._last >= self.seconds)
+        self._agreed, late = self.ranks.largest(self.stopped_by, late)
+        return bool(self._agreed or late)
 
     def save(self, progress: dict[str, Any]) -> None:
-        """Write progress; ends the run if it was told to stop.
+        """Write progress; ends the run if it was told to stop. What to do is what :meth:`due` found.
 
         Raises:
             OODError: after writing, when a signal came.
         """
-        with atomic(self.path) as partial, open(partial, "wb") as file:
-            torch.save({"identity": self.identity, "progress": progress}, file)
+        if self.ranks.rank == 0:
+            with atomic(self.path) as partial, open(partial, "wb") as file:
+                torch.save({"identity": self.identity, "progress": progress}, file)
+        self.ranks.wait()
         self._last = time.monotonic()
-        if self.stopped_by:
-            raise OODError(f"stopped by {self.stopped_by} after epoch {progress['epoch']}, step {progress['step']}; "
+        if self._agreed:
+            raise OODError(f"stopped by {signal.Signals(self._agreed).name} after epoch {progress['epoch']}, "
+                           f"step {progress['step']}; "
                            f"progress is in {self.path}, run again to go on")
 
     def done(self) -> None:

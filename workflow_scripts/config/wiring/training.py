@@ -34,6 +34,7 @@ class Trainings(Files):
         recipe = self._limited(run.recipe.model_dump(mode="json"))
         for key in ("label", "where", "parent", "released", "name", "checkpoint", "choose", "images"):
             del recipe[key]
+        del recipe["training"]["gpus"]  # does not change what is computed
         recipe["masks"] = bool(recipe["masks"])  # the label maps are an input
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
@@ -43,6 +44,10 @@ class Trainings(Files):
         recipe["options"] = sections.options("methods", run.recipe.method, run.recipe.options)
         return dumps({"network": sections.network(run.network), "recipe": recipe, "released": run.released,
                       "steps": self.plan.config.limit.steps})
+
+    def gpus(self, wildcards: Wildcards) -> int:
+        """GPUs, or with device cpu processes, that share a training."""
+        return self.plan.config.gpus_of(self.plan.run(wildcards).recipe)
 
     def _limited(self, recipe: dict[str, Any]) -> dict[str, Any]:
         """A recipe whose held-out images and outlier batches fit into sets that `limit.images` cut."""
