@@ -110,6 +110,7 @@ rule select_outliers:
         "<logs>/selection/{id}/{network}/{recipe}/seed{seed}.log",
     benchmark:
         "<benchmarks>/selection/{id}/{network}/{recipe}/seed{seed}.tsv"
+    localrule: True
     conda:
         "../envs/ood.yaml"
     params:

@@ -28,6 +28,7 @@ from workflow_scripts.training.network import build, start_from
 from workflow_scripts.training.outliers import load_outliers
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.tokens import Tokens
+from workflow_scripts.writer import Writer
 
 SHARED_SEED = 1  # goe.2g-5
 
@@ -88,18 +89,29 @@ def main(argv: list[str] | None = None) -> None:
     if method.outliers and args.outliers:
         outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:], args.selection)
     training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, where))
-    resume = Resume(args.out, identity(args, store.attrs), args.save_every)
-    resume.catch_signals()
-    history = training.run(args.config["steps"], partial(print, flush=True), resume)
+    this = identity(args, store.attrs)
+    with Writer(args.out, this) as writer:
+        if writer.finished:
+            return
+        resume = Resume(args.out, this, args.save_every, writer.check)
+        resume.catch_signals()
+        history = training.run(args.config["steps"], partial(print, flush=True), resume)
+        writer.check()
+        write(args, network, method, list(store.classes), history, background)
+        resume.done()
+
+
+def write(args: argparse.Namespace, network: torch.nn.Module, method: torch.nn.Module, classes: list[str],
+          history: list[dict[str, float]], background: bool) -> None:
+    """Write the training record and the checkpoint."""
     if args.record:
         write_record(args.record, history, method.record())
-    about = {"network": network_section["name"], "classes": list(store.classes), "seed": args.seed, "history": history}
+    about = {"network": args.config["network"]["name"], "classes": classes, "seed": args.seed, "history": history}
     if background:
         about["background"] = True
-    if "dfb.2h-1" in released:
+    if "dfb.2h-1" in args.config["released"]:
         about["released"] = ["dfb.2h-1"]
     checkpoint.save(args.out, network, about)
-    resume.done()
 
 
 def test_images(path: str | None, where: torch.device) -> Images | None:

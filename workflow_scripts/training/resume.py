@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -29,11 +30,13 @@ class Resume:
         output: the file that the run will write.
         identity: plain values that say which run this is.
         minutes: between two writings; 0: after every step.
+        check: called before a writing; an error that it raises ends the run.
     """
 
-    def __init__(self, output: str | Path, identity: dict[str, Any], minutes: float):
+    def __init__(self, output: str | Path, identity: dict[str, Any], minutes: float,
+                 check: Callable[[], None] = lambda: None):
         self.path = Path(f"{output}.resume")
-        self.identity, self.seconds = identity, 60 * minutes
+        self.identity, self.seconds, self.check = identity, 60 * minutes, check
         self.stopped_by: str | None = None
         self._last = time.monotonic()
 
@@ -73,6 +76,7 @@ class Resume:
         Raises:
             OODError: after writing, when a signal came.
         """
+        self.check()
         with atomic(self.path) as partial, open(partial, "wb") as file:
             torch.save({"identity": self.identity, "progress": progress}, file)
         self._last = time.monotonic()
