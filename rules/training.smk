@@ -39,7 +39,7 @@ rule train_network:
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
+        "exec python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
         "{params.outliers} {params.selection} {params.test} {params.tokens} --seed {wildcards.seed} "
         "--device {params.device} --threads {threads} "
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"

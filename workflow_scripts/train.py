@@ -28,7 +28,7 @@ from workflow_scripts.training.network import build, start_from
 from workflow_scripts.training.outliers import load_outliers
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.tokens import Tokens
-from workflow_scripts.writer import Writer
+from workflow_scripts.training.writer import Writer
 
 SHARED_SEED = 1  # goe.2g-5
 

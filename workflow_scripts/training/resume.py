@@ -44,6 +44,8 @@ class Resume:
         """From now on a signal to stop ends the run after the step it is at, with its progress kept."""
         for number in SIGNALS:
             signal.signal(number, self._stop)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the workflow holds SIGUSR1 back until now
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped_by = signal.Signals(number).name

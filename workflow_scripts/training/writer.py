@@ -1,4 +1,4 @@
-"""One job at a time makes a file that takes hours, also where a cluster runs the same stage twice.
+"""One job at a time writes the files of a training, also where a cluster runs the same training twice.
 
 A job may outlive the snakemake that submitted it, and is submitted again by the next one. The file ``{output}.writer``
 says who writes, and which run. It is made only where there is none (``O_EXCL``) and touched every few seconds. A second
