@@ -98,11 +98,6 @@ def environment_of(seed: int, folder: Path) -> dict[str, str]:
     return {}
 
 
-def logs_of(folder: Path, job: dict[str, str]) -> str:
-    """What a Slurm job printed, its snakemakes' words about the failed stage included."""
-    return "".join(path.read_text() for path in (folder / "results/slurm_logs").rglob(f"{job['id']}.log"))
-
-
 def test_a_time_out_a_dead_node_and_too_little_memory(cluster, folder):
     log = {seed: folder / f"results/cluster/logs/models/{RUN}/seed{seed}.log" for seed in (0, 1)}
     with head(cluster, folder) as process:
@@ -116,8 +111,7 @@ def test_a_time_out_a_dead_node_and_too_little_memory(cluster, folder):
         # Slurm's clock stops both; each goes on in a second job
         for seed in log:
             until("a second try", lambda seed=seed: "going on after epoch" in text(log[seed]), process)
-            first = trainings(cluster, seed)[0]
-            assert first["state"] == "FAILED" and "stopped by SIGUSR1" in logs_of(folder, first)
+            assert trainings(cluster, seed)[0]["state"] == "FAILED"  # by itself; not TIMEOUT
 
         # their node dies; each goes on, on another node
         dead = next(job for job in trainings(cluster, 0) if job["state"] == "RUNNING")

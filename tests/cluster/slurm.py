@@ -228,11 +228,11 @@ class Cluster:
         """Process of a daemon of ours that runs (a zombie does not)."""
         try:
             pid = int((self.folder / f"run/{name}.pid").read_text())
-            program = os.path.basename(os.readlink(f"/proc/{pid}/exe")).split(" ")[0]
+            program = os.path.basename(os.readlink(f"/proc/{pid}/exe"))  # Debian's slurmd is slurmd-wlm
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return None
-        return pid if program == name.split(".")[0] and str(self.folder).encode() in words else None
+        return pid if program.startswith(name.split(".")[0]) and str(self.folder).encode() in words else None
 
     def _steps(self, node: str) -> list[int]:
         """Processes of a node's jobs: its step daemons, which listen below its spool, and what they started."""
