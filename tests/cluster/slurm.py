@@ -166,8 +166,8 @@ class Cluster:
 
     def jobs(self) -> list[dict[str, str]]:
         """Every job so far: id, comment (rule and wildcards), state, node, memory that it asked for."""
-        keys = ("id", "comment", "state", "node", "memory")
-        lines = self.call("squeue", "-h", "-t", "all", "-S", "i", "-o", "%A|%k|%T|%N|%m").splitlines()
+        keys = ("id", "comment", "state", "node", "memory", "elapsed")
+        lines = self.call("squeue", "-h", "-t", "all", "-S", "i", "-o", "%A|%k|%T|%N|%m|%M").splitlines()
         return [dict(zip(keys, line.split("|"), strict=True)) for line in lines if line.count("|") == len(keys) - 1]
 
     # ---- inside ------------------------------------------------------------------------------------------------------
