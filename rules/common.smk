@@ -1,4 +1,5 @@
 # The checked configuration, the plan of all work, and its wiring into jobs.
+import os
 import re
 import sys
 from pathlib import Path
@@ -26,6 +27,10 @@ THREADS = PLAN.config.threads
 DEVICE = PLAN.config.device
 GPUS = 0 if DEVICE == "cpu" else 1
 prepare_environment(Path(workflow.basedir), PLAN.data_root)
+
+if image := os.environ.get("OOD_IMAGE"):
+
+    container: image  # used with --sdm apptainer; envs/Dockerfile
 
 
 wildcard_constraints:

@@ -72,6 +72,19 @@ def test_retries_are_the_profiles_and_no_cluster_rules():
     assert set(rules("retries")) <= set(rules("localrule"))
 
 
+def test_the_pages_table_of_trainings_is_that_of_the_configurations():
+    rows = ["| configuration | networks | trained here | their epochs | scores |", "|---|--:|--:|--:|--:|"]
+    for name in ("himplos", "bgresample", "goe", "npos", "dfb", "paper"):
+        runs = read_plan(yaml.safe_load((ROOT / f"config/{name}.yaml").read_text()), ROOT).runs.values()
+        trained = [run.recipe.training for run in runs if run.recipe.checkpoint is None]
+        epochs = sum(training.epochs or 0 for training in trained)
+        scores = sum(len(run.scores) for run in runs)
+        rows.append(f"| `config/{name}.yaml` | {len(runs)} | {len(trained)} | {f'{epochs:,}' if epochs else 'in steps'} "
+                    f"| {scores:,} |")
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert page.split("<!-- trainings: begin -->\n")[1].split("<!-- trainings: end -->")[0] == "\n".join(rows) + "\n"
+
+
 @pytest.mark.slow
 def test_at_most_one_and_a_half_cluster_jobs_per_trained_network():
     """Snakemake's own groups of the DAG at full size, which is the same on a host without Slurm or GPU."""
