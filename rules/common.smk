@@ -45,6 +45,16 @@ wildcard_constraints:
     paper=r"[\w.-]+",
 
 
+def grouped(name):
+    """The group of a rule where the profile makes groups (group-components); elsewhere rules have none."""
+    components = workflow.group_settings.group_components
+    if workflow.remote_exec:
+        # inside a job the parts of its group, of which Snakemake tells it nothing, are one step, side by side
+        workflow.group_settings.group_components = {**components, name: sys.maxsize}
+        return name
+    return name if name in components else None
+
+
 def print_results(log):
     """After the last job: the headline table, and where the results page is."""
     print(ending.success(log, Path(WIRE.root), PLAN.names), end="", file=sys.stderr)

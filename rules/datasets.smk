@@ -30,7 +30,7 @@ rule pack_dataset:
     benchmark:
         "<benchmarks>/lmdb/{dataset}.{split}.tsv"
     group:
-        "data"
+        grouped("data")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -55,7 +55,7 @@ rule prepare_dataset:
     benchmark:
         "<benchmarks>/data/{dataset}.{split}.tsv"
     group:
-        "data"
+        grouped("data")
     conda:
         "../envs/ood.yaml"
     params:
@@ -80,7 +80,7 @@ rule export_folders:
     benchmark:
         "<benchmarks>/folders/{dataset}.{split}.tsv"
     group:
-        "data"
+        grouped("data")
     conda:
         "../envs/ood.yaml"
     params:

@@ -23,7 +23,7 @@ for ID, GROUP, SETS in PLAN.feature_groups():
         wildcard_constraints:
             id=re.escape(ID),
         group:
-            "features_{id}_{network}"
+            grouped("features_{id}_{network}")
         conda:
             "../envs/ood.yaml"
         threads: THREADS
@@ -54,7 +54,7 @@ rule measure_distances:
     benchmark:
         "<benchmarks>/distances/{id}/{network}/{recipe}/seed{seed}.tsv"
     group:
-        "features_{id}_{network}"
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -82,7 +82,7 @@ rule make_panels:
     benchmark:
         "<benchmarks>/panels/{id}/{network}/{recipe}/seed{seed}.tsv"
     group:
-        "features_{id}_{network}"
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -110,7 +110,7 @@ rule precompute_statistics:
     benchmark:
         "<benchmarks>/precompute/{id}/{network}/{recipe}/seed{seed}.tsv"
     group:
-        "features_{id}_{network}"
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     params:
@@ -133,7 +133,7 @@ rule score_sets:
     wildcard_constraints:
         score=WIRE.scores(network=False),
     group:
-        "scores_{id}_{network}"
+        grouped("scores_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     params:
@@ -161,7 +161,7 @@ rule fuse_scores:
     wildcard_constraints:
         score=WIRE.scores(fused=True),
     group:
-        "scores_{id}_{network}"
+        grouped("scores_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     params:
@@ -187,7 +187,7 @@ rule score_network:
     wildcard_constraints:
         score=WIRE.scores(network=True),
     group:
-        "features_{id}_{network}"
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -220,7 +220,7 @@ rule choose_options:
     benchmark:
         "<benchmarks>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
     group:
-        "features_{id}_{network}"
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -253,7 +253,7 @@ rule compute_metrics:
     benchmark:
         "<benchmarks>/metrics/{id}/{network}/{recipe}/seed{seed}.tsv"
     group:
-        "scores_{id}_{network}"
+        grouped("scores_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     params:

@@ -34,7 +34,7 @@ rule make_tables:
     benchmark:
         "<benchmarks>/tables/{paper}.tsv"
     group:
-        "report"
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -67,7 +67,7 @@ rule draw_figures:
     benchmark:
         "<benchmarks>/figures/{paper}.tsv"
     group:
-        "report"
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -99,7 +99,7 @@ rule draw_picture:
     wildcard_constraints:
         picture=WIRE.pictures.constraint(),
     group:
-        "report"
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -131,7 +131,7 @@ rule draw_reliability:
     benchmark:
         "<benchmarks>/figures/{paper}.reliability.tsv"
     group:
-        "report"
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -159,7 +159,7 @@ rule write_manifest:
     log:
         "<logs>/manifest/{paper}.log",
     group:
-        "report"
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -189,7 +189,7 @@ rule make_cards:
     benchmark:
         "<benchmarks>/cards.tsv"
     group:
-        "report"
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -225,7 +225,7 @@ rule make_report:
     log:
         "<logs>/report.log",
     group:
-        "report"
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:

@@ -30,7 +30,7 @@ def rules(directive: str) -> dict[str, str]:
     found = {}
     for name, block in zip(blocks[1::2], blocks[2::2], strict=True):
         if value := re.search(rf"(?m)^ +{directive}:\s+(\S+)$", block):
-            found[name] = value[1].strip('"')
+            found[name] = value[1]
     return found
 
 
@@ -39,7 +39,7 @@ def test_every_name_in_the_profile_is_one_of_the_rules():
     named = set(re.findall(r"(?m)^rule (\w+):", RULES))
     assert set(content["set-resources"]) <= named
     groups = dict(line.split("=") for line in content["group-components"])
-    assert set(groups) == set(rules("group").values())
+    assert {f'grouped("{name}")' for name in groups} == set(rules("group").values())
 
 
 def test_a_labs_values_reach_every_place():
@@ -79,8 +79,8 @@ def test_the_pages_table_of_trainings_is_that_of_the_configurations():
         trained = [run.recipe.training for run in runs if run.recipe.checkpoint is None]
         epochs = sum(training.epochs or 0 for training in trained)
         scores = sum(len(run.scores) for run in runs)
-        rows.append(f"| `config/{name}.yaml` | {len(runs)} | {len(trained)} | {f'{epochs:,}' if epochs else 'in steps'} "
-                    f"| {scores:,} |")
+        rows.append(f"| `config/{name}.yaml` | {len(runs)} | {len(trained)} "
+                    f"| {f'{epochs:,}' if epochs else 'in steps'} | {scores:,} |")
     page = (ROOT / "docs/cluster.md").read_text()
     assert page.split("<!-- trainings: begin -->\n")[1].split("<!-- trainings: end -->")[0] == "\n".join(rows) + "\n"
 

@@ -21,8 +21,8 @@ pytestmark = [pytest.mark.slurm, pytest.mark.slow,
               pytest.mark.skipif(obstacle() is not None, reason=f"no Slurm here: {obstacle()}")]
 CONFIG = "tests/cluster/config.yaml"
 RUN = "digits/resnet-small/pretrain"
-LIMIT = 600  # seconds for one run of snakemake; the plugin can wait for ever
-LAB = {"gpu_model": "test", "cpus": 4, "memory": 500, "train_memory": 2000, "most_memory": 6000, "train_minutes": 20}
+LIMIT = 400  # seconds that anything may take; the plugin can wait for ever
+LAB = {"gpu_model": "test", "cpus": 4, "memory": 600, "train_memory": 2000, "most_memory": 6000, "train_minutes": 20}
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,11 @@ def text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+def printed(folder: Path, job: dict[str, str]) -> str:
+    """What a Slurm job printed: its snakemakes, and Slurm itself."""
+    return "".join(map(text, (folder / "results/slurm_logs").rglob(f"{job['id']}.log")))
+
+
 def environment(folder: Path) -> dict[str, str]:
     """Environment of the training that runs in ``folder``, as the system tells it."""
     for process in Path("/proc").glob("[0-9]*"):
@@ -130,8 +135,12 @@ def test_a_time_limit_a_dead_node_and_too_little_memory(cluster, folder):
 
     jobs = [job for job in cluster.jobs() if job not in tries and job["id"] not in others]
     features = [job for job in jobs if "features" in job["comment"]]
-    assert [(job["state"], job["memory"]) for job in features] == [("FAILED", "500M"), ("COMPLETED", "1000M")]
-    assert [job["state"] for job in jobs if job not in features] == ["COMPLETED"] * 3, jobs  # data, scores, report
+    assert [(job["state"], job["memory"]) for job in features] == [("FAILED", "600M"), ("COMPLETED", "1200M")]
+    assert "exceeded memory limit" in printed(folder, features[0])
+    data, scores, report = (job for job in jobs if job not in features)
+    assert {data["state"], scores["state"], report["state"]} == {"COMPLETED"}
+    # a group's unconnected parts are one step, side by side
+    assert printed(folder, data).count("Group job data ") == 1 and "Provided cores: 4" in printed(folder, data)
     assert (folder / "results/cluster/report.html").exists() and (folder / "results/report.html").exists()
     left = [path.name for ending in ("resume", "writer", "partial") for path in folder.rglob(f"*.{ending}")]
     assert not left
