@@ -46,13 +46,20 @@ wildcard_constraints:
 
 
 def grouped(name):
-    """The group of a rule where the profile makes groups (group-components); elsewhere rules have none."""
-    components = workflow.group_settings.group_components
-    if workflow.remote_exec:
-        # inside a job the parts of its group, of which Snakemake tells it nothing, are one step, side by side
-        workflow.group_settings.group_components = {**components, name: sys.maxsize}
-        return name
-    return name if name in components else None
+    """The group of a rule's jobs where the profile makes groups (group-components); elsewhere they have none."""
+
+    def group(wildcards):
+        settings = workflow.group_settings
+        if workflow.remote_exec:
+            # inside a Slurm job: what this job's group consists of is one step, its unconnected parts side by side
+            settings.group_components = {**settings.group_components, name: sys.maxsize}
+        elif name not in settings.group_components:
+            return None
+        one = name.format(**wildcards)
+        workflow.parent_groupids[one] = name
+        return one
+
+    return group
 
 
 def print_results(log):

@@ -79,7 +79,7 @@ def until(what: str, condition, process: subprocess.Popen, seconds: float = LIMI
 
 
 def trainings(cluster: Cluster) -> list[dict[str, str]]:
-    return [job for job in cluster.jobs() if "train" in job["comment"]]
+    return [job for job in cluster.jobs() if "rule_train_network" in job["comment"]]
 
 
 def text(path: Path) -> str:
