@@ -1,4 +1,5 @@
 # The checked configuration, the plan of all work, and its wiring into jobs.
+import os
 import re
 import sys
 from pathlib import Path
@@ -28,6 +29,10 @@ DEVICE = PLAN.config.device
 GPUS = 0 if DEVICE == "cpu" else 1
 prepare_environment(Path(workflow.basedir), PLAN.data_root)
 
+if image := os.environ.get("OOD_IMAGE"):
+
+    container: image  # used with --sdm apptainer; envs/Dockerfile
+
 
 wildcard_constraints:
     archive=r"[\w.-]+",
@@ -39,6 +44,23 @@ wildcard_constraints:
     seed=r"\d+",
     score=r"[\w.-]+",
     paper=r"[\w.-]+",
+
+
+def grouped(name):
+    """The group of a rule's jobs where the profile makes groups (group-components); elsewhere they have none."""
+
+    def group(wildcards):
+        settings = workflow.group_settings
+        if workflow.remote_exec:
+            # inside a Slurm job: what this job's group consists of is one step, its unconnected parts side by side
+            settings.group_components = {**settings.group_components, name: sys.maxsize}
+        elif name not in settings.group_components:
+            return None
+        one = name.format(**wildcards)
+        workflow.parent_groupids[one] = name
+        return one
+
+    return group
 
 
 def print_results(log):

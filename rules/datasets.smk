@@ -29,6 +29,8 @@ rule pack_dataset:
         "<logs>/lmdb/{dataset}.{split}.log",
     benchmark:
         "<benchmarks>/lmdb/{dataset}.{split}.tsv"
+    group:
+        grouped("data")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -52,6 +54,8 @@ rule prepare_dataset:
         "<logs>/data/{dataset}.{split}.log",
     benchmark:
         "<benchmarks>/data/{dataset}.{split}.tsv"
+    group:
+        grouped("data")
     conda:
         "../envs/ood.yaml"
     params:
@@ -75,6 +79,8 @@ rule export_folders:
         "<logs>/folders/{dataset}.{split}.log",
     benchmark:
         "<benchmarks>/folders/{dataset}.{split}.tsv"
+    group:
+        grouped("data")
     conda:
         "../envs/ood.yaml"
     params:

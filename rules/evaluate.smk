@@ -22,6 +22,8 @@ for ID, GROUP, SETS in PLAN.feature_groups():
             f"<benchmarks>/features/{{id}}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.tsv"
         wildcard_constraints:
             id=re.escape(ID),
+        group:
+            grouped("features_{id}_{network}")
         conda:
             "../envs/ood.yaml"
         threads: THREADS
@@ -51,6 +53,8 @@ rule measure_distances:
         "<logs>/distances/{id}/{network}/{recipe}/seed{seed}.log",
     benchmark:
         "<benchmarks>/distances/{id}/{network}/{recipe}/seed{seed}.tsv"
+    group:
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -77,6 +81,8 @@ rule make_panels:
         "<logs>/panels/{id}/{network}/{recipe}/seed{seed}.log",
     benchmark:
         "<benchmarks>/panels/{id}/{network}/{recipe}/seed{seed}.tsv"
+    group:
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -103,6 +109,8 @@ rule precompute_statistics:
         "<logs>/precompute/{id}/{network}/{recipe}/seed{seed}.log",
     benchmark:
         "<benchmarks>/precompute/{id}/{network}/{recipe}/seed{seed}.tsv"
+    group:
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     params:
@@ -124,6 +132,8 @@ rule score_sets:
         "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
     wildcard_constraints:
         score=WIRE.scores(network=False),
+    group:
+        grouped("scores_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     params:
@@ -150,6 +160,8 @@ rule fuse_scores:
         "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
     wildcard_constraints:
         score=WIRE.scores(fused=True),
+    group:
+        grouped("scores_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     params:
@@ -174,6 +186,8 @@ rule score_network:
         "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
     wildcard_constraints:
         score=WIRE.scores(network=True),
+    group:
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -205,6 +219,8 @@ rule choose_options:
         "<logs>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.log",
     benchmark:
         "<benchmarks>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+    group:
+        grouped("features_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     threads: THREADS
@@ -236,6 +252,8 @@ rule compute_metrics:
         "<logs>/metrics/{id}/{network}/{recipe}/seed{seed}.log",
     benchmark:
         "<benchmarks>/metrics/{id}/{network}/{recipe}/seed{seed}.tsv"
+    group:
+        grouped("scores_{id}_{network}")
     conda:
         "../envs/ood.yaml"
     params:

@@ -33,6 +33,8 @@ rule make_tables:
         "<logs>/tables/{paper}.log",
     benchmark:
         "<benchmarks>/tables/{paper}.tsv"
+    group:
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -64,6 +66,8 @@ rule draw_figures:
         "<logs>/figures/{paper}.log",
     benchmark:
         "<benchmarks>/figures/{paper}.tsv"
+    group:
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -94,6 +98,8 @@ rule draw_picture:
         "<benchmarks>/figures/{paper}/{picture}.tsv"
     wildcard_constraints:
         picture=WIRE.pictures.constraint(),
+    group:
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -124,6 +130,8 @@ rule draw_reliability:
         "<logs>/figures/{paper}.reliability.log",
     benchmark:
         "<benchmarks>/figures/{paper}.reliability.tsv"
+    group:
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -150,6 +158,8 @@ rule write_manifest:
         ),
     log:
         "<logs>/manifest/{paper}.log",
+    group:
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -178,6 +188,8 @@ rule make_cards:
         "<logs>/cards.log",
     benchmark:
         "<benchmarks>/cards.tsv"
+    group:
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:
@@ -212,6 +224,8 @@ rule make_report:
         ],
     log:
         "<logs>/report.log",
+    group:
+        grouped("report")
     conda:
         "../envs/ood.yaml"
     params:

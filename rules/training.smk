@@ -40,7 +40,7 @@ rule train_network:
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
+        "exec python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
         "{params.outliers} {params.selection} {params.test} {params.tokens} --seed {wildcards.seed} "
         "--device {params.device} --gpus {resources.processes} --threads {threads} "
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
@@ -111,6 +111,7 @@ rule select_outliers:
         "<logs>/selection/{id}/{network}/{recipe}/seed{seed}.log",
     benchmark:
         "<benchmarks>/selection/{id}/{network}/{recipe}/seed{seed}.tsv"
+    localrule: True
     conda:
         "../envs/ood.yaml"
     params:

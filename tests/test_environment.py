@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -110,6 +111,19 @@ def test_conda_environment_has_the_pins_of_its_python():
     assert pins == {"pip": pin.pins_for(RUN_TIME, pin.CONDA_PYTHON)}
     assert {"snakemake", "torch", "nvidia-cudnn-cu13"} <= set(versions(pins["pip"]))
     assert "colorama" not in versions(pins["pip"])  # Windows only
+
+
+def test_the_container_installs_the_pins_of_the_conda_environments_python(uv):
+    """The recipe's own command, dry, in this environment, which has the pins; the image itself is not built here."""
+    recipe = (ROOT / "envs" / "Dockerfile").read_text()
+    base, copied, run = (line for line in recipe.splitlines() if line.split(" ")[0] in ("FROM", "COPY", "RUN"))
+    assert base == f"FROM python:{pin.CONDA_PYTHON}-slim"
+    assert copied.split() == ["COPY", "pyproject.toml", "/opt/ood/pyproject.toml"]
+    uv_itself, packages = run.removeprefix("RUN ").split(" && ")
+    assert uv_itself == "pip install --no-cache-dir uv"
+    command = packages.replace("--system --no-cache", f"--dry-run --offline --python {sys.executable}")
+    done = subprocess.run(command.replace("/opt/ood/", "").split(), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "Would make no changes" in done.stderr, done.stderr
 
 
 # --- pin.py -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ from workflow_scripts.training.network import build, start_from
 from workflow_scripts.training.outliers import load_outliers
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.tokens import Tokens
+from workflow_scripts.training.writer import Writer
 
 SHARED_SEED = 1  # goe.2g-5
 
@@ -107,20 +109,31 @@ def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) 
         outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:], args.selection)
     training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, where),
                         ranks)
-    resume = Resume(args.out, identity(args, store.attrs), args.save_every, ranks)
-    resume.catch_signals()
-    history = training.run(args.config["steps"], partial(print, flush=True), resume)
-    if ranks.rank:
-        return
+    this = identity(args, store.attrs)
+    with nullcontext() if ranks.rank else Writer(args.out, this) as writer:
+        if any(ranks.largest(int(writer is not None and writer.finished))):
+            return
+        check = writer.check if writer else lambda: None
+        resume = Resume(args.out, this, args.save_every, ranks, check)
+        resume.catch_signals()
+        history = training.run(args.config["steps"], partial(print, flush=True), resume)
+        if writer:
+            check()
+            write(args, network, method, list(store.classes), history, background)
+            resume.done()
+
+
+def write(args: argparse.Namespace, network: torch.nn.Module, method: torch.nn.Module, classes: list[str],
+          history: list[dict[str, float]], background: bool) -> None:
+    """Write the training record and the checkpoint."""
     if args.record:
         write_record(args.record, history, method.record())
-    about = {"network": network_section["name"], "classes": list(store.classes), "seed": args.seed, "history": history}
+    about = {"network": args.config["network"]["name"], "classes": classes, "seed": args.seed, "history": history}
     if background:
         about["background"] = True
-    if "dfb.2h-1" in released:
+    if "dfb.2h-1" in args.config["released"]:
         about["released"] = ["dfb.2h-1"]
     checkpoint.save(args.out, network, about)
-    resume.done()
 
 
 def test_images(path: str | None, where: torch.device) -> Images | None:

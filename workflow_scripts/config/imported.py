@@ -69,6 +69,14 @@ def collect(plan: Plan) -> dict[tuple[str, str, str, int], Taken]:
     return found
 
 
+def of_paper(plan: Plan, paper: str) -> dict[tuple[str, str, str, int], Taken]:
+    """The entries that a paper's table shows: those that `only` keeps."""
+    only = plan.config.only
+    return {key: taken for key, taken in plan.imported.items() if taken.entry.paper == paper
+            and all(not kept or value in kept for kept, value in zip(
+                (only.ids, only.networks, only.seeds), (key[0], key[1], key[3]), strict=True))}
+
+
 def _files(entry: Imported, where: str) -> dict[str, Path]:
     """The file of each set; of one `.npz` for all, its arrays' names are the sets."""
     given = entry.files if isinstance(entry.files, dict) else {"": entry.files}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import pickle
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -32,11 +33,13 @@ class Resume:
         identity: plain values that say which run this is.
         minutes: between two writings; 0: after every step.
         ranks: the processes that train together.
+        check: called before a writing; an error that it raises ends the run.
     """
 
-    def __init__(self, output: str | Path, identity: dict[str, Any], minutes: float, ranks: Ranks = ALONE):
+    def __init__(self, output: str | Path, identity: dict[str, Any], minutes: float, ranks: Ranks = ALONE,
+                 check: Callable[[], None] = lambda: None):
         self.path = Path(f"{output}.resume")
-        self.identity, self.seconds, self.ranks = identity, 60 * minutes, ranks
+        self.identity, self.seconds, self.ranks, self.check = identity, 60 * minutes, ranks, check
         self.stopped_by = self._agreed = 0  # numbers of signals: what came here, what all ranks know of
         self._last = time.monotonic()
 
@@ -44,6 +47,8 @@ class Resume:
         """From now on a signal to stop ends the run after the step it is at, with its progress kept."""
         for number in SIGNALS:
             signal.signal(number, self._stop)
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # the workflow holds SIGUSR1 back until now
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped_by = number
@@ -79,6 +84,7 @@ class Resume:
             OODError: after writing, when a signal came.
         """
         if self.ranks.rank == 0:
+            self.check()
             with atomic(self.path) as partial, open(partial, "wb") as file:
                 torch.save({"identity": self.identity, "progress": progress}, file)
         self.ranks.wait()

@@ -7,6 +7,7 @@ as one JSON text each, which Snakemake compares: a job reruns exactly when its s
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,10 @@ def prepare_environment(repository: Path, data_root: Path | None) -> None:
     paths = [str(repository), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    if hasattr(signal, "pthread_sigmask"):
+        # Slurm sends it to every process of a job: the snakemakes around a training stay, and the training takes it
+        # from when it can keep its progress (Resume.catch_signals), also one that came before that
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
     if data_root:
         os.environ["OOD_DATA"] = str(data_root.resolve())
 

@@ -9,7 +9,7 @@ from typing import Any
 from workflow_scripts.config import extras, sections
 from workflow_scripts.config.expand import Key, Trained
 from workflow_scripts.config.fusion import columns
-from workflow_scripts.config.imported import Taken
+from workflow_scripts.config.imported import Taken, of_paper
 from workflow_scripts.config.published import published
 from workflow_scripts.config.sections import dumps
 from workflow_scripts.config.wiring.files import FILES, Files, Wildcards
@@ -25,7 +25,7 @@ class Reports(Files):
             runs = self.plan.reported(wildcards.paper)
             if kind == "data":
                 return [self.store(*pair) for id in sorted({run.id for run in runs}) for pair in self.plan.sets(id)]
-            taken = [t for t in self.plan.imported.values() if t.entry.paper == wildcards.paper]
+            taken = of_paper(self.plan, wildcards.paper).values()
             if kind == "scores":
                 return [*(self.file("scores", run, f"/{score}.h5") for run in runs for score in run.scores),
                         *(self.imported(t, "h5") for t in taken)]
@@ -49,12 +49,10 @@ class Reports(Files):
                     for group, names in experiment.ood.items():
                         members = row["groups"].setdefault(group, [])
                         members.extend(n for n in names if n not in members)
-            for key, taken in self.plan.imported.items():
-                if taken.entry.paper == wildcards.paper:  # sets it lacks are missing, so that no mean is of fewer
-                    rows[key] = {"id": key[0], "network": key[1], "recipe": key[2], "seed": key[3],
-                                 "label": taken.label, "scores": [taken.entry.score],
-                                 "groups": self._groups(taken),
-                                 "metrics": self.imported(taken, "csv")}
+            for key, taken in of_paper(self.plan, wildcards.paper).items():  # sets it lacks are missing, so that no
+                rows[key] = {"id": key[0], "network": key[1], "recipe": key[2], "seed": key[3],  # mean is of fewer
+                             "label": taken.label, "scores": [taken.entry.score], "groups": self._groups(taken),
+                             "metrics": self.imported(taken, "csv")}
             for row in rows.values() if not with_scores else ():
                 row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
             if with_scores:

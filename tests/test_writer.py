@@ -1,0 +1,144 @@
+"""One job at a time writes the files of a training."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from workflow_scripts.errors import OODError
+from workflow_scripts.training.resume import Resume
+from workflow_scripts.training.writer import Writer
+
+RUN = {"seed": 0}
+
+
+def second(out, run=RUN, **options):
+    """A job that wants to write ``out`` while another does: (thread, what it found out)."""
+    seen: dict[str, bool] = {}
+
+    def job():
+        with Writer(out, run, **options) as writer:
+            seen["finished"] = writer.finished
+
+    thread = threading.Thread(target=job)
+    thread.start()
+    return thread, seen
+
+
+def foreign(out, **more):
+    """The sign of a writer on another machine, as one job would leave it."""
+    path = out.with_name(f"{out.name}.writer")
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "job": "7", "token": "t", "run": "r"} | more))
+    return path
+
+
+@pytest.mark.parametrize(("run", "made", "finished"), [
+    (RUN, True, True),  # the same run, done
+    (RUN, False, False),  # it was stopped: go on from its progress
+    ({"seed": 1}, True, False),  # another run's result is not ours
+])
+def test_a_second_job_waits_and_takes_the_result_of_the_same_run(run, made, finished, tmp_path, capfd):
+    out = tmp_path / "models" / "seed0.pt"
+    with Writer(out, RUN) as first:
+        assert not first.finished
+        thread, seen = second(out, run)
+        time.sleep(0.3)
+        assert thread.is_alive() and not seen
+        if made:
+            out.write_text("weights")
+    thread.join(10)
+    assert seen == {"finished": finished}
+    assert f"{out} is being written by process " in (said := capfd.readouterr().out) and "waiting for it" in said
+    assert ("was finished by process" in said) == finished
+    assert [path.name for path in out.parent.iterdir()] == (["seed0.pt"] if made else [])
+
+
+def test_a_result_that_was_there_before_is_not_taken(tmp_path):
+    out = tmp_path / "seed0.pt"
+    out.write_text("of an earlier configuration")
+    with Writer(out, RUN):
+        thread, seen = second(out)
+        time.sleep(0.2)
+    thread.join(10)
+    assert seen == {"finished": False}
+
+
+def test_the_place_of_a_process_that_was_killed_is_taken_at_once(tmp_path, capsys):
+    out = tmp_path / "seed0.pt"
+    program = ("import time; from workflow_scripts.training.writer import Writer; "
+               f"Writer({str(out)!r}, {RUN}).__enter__(); print('in', flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", program],
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"in\n"
+        process.kill()
+    begin = time.monotonic()
+    with Writer(out, RUN) as writer:
+        assert not writer.finished
+    assert time.monotonic() - begin < 5
+    said = capsys.readouterr().out
+    assert f"process {process.pid} on " in said and "is gone; going on in its place" in said
+
+
+def test_one_on_another_machine_counts_as_dead_when_it_is_silent_and_not_before(tmp_path):
+    out = tmp_path / "seed0.pt"
+    path = foreign(out)
+    thread, seen = second(out, dead=1.0)
+    for _ in range(10):  # signs of life for two seconds
+        time.sleep(0.2)
+        path.touch()
+    assert not seen
+    thread.join(10)
+    assert seen == {"finished": False} and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["", "not JSON", "[]"])
+def test_an_unreadable_sign_is_waited_for_and_then_taken_over(content, tmp_path):
+    out = tmp_path / "seed0.pt"
+    out.with_name("seed0.pt.writer").write_text(content)
+    with Writer(out, RUN, dead=0.5) as writer:
+        writer.check()
+
+
+def test_a_writer_that_lost_its_place_writes_nothing_more(tmp_path):
+    out = tmp_path / "seed0.pt"
+    with Writer(out, RUN) as writer:
+        resume = Resume(out, RUN, 0, writer.check)
+        resume.save({"epoch": 1, "step": 0})
+        kept = resume.path.read_bytes()
+        foreign(out)
+        with pytest.raises(OODError, match="now being written by job 7, process 1 on elsewhere, since this"):
+            resume.save({"epoch": 2, "step": 0})
+        assert resume.path.read_bytes() == kept
+    assert out.with_name("seed0.pt.writer").exists()  # the other's
+
+
+def test_signs_of_life_go_on_while_it_writes(tmp_path):
+    out = tmp_path / "seed0.pt"
+    with Writer(out, RUN, beat=0.05) as writer:
+        before = writer.path.stat().st_mtime_ns
+        time.sleep(0.5)
+        assert writer.path.stat().st_mtime_ns > before
+
+
+def test_of_many_that_find_a_dead_writer_one_at_a_time_writes(tmp_path):
+    out, inside, most = tmp_path / "seed0.pt", [], []
+    foreign(out)
+
+    def job(number):
+        with Writer(out, {"seed": number}, dead=0.3):
+            inside.append(number)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.remove(number)
+
+    jobs = [threading.Thread(target=job, args=(number,)) for number in range(6)]
+    for one in jobs:
+        one.start()
+    for one in jobs:
+        one.join(60)
+    assert most == [1] * 6
