@@ -19,7 +19,7 @@ import torch
 
 from workflow_scripts.data.store import streamed
 from workflow_scripts.errors import OODError, stage
-from workflow_scripts.features import inputs
+from workflow_scripts.features import inputs, sized
 from workflow_scripts.files import atomic
 from workflow_scripts.training import device
 from workflow_scripts.training.network import trained
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
                            "move results/ to a larger disk")
         with atomic(args.out) as partial, h5py.File(partial, "w") as file, torch.inference_mode():
             tokens = file.create_dataset("tokens", shape, np.float16, track_times=False)
-            for start, x in inputs(store, args.config, where):
+            for start, x in inputs(store, sized(args.config, network, store, where), where):
                 found = network.trunk(x).half()
                 if not found.isfinite().all():
                     raise OODError(f"{args.store}: the trunk's output for images {start}..{start + len(x) - 1} is not "

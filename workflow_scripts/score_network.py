@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from workflow_scripts import plugins
 from workflow_scripts.data.store import Store, streamed
 from workflow_scripts.errors import OODError, stage, unknown
-from workflow_scripts.features import inputs
+from workflow_scripts.features import inputs, sized
 from workflow_scripts.files import atomic
 from workflow_scripts.scores import base
 from workflow_scripts.training import device
@@ -137,6 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     options = plugins.parse_options("scores", config["score"], config["options"], f"scores.{config['name']}")
     where = device.pick(given.device, given.threads)
     network = trained(config["network"], given.checkpoint, where)
+    with streamed(given.stores[0]) as store:
+        config = sized(config, network, store, where)
     run = prepared(config, options, network, given.train_store, where)
     with atomic(given.out) as partial, h5py.File(partial, "w") as out:
         out.attrs.update(score=config["score"], name=config["name"])
