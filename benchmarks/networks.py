@@ -19,8 +19,8 @@ FULL: dict[str, Callable[[int], nn.Module]] = {
 }
 SMALL: dict[str, Callable[[int], nn.Module]] = {
     "densenet100": lambda k: densenet_bc.build(densenet_bc.Options(depth=10, growth=4), k),
-    "wrn40-2": lambda k: wide_resnet.build(wide_resnet.Options(depth=10, widen=1, width=4), k),
-    "wrn40-4": lambda k: wide_resnet_biased.build(wide_resnet_biased.Options(depth=10, widen=1), k),
+    "wrn40-2": lambda k: wide_resnet.build(wide_resnet.Options(depth=10, widen=1, width=4, dropout=0.0), k),
+    "wrn40-4": lambda k: wide_resnet_biased.build(wide_resnet_biased.Options(depth=10, widen=1, dropout=0.0), k),
     "resnet18": lambda k: resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=8), k),
     "bit-r50x1": lambda k: resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=8), k),
 }
