@@ -3,10 +3,10 @@
     uv run --with faiss-cpu python -m benchmarks.kernels [--repeats 5] [--threads 2] [--share 1]
 
 KNN: 1,000 queries against a bank of 50,000 x 512, K = 50, beside faiss-cpu's flat index (unit rows, one batch);
-target: 0.75 of its speed. Mahalanobis: C = 100, D = 512, batches of 200, beside the diagonal of x P x^T class by class, as
-OpenOOD computes it; target: 50 times. Metrics: AUROC, both AUPR and FPR95 of a million scores beside scikit-learn's four
-calls; target: no slower (1), wanted: 3. The values of both sides are compared first. `--share 100` divides the sizes.
-NPOS's synthesis, label maps, LMDB and the loader have benchmarks of their own: npos, dfb, data.
+target: 0.75 of its speed. Mahalanobis: C = 100, D = 512, batches of 200, beside the diagonal of x P x^T class by class,
+as OpenOOD computes it; target: 50 times. Metrics: AUROC, both AUPR and FPR95 of a million scores beside scikit-learn's
+four calls; target: no slower (1), wanted: 3. The values of both sides are compared first. `--share 100` divides the
+sizes. NPOS's synthesis, label maps, LMDB and the loader have benchmarks of their own: npos, dfb, data.
 """
 
 from __future__ import annotations
