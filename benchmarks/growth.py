@@ -73,7 +73,8 @@ def scored(out: Path, known: Path, tests: list[Path], scores: dict[str, dict]) -
     call(precompute.main, "--train", known, "--out", out / "statistics.h5")
     for name, options in scores.items():
         call(score.main, "--config", json.dumps({"score": name, "options": options}), "--sets", *tests,
-             "--train", known, "--head", out / "head.h5", "--statistics", out / "statistics.h5", "--out", out / f"{name}.scores")
+             "--train", known, "--head", out / "head.h5", "--statistics", out / "statistics.h5",
+             "--out", out / f"{name}.scores")
     config = {"id": tests[0].stem, "groups": {"far": [path.stem for path in tests[1:]]}}
     call(evaluate.main, "--config", json.dumps(config), "--scores", *(out / f"{name}.scores" for name in scores),
          "--id-features", tests[0], "--out", out / "metrics.csv")

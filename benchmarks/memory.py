@@ -3,7 +3,7 @@
     python -m benchmarks.memory [--results results/small] [--images 1000 8000] [--rows 1281167] [--width 2048]
                                 [--parts stages images bank]
 
-Each measured stage is a process of its own, whose largest resident size is read from the system. Images: features,
+Each measured stage is a process of its own, whose largest resident size is read from the system (Linux). Images: features,
 score (KNN) and evaluate on sets of each size; target: at most 1.1 times the peak at the smaller size. Bank: KNN
 (K = 1000), ViM, Mahalanobis and ReAct on 500 images with a train set of `--rows` features of `--width` float32 in a
 file that is written and deleted again (10.5 GB at the default); target: 4 GB. `--rows 200000 400000` shows the slope.
@@ -47,14 +47,13 @@ def peak(*arguments: object) -> float:
     Raises:
         SystemExit: the stage failed.
     """
-    code = ("import resource, runpy, sys; sys.argv = sys.argv[1:]; name = sys.argv[0]\n"
-            "try: runpy.run_module(name, run_name='__main__', alter_sys=False)\n"
-            "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)")
+    code = ("import runpy, sys; sys.argv = sys.argv[1:]\n"
+            "try: runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=False)\n"
+            "finally: print('peak', open('/proc/self/status').read().split('VmHWM:')[1].split()[0], flush=True)")
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{arguments[0]}: {done.stderr[-1500:]}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(done.stdout.rsplit("peak", 1)[1]) * unit / 1e6
+    return float(done.stdout.rsplit("peak", 1)[1]) * 1024 / 1e6
 
 
 def write_features(path: Path, rows: int, width: int, classes: int = 10, seed: int = 0) -> Path:

@@ -29,6 +29,7 @@ from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.outliers import Outliers
 
 EPOCH = 5  # NPOS's outliers are synthesised by then
+STEPS = 390  # of an epoch
 NORMALISE = {"mean": [0.5] * 3, "std": [0.25] * 3}
 CROP_FLIP = ({"random_crop": 4}, {"horizontal_flip": 0.5})
 VIEWS = ({"random_resized_crop": {"size": 32, "scale": [0.2, 1.0]}}, {"horizontal_flip": 0.5},
@@ -108,7 +109,7 @@ class Step:
         self.network.train()
         self.method.check({"training": {"epochs": 500, "lr": 0.1, "batch_size": paper.batch}, "views": paper.views,
                            "masks": paper.masks, "outliers": {"batch_size": paper.outliers}})
-        self.method.setup(self.network, Sizes(0, 500, 10**6, self.count, where,
+        self.method.setup(self.network, Sizes(0, 500, STEPS, self.count, where,
                                               len(self.pool) if paper.outliers else 0, paper.outliers))
         self.method.to(where)
         one = torch.zeros(2, 3, paper.side, paper.side, device=where).to(memory_format=self.memory)

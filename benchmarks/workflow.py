@@ -5,8 +5,8 @@
 Overhead: 1 - (sum over jobs of the seconds inside their stages) / (wall time x cores). A job's log ends with the
 seconds inside its stage, after Python's start and the imports; wall time, from the start of Snakemake's log to its last
 line, and cores are those of the run that wrote the results last. Shares of it: start and imports of the jobs (their
-times by Snakemake's benchmark files, less the seconds inside), and cores without a job. No-op: `snakemake --cores all` when
-nothing is to be done. Paper: `snakemake -n` of config/paper.yaml. Targets: 35 %, 5 s, 10 s.
+times by Snakemake's benchmark files, less the seconds inside), and cores without a job. No-op: `snakemake --cores all`
+when nothing is to be done. Paper: `snakemake -n` of config/paper.yaml. Targets: 35 %, 5 s, 10 s.
 """
 
 from __future__ import annotations
