@@ -3,9 +3,9 @@
     python -m benchmarks.memory [--results results/small] [--images 1000 8000] [--rows 1281167] [--width 2048]
                                 [--parts stages images bank]
 
-Each measured stage is a process of its own, whose largest resident size is read from the system (Linux). Images: features,
-score (KNN) and evaluate on sets of each size; target: at most 1.1 times the peak at the smaller size. Bank: KNN
-(K = 1000), ViM, Mahalanobis and ReAct on 500 images with a train set of `--rows` features of `--width` float32 in a
+Each measured stage is a process of its own, whose largest resident size is read from the system (Linux). Images:
+features, score (KNN) and evaluate on sets of each size; target: at most 1.1 times the peak at the smaller size. Bank:
+KNN (K = 1000), ViM, Mahalanobis and ReAct on 500 images with a train set of `--rows` features of `--width` float32 in a
 file that is written and deleted again (10.5 GB at the default); target: 4 GB. `--rows 200000 400000` shows the slope.
 """
 

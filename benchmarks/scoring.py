@@ -57,7 +57,7 @@ SCORES: dict[str, tuple[str, dict[str, Any]]] = {
     "knn": ("knn", {"K": 50}), "vim": ("vim", {"dim": 16}), "mahalanobis": ("mahalanobis", {}),
     "relative_mahalanobis": ("relative_mahalanobis", {}),
 }
-LOOSE = {"ash_p", "ash_s", "ash_b", "scale", "gen", "mahalanobis", "relative_mahalanobis", "odin"}
+LOOSE = {"gen", "mahalanobis", "relative_mahalanobis", "odin"}
 """Scores whose definitions differ in a detail (tests/test_scores_peers.py); their AUROC may differ by 0.02."""
 
 
@@ -188,8 +188,11 @@ def detectors(network: nn.Module) -> dict[str, Any]:
     head = network.head
     weight, bias = head.weight, head.bias
 
-    def pooled(maps: Tensor) -> Tensor:
-        return head(maps.mean(dim=(2, 3)))
+    def maps(x: Tensor) -> Tensor:  # pooled, as the papers' code and ours shape them
+        return network.features(x)[:, :, None, None]
+
+    def pooled(features: Tensor) -> Tensor:
+        return head(features.flatten(1))
 
     return {
         "msp": peer.MaxSoftmax(network), "temperature": peer.MaxSoftmax(network, 2.0),
@@ -197,10 +200,10 @@ def detectors(network: nn.Module) -> dict[str, Any]:
         "energy_t2": peer.EnergyBased(network, 2.0), "entropy": peer.Entropy(network),
         "gen": peer.GEN(network, 0.1, 10), "kl_matching": peer.KLMatching(network),
         "odin": peer.ODIN(network, eps=0.0014, temperature=1000.0),
-        "react": peer.ReAct(network.maps, pooled, percentile=0.9),
+        "react": peer.ReAct(maps, pooled, percentile=0.9),
         "dice": peer.DICE(network.features, weight, bias, 0.7),
-        **{f"ash_{v}": peer.ASH(network.maps, pooled, f"ash-{v}", 0.65) for v in "psb"},
-        "scale": peer.SCALE(network.maps, pooled, 0.65),
+        **{f"ash_{v}": peer.ASH(maps, pooled, f"ash-{v}", 0.65) for v in "psb"},
+        "scale": peer.SCALE(maps, pooled, 0.65),
         "gradnorm": peer.GradNorm(network, param_filter=lambda name: name in ("fc.weight", "linear.weight")),
         "knn": peer.KNN(network.features, 50), "vim": peer.ViM(network.features, 16, weight, bias),
         "mahalanobis": peer.Mahalanobis(network.features), "relative_mahalanobis": peer.RMD(network.features),

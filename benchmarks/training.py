@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--papers", nargs="+", default=[paper.name.split(":")[0] for paper in PAPERS])
     parser.add_argument("--divide", type=int, default=1, help="divides the papers' batches")
     parser.add_argument("--small", action="store_true", help="tiny networks: a test of the benchmark")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="cpu")
+    parser.add_argument("--device", choices=device.NAMES, default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()

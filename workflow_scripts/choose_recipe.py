@@ -78,7 +78,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--outliers", required=True, help="store of held-out outliers")
     parser.add_argument("--csv", required=True, help="table to write: a row for each candidate")
     parser.add_argument("--out", required=True, help="the best one's checkpoint")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
 

@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
                         help="network, normalise and batch_size, as the workflow prints them")
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True, help="store of the outliers")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True)
     args = parser.parse_args(argv)

@@ -124,7 +124,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--train-store", help="store of the ID train images, for scores that need train_labels")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the scores to write")
     return parser

@@ -183,7 +183,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--train", help="ID train features, for KNN")
     parser.add_argument("--csv", required=True, help=f"table to write: p, clip (or K), {', '.join(NUMBERS)}")
     parser.add_argument("--json", required=True, help="choice to write: p, clip (or K), their numbers, the options")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
 

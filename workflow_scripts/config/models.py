@@ -187,6 +187,9 @@ class Config(Strict):
     """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto: a GPU where there is one."""
+    tf32: bool = False
+    """On a GPU convolutions and products round float32 inputs to 10 bits (TensorFloat-32): faster, other numbers. As
+    with `device`, results that exist are kept when it changes."""
     gpus: Literal["auto"] = "auto"
     """Which GPU a job takes: `auto` is the one with the most free memory."""
     threads: Annotated[int, Field(gt=0)] = 2
