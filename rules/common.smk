@@ -25,8 +25,8 @@ except OODError as error:
 
 WIRE = Wiring(PLAN)
 THREADS = PLAN.config.threads
-DEVICE = PLAN.config.device
-GPUS = 0 if DEVICE == "cpu" else 1
+GPUS = 0 if PLAN.config.device == "cpu" else 1
+DEVICE = PLAN.config.device + "+tf32" * (PLAN.config.tf32 and GPUS)
 prepare_environment(Path(workflow.basedir), PLAN.data_root)
 
 if image := os.environ.get("OOD_IMAGE"):

@@ -19,7 +19,7 @@ import torch
 
 from workflow_scripts.data.store import streamed
 from workflow_scripts.errors import OODError, stage
-from workflow_scripts.features import inputs
+from workflow_scripts.features import inputs, sized
 from workflow_scripts.files import atomic
 from workflow_scripts.training import device
 from workflow_scripts.training.network import trained
@@ -31,7 +31,7 @@ def arguments() -> argparse.ArgumentParser:
                         help="network, normalise, batch_size, as the workflow prints them")
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True)
     return parser
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
                            "move results/ to a larger disk")
         with atomic(args.out) as partial, h5py.File(partial, "w") as file, torch.inference_mode():
             tokens = file.create_dataset("tokens", shape, np.float16, track_times=False)
-            for start, x in inputs(store, args.config, where):
+            for start, x in inputs(store, sized(args.config, network, store, where), where):
                 found = network.trunk(x).half()
                 if not found.isfinite().all():
                     raise OODError(f"{args.store}: the trunk's output for images {start}..{start + len(x) - 1} is not "

@@ -97,7 +97,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
     parser.add_argument("--checkpoint", required=True, help="a classifier of the ID classes")
     parser.add_argument("--store", required=True, help="images to make label maps of")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the label maps to write")
     return parser

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workflow_scripts.data.augment import normalise
 from workflow_scripts.data.store import load_store
@@ -30,6 +30,7 @@ from workflow_scripts.files import atomic
 from workflow_scripts.metrics.confidence import id_metrics, predict
 from workflow_scripts.metrics.ood import ood_metrics
 from workflow_scripts.training import device
+from workflow_scripts.training.batching import batch_size
 from workflow_scripts.training.network import trained
 from workflow_scripts.training.validation import hold_out
 
@@ -45,8 +46,11 @@ def logits(network: nn.Module, images: np.ndarray, config: dict[str, Any], where
     Raises:
         OODError: the network has diverged.
     """
-    parts = [network(normalise(torch.from_numpy(images[start:start + config["batch_size"]]).to(where),
-                               config["normalise"])) for start in range(0, len(images), config["batch_size"])]
+    def inputs(start: int, count: int) -> Tensor:
+        return normalise(torch.from_numpy(images[start:start + count]).to(where), config["normalise"])
+
+    size = batch_size(config["batch_size"], network, inputs(0, 1))
+    parts = [network(inputs(start, size)) for start in range(0, len(images), size)]
     found = torch.cat(parts).double().cpu().numpy()
     if not np.isfinite(found).all():
         raise OODError("the network's outputs are not finite; it has diverged")
@@ -74,7 +78,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--outliers", required=True, help="store of held-out outliers")
     parser.add_argument("--csv", required=True, help="table to write: a row for each candidate")
     parser.add_argument("--out", required=True, help="the best one's checkpoint")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
 

@@ -21,6 +21,7 @@ from workflow_scripts.errors import stage
 from workflow_scripts.files import atomic
 from workflow_scripts.methods.background import divergence
 from workflow_scripts.training import device
+from workflow_scripts.training.batching import batch_size
 from workflow_scripts.training.network import trained
 
 MOST = 100_000
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
                         help="network, normalise and batch_size, as the workflow prints them")
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True, help="store of the outliers")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True)
     args = parser.parse_args(argv)
@@ -44,7 +45,9 @@ def main(argv: list[str] | None = None) -> None:
         count = len(store.labels)
         index = np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(np.int64))
         found = []
-        for part in np.array_split(index, -(-len(index) // args.config["batch_size"])):
+        example = normalise(torch.from_numpy(store.images[:1]).to(where), args.config["normalise"])
+        size = batch_size(args.config["batch_size"], network, example)
+        for part in np.array_split(index, -(-len(index) // size)):
             pixels = torch.from_numpy(store.images[part]).to(where)
             logits = network(normalise(pixels, args.config["normalise"]))
             log_msp = logits.log_softmax(1).amax(1)

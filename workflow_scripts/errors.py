@@ -11,7 +11,9 @@ import difflib
 import errno
 import functools
 import os
+import stat
 import sys
+import time
 from collections.abc import Callable, Iterable
 
 
@@ -33,12 +35,18 @@ def unknown(where: str, name: str, allowed: Iterable[str]) -> OODError:
 
 
 def stage(main: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a stage's ``main`` so that a user's error ends as one line on stderr and exit status 1."""
+    """Wrap a stage's ``main`` so that a user's error ends as one line on stderr and exit status 1.
+
+    The last line of a job's log says how long it took, without the start of Python and its imports.
+    """
 
     @functools.wraps(main)
     def run(*args: object, **kwargs: object) -> None:
+        started = time.perf_counter()
         try:
             main(*args, **kwargs)
+            if _logged():
+                print(f"done in {time.perf_counter() - started:.2f} s", flush=True)
         except OODError as error:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
@@ -51,3 +59,12 @@ def stage(main: Callable[..., None]) -> Callable[..., None]:
             os._exit(1)  # HDF5 may crash while it closes a file it could not flush
 
     return run
+
+
+def _logged() -> bool:
+    """Whether both outputs go to one file, as a job's do."""
+    try:
+        out, err = os.fstat(1), os.fstat(2)
+    except OSError:
+        return False
+    return stat.S_ISREG(out.st_mode) and os.path.samestat(out, err)

@@ -20,6 +20,7 @@ from workflow_scripts.data.store import Store, streamed
 from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic
 from workflow_scripts.training import device
+from workflow_scripts.training.batching import batch_size
 from workflow_scripts.training.network import trained
 
 SHUFFLED = 2000  # ID train images
@@ -28,12 +29,12 @@ SHUFFLED = 2000  # ID train images
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.features", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
-                        help="network, normalise, batch_size and sets, as the workflow prints them")
+                        help="network, normalise, batch_size, precision and sets, as the workflow prints them")
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--out", required=True, nargs="+", help="a features file for each store")
     parser.add_argument("--head", help="file for the head (and the last batch norm)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
 
@@ -46,9 +47,11 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"{len(sets)} sets need as many --stores ({len(args.stores)}) and --out ({len(args.out)})")
     where = device.pick(args.device, args.threads)
     network = trained(args.config["network"], args.checkpoint, where)
+    with streamed(args.stores[0]) as store:
+        config = sized(args.config, network, store, where)
     for name, source, target in zip(sets, args.stores, args.out, strict=True):
         with streamed(source) as store:
-            extract(network, store, args.config, where, name, target)
+            extract(network, store, config, where, name, target)
         print(f"{name}: {len(store.labels)} images", flush=True)
     if args.head:
         write_head(network, args.head)
@@ -67,7 +70,7 @@ def extract(network: nn.Module, store: Store, config: dict, where: torch.device,
     count, background = len(store.labels), getattr(network, "background", None)
     with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
         for start, x in inputs(store, config, where):
-            h = network.features(x)
+            h = penultimate(network, x, config)
             z = network.head(h)
             if not (torch.isfinite(h).all() and torch.isfinite(z).all()):
                 raise OODError(f"set '{name}': features of images {start}..{start + len(x) - 1} are not finite; "
@@ -95,10 +98,23 @@ def shuffled(network: nn.Module, store: Store, config: dict, where: torch.device
     for start in range(0, len(numbers), size):
         rows = numbers[start:start + size]
         x = normalise(torch.from_numpy(store.images[rows[0]:rows[-1] + 1:step]).to(where), config["normalise"])
-        h = network.features(jigsaw(x, 0, torch.from_numpy(rows).to(where)))
+        h = penultimate(network, jigsaw(x, 0, torch.from_numpy(rows).to(where)), config)
         parts.append((network.head(h), network.background(h)[:, 0]))
     logits, background = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
     return {"logits": logits, "background": background}
+
+
+def penultimate(network: nn.Module, x: Tensor, config: dict) -> Tensor:
+    """Penultimate features (B, D) float32; ``precision: bfloat16`` computes what is before them in bfloat16."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.get("precision") == "bfloat16"):
+        h = network.features(x)
+    return h.float()
+
+
+def sized(config: dict, network: nn.Module, store: Store, where: torch.device) -> dict:
+    """``config`` with the number of images of a pass in place of what was asked for (see :func:`batch_size`)."""
+    _, example = next(inputs(store, config | {"batch_size": 1}, where))
+    return config | {"batch_size": batch_size(config["batch_size"], network, example)}
 
 
 def inputs(store: Store, config: dict, where: torch.device) -> Iterator[tuple[int, Tensor]]:

@@ -67,7 +67,7 @@ def arguments() -> argparse.ArgumentParser:
     classes.add_argument("--classes", type=int, metavar="N", help="number of classes, where there is no store")
     parser.add_argument("--parent", help="checkpoint with the tensors that the file does not have")
     parser.add_argument("--seed", type=int, default=0, help="of the tensors that the file does not have")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="checkpoint to write")
     return parser

@@ -62,7 +62,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--classifier", required=True, help="the network that made the label maps")
     parser.add_argument("--checkpoint", required=True, help="the network that was trained on them")
     parser.add_argument("--stores", required=True, nargs="+", help="sets to look at; those without images are left out")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the maps to write")
     return parser

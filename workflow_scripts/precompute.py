@@ -36,8 +36,9 @@ def statistics(train: cached.Features, classes: int) -> tuple[np.ndarray, np.nda
         OODError: an empty class, a label outside 0..classes-1, or a feature that is not finite.
     """
     sums, counts = 0.0, np.zeros(classes, np.int64)
+    given = train.labels
     for rows in train.chunks():
-        labels = train.labels[rows]
+        labels = given[rows]
         wrong = labels[(labels < 0) | (labels >= classes)]
         if wrong.size:
             raise OODError(f"{train.path}: labels of ID train images must be in 0..{classes - 1}, found {wrong[0]}; "

@@ -15,6 +15,7 @@ import argparse
 import importlib
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -57,8 +58,12 @@ def configuration(text: str, sets: list[Path]) -> tuple[str, str, Any, str]:
     return config["score"], name, options, config.get("network", "")
 
 
-def known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.ndarray], Any]) -> base.Known:
-    """What the score needs of what is known before a test image is seen; nothing else is read."""
+def known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.ndarray], Any], files_open: ExitStack,
+          ) -> base.Known:
+    """What the score needs of what is known before a test image is seen; nothing else is read.
+
+    On the CPU a large bank stays in the file of the train features, which is closed with ``files_open``.
+    """
     files = {"train": {"train_features", "train_logits", "train_labels", "train_background", "shuffled"},
              "head": {"head", "batchnorm"}, "statistics": {"statistics"}}
     for argument, provided in files.items():
@@ -66,15 +71,16 @@ def known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.n
             raise OODError(f"--{argument}: this score needs {', '.join(sorted(kinds & provided))}; give the file")
     members: dict[str, Any] = {}
     if kinds & files["train"]:
-        with cached.Features(given.train) as train:
-            for key in ("features", "logits", "background"):
-                if f"train_{key}" in kinds:
-                    members[f"train_{key}"] = move(train.whole(key))
-            if "train_labels" in kinds:
-                members["train_labels"] = move(train.labels)
-            if "shuffled" in kinds:
-                jigsaws = train.shuffled
-                members["shuffled"] = base.Batch(logits=move(jigsaws.logits), background=move(jigsaws.background))
+        train = files_open.enter_context(cached.Features(given.train))
+        for key in ("features", "logits", "background"):
+            if f"train_{key}" in kinds:
+                small = given.device != "cpu" or key == "background"
+                members[f"train_{key}"] = move(train.whole(key)) if small else train.bank(key)
+        if "train_labels" in kinds:
+            members["train_labels"] = move(train.labels)
+        if "shuffled" in kinds:
+            jigsaws = train.shuffled
+            members["shuffled"] = base.Batch(logits=move(jigsaws.logits), background=move(jigsaws.background))
     layer, norm = cached.head(given.head) if kinds & files["head"] else (None, None)
     statistics = cached.statistics(given.statistics) if "statistics" in kinds else None
     for kind, value in {"head": layer, "batchnorm": norm, "statistics": statistics}.items():
@@ -160,13 +166,20 @@ def main(arguments: list[str] | None = None) -> None:
         what, where = ("the network itself", "score_network") if "network" in kinds else ("other scores", "fuse")
         raise OODError(f"score '{name}' needs {what}; run workflow_scripts.{where}")
     move = mover(given.device)
-    evidence = known(kinds, given, move)
-    base.require(evidence, kinds, name, network)
-    for path in given.sets:
-        with cached.Features(path) as features:
-            agree(features, evidence)
-    run = run_on(module, options, evidence)
-    del evidence
+    with ExitStack() as files_open:
+        evidence = known(kinds, given, move, files_open)
+        base.require(evidence, kinds, name, network)
+        for path in given.sets:
+            with cached.Features(path) as features:
+                agree(features, evidence)
+        run = run_on(module, options, evidence)
+        del evidence
+        write(given, run, kinds, move, name, score, options)
+
+
+def write(given: argparse.Namespace, run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str],
+          move: Callable[[np.ndarray], Any], name: str, score: str, options: Any) -> None:
+    """Score every set into ``given.out``."""
     with atomic(given.out) as partial, h5py.File(partial, "w") as out:
         out.attrs.update(score=score, name=name, options=json.dumps(asdict(options), sort_keys=True))
         for path in given.sets:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from workflow_scripts import plugins
 from workflow_scripts.data.store import Store, streamed
 from workflow_scripts.errors import OODError, stage, unknown
-from workflow_scripts.features import inputs
+from workflow_scripts.features import inputs, sized
 from workflow_scripts.files import atomic
 from workflow_scripts.scores import base
 from workflow_scripts.training import device
@@ -124,7 +124,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--train-store", help="store of the ID train images, for scores that need train_labels")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the scores to write")
     return parser
@@ -137,6 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     options = plugins.parse_options("scores", config["score"], config["options"], f"scores.{config['name']}")
     where = device.pick(given.device, given.threads)
     network = trained(config["network"], given.checkpoint, where)
+    with streamed(given.stores[0]) as store:
+        config = sized(config, network, store, where)
     run = prepared(config, options, network, given.train_store, where)
     with atomic(given.out) as partial, h5py.File(partial, "w") as out:
         out.attrs.update(score=config["score"], name=config["name"])

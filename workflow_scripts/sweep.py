@@ -35,7 +35,7 @@ from workflow_scripts.data.jigsaw import jigsaw
 from workflow_scripts.data.randomness import uniforms
 from workflow_scripts.data.store import Store, open_store, pixel_rows
 from workflow_scripts.errors import OODError, stage, unknown
-from workflow_scripts.features import inputs
+from workflow_scripts.features import inputs, sized
 from workflow_scripts.files import atomic
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.scores import cached, himplos, knn
@@ -183,7 +183,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--train", help="ID train features, for KNN")
     parser.add_argument("--csv", required=True, help=f"table to write: p, clip (or K), {', '.join(NUMBERS)}")
     parser.add_argument("--json", required=True, help="choice to write: p, clip (or K), their numbers, the options")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
 
@@ -206,7 +206,8 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"--{source}: options of {config['score']} are chosen with it; give the file")
     where = device.pick(given.device, given.threads)
     network = trained(config["network"], given.checkpoint, where)
-    clean, pseudo = extract(network, spaced(given.store, options.images), config, options, where)
+    store = spaced(given.store, options.images)
+    clean, pseudo = extract(network, store, sized(config, network, store, where), options, where)
     if source == "train":
         with cached.Features(Path(given.train)) as file:
             train = torch.from_numpy(file.whole("features")).to(where)

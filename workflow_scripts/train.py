@@ -48,7 +48,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", help="output of the network's frozen trunk for the ID train images, in their place")
     parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
     parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--gpus", type=int, default=1, metavar="N",
                         help="GPUs that share every batch, with --device cpu processes (default: %(default)s)")

@@ -165,8 +165,14 @@ class Fidelity(Strict):
 class Features(Strict):
     """The forward pass over all sets of a trained network."""
 
-    batch_size: Annotated[int, Field(gt=0)] = 256
-    """Images per forward pass."""
+    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] | None = None
+    """Images per forward pass; left out: 32 on the CPU, where their activations stay in its cache, 256 on a GPU.
+    `auto`: the fastest of a few sizes by a short measurement, which stands in the log. The last bits of a feature may
+    depend on the size, so with `auto` two runs may differ in them."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the pass that writes features; `bfloat16` computes all before the penultimate features in it, the head in
+    float32. Faster, and it changes numbers: what it does to each score is in docs/performance.md. Scores that run the
+    network themselves stay in float32."""
     together: bool = False
     """One job per network for the ID and OOD sets (few processes: small runs) instead of one for each, where a new OOD
     set leaves the ID pass alone."""
@@ -217,6 +223,9 @@ class Config(Strict):
     gpus: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """GPUs of a training: `auto` is one, that with the most free memory, as for all other jobs; n: the first n visible
     ones, each of which takes its share of every batch (docs/several_gpus.md). With device cpu: n processes."""
+    tf32: bool = False
+    """On a GPU convolutions and products round float32 inputs to 10 bits (TensorFloat-32): faster, other numbers. As
+    with `device`, results that exist are kept when it changes."""
     threads: Annotated[int, Field(gt=0)] = 2
     """CPU threads of a job that runs a network; numbers on CPU are reproducible for the same count."""
     fidelity: Fidelity = Fidelity()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_torch_array
+from array_api_compat import array_namespace, device, is_numpy_array, is_torch_array
 
 from workflow_scripts.scores.base import Head
 
@@ -60,6 +60,39 @@ def max_log_softmax(x: Any) -> Any:
     return -xp.log1p(xp.sum(xp.where(winner, 0.0, xp.exp(x - top)), axis=-1))
 
 
+def in_memory(x: Any) -> bool:
+    """False for rows that stay in their file (:class:`workflow_scripts.scores.cached.Rows`)."""
+    return is_numpy_array(x) or is_torch_array(x)
+
+
+def stored_order_statistics(x: Any, ranks: list[int]) -> list[float]:
+    """The values of the given 0-based ranks among all of ``x`` (M, D) float32, read block by block, twice.
+
+    The bits of a float32, with those of negative numbers inverted, rise as the numbers do: the first pass counts their
+    upper halves, the second the lower halves of the numbers whose upper half is that of a rank.
+    """
+    def keys() -> Iterator[np.ndarray]:
+        for start in range(0, x.shape[0], BLOCK_ROWS):
+            bits = np.ascontiguousarray(x[start:start + BLOCK_ROWS, :], np.float32).reshape(-1).view(np.uint32)
+            yield np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+
+    upper = np.zeros(1 << 16, np.int64)
+    for key in keys():
+        upper += np.bincount(key >> 16, minlength=len(upper))
+    below = np.cumsum(upper)
+    halves = [int(np.searchsorted(below, rank, side="right")) for rank in ranks]
+    lower = {half: np.zeros(1 << 16, np.int64) for half in halves}
+    for key in keys():
+        for half, counts in lower.items():
+            counts += np.bincount(key[key >> 16 == half] & 0xFFFF, minlength=len(counts))
+    found = []
+    for rank, half in zip(ranks, halves, strict=True):
+        rest = int(np.searchsorted(np.cumsum(lower[half]), rank - (below[half] - upper[half]), side="right"))
+        key = np.array(half << 16 | rest, np.uint32)
+        found.append(float(np.where(key >> 31, key & np.uint32(0x7FFFFFFF), ~key).astype(np.uint32).view(np.float32)))
+    return found
+
+
 def order_statistics(x: Any, ranks: list[int]) -> list[Any]:
     """The values of the given 0-based ranks along the last axis, smallest first. (..., M) -> [(...), ...]."""
     if is_torch_array(x):
@@ -74,10 +107,26 @@ def percentile(x: Any, p: float) -> Any:
     Same definition as ``numpy.percentile``; the place is computed in double also for a float32 array of any length.
     (..., M) -> (...).
     """
-    place = p / 100 * (x.shape[-1] - 1)
-    low = min(int(place), x.shape[-1] - 1)
-    below, above = map(float64, order_statistics(x, [low, min(low + 1, x.shape[-1] - 1)]))
-    share = place - low
+    low, high, share = _place(x.shape[-1], p)
+    return _between(*map(float64, order_statistics(x, [low, high])), share)
+
+
+def percentile_of_all(x: Any, p: float) -> float:
+    """:func:`percentile` of all numbers of ``x`` (M, D), which may lie in its file."""
+    if in_memory(x):
+        return float(percentile(array_namespace(x).reshape(x, (-1,)), p))
+    low, high, share = _place(x.shape[0] * x.shape[1], p)
+    return _between(*stored_order_statistics(x, [low, high]), share)
+
+
+def _place(count: int, p: float) -> tuple[int, int, float]:
+    """Ranks of the two order statistics about the p-th percentile of ``count`` numbers, and the way between them."""
+    place = p / 100 * (count - 1)
+    low = min(int(place), count - 1)
+    return low, min(low + 1, count - 1), place - low
+
+
+def _between(below: Any, above: Any, share: float) -> Any:
     return below + (above - below) * share if share < 0.5 else above - (above - below) * (1 - share)
 
 

@@ -46,7 +46,7 @@ def fit(options: Options, known: Known) -> float:
     if options.sign != "auto":
         return 1.0 if options.sign == "plus" else -1.0
     xp = namespace(known.train_background)
-    train = Batch(logits=known.train_logits, background=known.train_background)
+    train = Batch(logits=known.train_logits[...], background=known.train_background)
     gap = xp.mean(values(options, train)) - xp.mean(values(options, known.shuffled))
     return 1.0 if float(gap) >= 0 else -1.0
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from annotated_types import Gt, Interval
 
-from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile
+from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile_of_all
 from workflow_scripts.scores.base import Batch, Known
 
 NEEDS = frozenset({"features", "head", "train_features"})
@@ -30,7 +30,7 @@ def fit(options: Options, known: Known) -> float:
     """The clip level."""
     if options.clip is not None:
         return options.clip
-    return float(percentile(namespace(known.train_features).reshape(known.train_features, (-1,)), options.percentile))
+    return percentile_of_all(known.train_features, options.percentile)
 
 
 def score(options: Options, known: Known, state: float, batch: Batch) -> Any:

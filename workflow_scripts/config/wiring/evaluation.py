@@ -22,7 +22,8 @@ class Evaluation(Files):
             run = self.plan.run(wildcards)
             return dumps({"network": sections.network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
                           "normalise": sections.evaluated(run),
-                          "batch_size": self.plan.config.features.batch_size})
+                          "batch_size": self.plan.config.features.batch_size,
+                          "precision": self.plan.config.features.precision})
 
         return section
 

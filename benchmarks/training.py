@@ -1,0 +1,81 @@
+"""A training step of each paper's network and loss, beside a plain loop of the same network and loss.
+
+    python -m benchmarks.training [--papers himplos npos ...] [--divide 1] [--device cpu] [--repeats 3] [--threads 2]
+
+What each side is: benchmarks/papers.py. A turn is one step of each side, from the images to the update; medians of the
+ratios of the turns. `--divide 4` takes quarters of the papers' batches. Targets: 1.3 on a CPU, 3 on a GPU, where the
+precision class is printed. The loss of both sides on one batch is compared first (dropout is left out of that).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import nn
+
+from benchmarks import common
+from benchmarks.common import Figure, Report
+from benchmarks.papers import PAPERS, Paper, Step, sides, tiny
+from workflow_scripts.training import device
+
+TARGETS, RELATIVE = {"cpu": 1.3, "cuda": 3.0}, 1e-3
+
+
+def difference(both: dict[str, Step]) -> float:
+    """Relative difference of the two sides' losses on the same batch, without dropout."""
+    batch, losses = next(both["ours"].source), []
+    for side in both.values():
+        rates = {m: m.p for m in side.network.modules() if isinstance(m, nn.Dropout)}
+        for module in rates:
+            module.p = 0.0
+        side.prepare()
+        losses.append(float(side.loss(batch).detach()))
+        for module, rate in rates.items():
+            module.p = rate
+    return abs(losses[0] - losses[1]) / abs(losses[0])
+
+
+def measure(paper: Paper, report: Report, where: torch.device, repeats: int, small: bool = False) -> float:
+    """How many times faster a step is than a plain one, printed with its target."""
+    both = sides(paper, where, small)
+    apart = difference(both)
+    if not apart < RELATIVE:
+        raise ValueError(f"{paper.name}: the losses of the two sides differ by {apart:.2g} of the loss")
+    times = common.turns({name: step.run for name, step in both.items()}, repeats,
+                         wait=torch.cuda.synchronize if where.type == "cuda" else lambda: None)
+    ratio = common.ratio(times, "plain", "ours")
+    report.add(Figure(f"{paper.name}, {paper.images} images a step: times plain", ratio, "", TARGETS[where.type],
+                      n=repeats, more={"images/s": paper.images / common.median(times, "ours")}))
+    print(f"      {paper.images / common.median(times, 'ours'):.1f} images/s, plain "
+          f"{paper.images / common.median(times, 'plain'):.1f}", flush=True)
+    return ratio
+
+
+def precision_class() -> str:
+    """How a GPU multiplies float32 numbers here."""
+    products = "TF32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
+    return f"convolutions {'TF32' if torch.backends.cudnn.allow_tf32 else 'float32'}, other products {products}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.splitlines()[0])
+    parser.add_argument("--papers", nargs="+", default=[paper.name.split(":")[0] for paper in PAPERS])
+    parser.add_argument("--divide", type=int, default=1, help="divides the papers' batches")
+    parser.add_argument("--small", action="store_true", help="tiny networks: a test of the benchmark")
+    parser.add_argument("--device", choices=device.NAMES, default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    where = device.pick(args.device, args.threads)
+    report = Report("training", "torch")
+    if where.type == "cuda":
+        print(f"  {torch.cuda.get_device_name()}, {precision_class()}")
+    for paper in PAPERS:
+        if paper.name.split(":")[0] in args.papers:
+            measure(tiny(paper) if args.small else paper.divided(args.divide), report, where, args.repeats, args.small)
+    report.write()
+
+
+if __name__ == "__main__":
+    main()

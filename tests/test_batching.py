@@ -1,0 +1,98 @@
+"""Options of the forward pass: batch size, bfloat16, TF32; and what a job's log ends with."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from tests.network_data import CONFIG, write_all
+from workflow_scripts import features, score_network
+from workflow_scripts.training import batching, device
+
+SETS = ["rows.train", "rows.test"]
+
+
+def extracted(folder, **options):
+    out = [folder / f"{name}.features.h5" for name in SETS]
+    features.main(["--config", json.dumps({**CONFIG, "sets": SETS, **options}), "--checkpoint", str(folder / "seed0.pt"),
+                   "--stores", *(str(folder / f"{name}.h5") for name in SETS), "--out", *map(str, out),
+                   "--head", str(folder / "head.h5"), "--device", "cpu", "--threads", "1"])
+    with h5py.File(out[0]) as file:
+        return {key: file[key][:] for key in ("features", "logits")}
+
+
+def test_bfloat16_is_close_but_not_the_same_and_the_head_is_float32(tmp_path):
+    write_all(tmp_path)
+    full, rough = extracted(tmp_path), extracted(tmp_path, precision="bfloat16")
+    assert rough["features"].dtype == np.float32
+    top = np.abs(full["features"]).max()
+    assert 1e-5 < np.abs(full["features"] - rough["features"]).max() / top < 0.1
+    with h5py.File(tmp_path / "head.h5") as head:
+        expected = rough["features"] @ head["weight"][:].T + head["bias"][:]
+    np.testing.assert_allclose(rough["logits"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(extracted(tmp_path, precision="float32")["features"], full["features"])
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 32), (5, 5), ("auto", None)])
+def test_the_batch_size_is_configured_fixed_or_measured(tmp_path, capsys, monkeypatch, asked, used):
+    write_all(tmp_path)
+    sizes, original = [], features.penultimate
+    monkeypatch.setattr(features, "penultimate", lambda n, x, c: sizes.append(len(x)) or original(n, x, c))
+    extracted(tmp_path, batch_size=asked)
+    printed = re.search(r"^batch size (\d+) \(images/s: ", capsys.readouterr().out, re.MULTILINE)
+    assert bool(printed) is (asked == "auto")
+    assert sizes[0] == (used or int(printed[1]))
+
+
+def test_scores_that_run_the_network_take_the_same_batch_size(tmp_path, capsys):
+    write_all(tmp_path)
+    config = {**CONFIG, "score": "odin", "name": "odin", "sets": ["rows.test"], "batch_size": "auto"}
+    score_network.main(["--config", json.dumps(config), "--checkpoint", str(tmp_path / "seed0.pt"), "--stores",
+                        str(tmp_path / "rows.test.h5"), "--out", str(tmp_path / "o.h5"), "--device", "cpu"])
+    assert "batch size " in capsys.readouterr().out
+
+
+def test_a_size_that_does_not_fit_is_left_out_with_larger_ones():
+    class Small(torch.nn.Module):
+        def features(self, x):
+            if len(x) > 40:
+                raise torch.cuda.OutOfMemoryError
+            return x
+
+    found = batching.measured(Small(), torch.zeros(1, 3, 4, 4), (16, 32, 64, 128))
+    assert list(found) == [16, 32]
+
+
+def test_float32_is_float32_on_a_gpu_unless_tf32_is_asked_for(monkeypatch):
+    flags = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    mode, threads = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    try:
+        for name, rounded in (("cuda+tf32", True), ("auto", False), ("auto+tf32", True), ("cuda", False)):
+            assert device.pick(name, 1).type == "cuda"
+            assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is rounded
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = flags
+        torch.backends.cudnn.benchmark = mode
+        torch.set_num_threads(threads)
+
+
+def test_the_log_of_a_job_ends_with_the_seconds_of_its_stage(tmp_path):
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["features"], file["logits"] = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
+        file["labels"] = np.arange(4)
+    command = [sys.executable, "-m", "workflow_scripts.precompute", "--train", str(tmp_path / "t.h5"), "--out",
+               str(tmp_path / "s.h5")]
+    with open(tmp_path / "log", "w") as log:
+        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
+    assert re.fullmatch(r"done in \d+\.\d\d s\n", (tmp_path / "log").read_text())
+    apart = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not apart.stdout and not apart.stderr
