@@ -122,8 +122,9 @@ def test_bad_configurations(raw, message):
 
 def test_a_classifier_of_yours_makes_the_label_maps():
     """make_cam.py --model_path: a K-class checkpoint in the place of stage 1; nothing is trained for it."""
-    own = {"name": "classifier", "label": "Classifier", "normalise": {"mean": [0.5] * 3, "std": [0.5] * 3}, "checkpoint": {
-        "file": "cls_pretrained_models/cifar10.pth.tar", "key": "model", "strip_prefix": "module."}}
+    given = {"file": "cls_pretrained_models/cifar10.pth.tar", "key": "model", "strip_prefix": "module."}
+    own = {"name": "classifier", "label": "Classifier", "normalise": {"mean": [0.5] * 3, "std": [0.5] * 3},
+           "checkpoint": given}
     recipes = [own, *(r for r in RAW["recipes"] if r["name"] != "classifier")]
     plan = read_plan({**RAW, "recipes": recipes, "experiments": RAW["experiments"][:1]}, ROOT, {})
     run = plan.runs["cifar10_128", "bit-r50x1", "classifier", 0]
@@ -135,7 +136,8 @@ def test_a_classifier_of_yours_makes_the_label_maps():
 
 NOT_FUSED = {
     "background": "the background score itself", "fusion": "the sum", "mcm": "for CLIP's text head",
-    "bats": "reads batch norm, which BiT lacks", "mahalanobis_ensemble": "an ensemble over layers that tries magnitudes",
+    "bats": "reads batch norm, which BiT lacks",
+    "mahalanobis_ensemble": "of all layers, each against its own perturbed images; himplos has it",
 }
 
 
