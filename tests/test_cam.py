@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from benchmarks import dfb as benchmark
 from tests.dfb_data import bit_arrays
 from tests.network_data import CONFIG, images, write_all, write_store
 from workflow_scripts import cam
@@ -145,6 +146,12 @@ def test_any_number_of_classes_fits(tmp_path, classes, kind):
             read_masks(str(path), count, k)
     with pytest.raises(OODError, match="no file of label maps"):
         read_masks(str(tmp_path / "none.h5"), 2, 3)
+
+
+def test_a_file_of_50000_label_maps_is_below_50_mb(monkeypatch):
+    """2,000 of them, with longer outlines than an object's: 2 MB."""
+    monkeypatch.setattr(benchmark, "MAPS", 2000)
+    assert benchmark.megabytes() * 25 < 50
 
 
 def run(folder, *words, **options):

@@ -54,6 +54,25 @@ def test_background_resampling_on_images_that_are_there(tmp_path):
     assert {r["recipe"] for r in rows} == {"pretrain", "background-full", "random-10", "learned-10"}
 
 
+@pytest.mark.data
+def test_dfb_on_images_that_are_there(tmp_path):
+    """Each stage of the small configuration, and the three columns of its table."""
+    folder = copy(tmp_path)
+    raw = yaml.safe_load((folder / "config" / "dfb_small.yaml").read_text())
+    raw.update(variant="dfb-test", limit={"images": 200, "steps": 4}, seeds=[0])
+    scores = ["background", "energy", "odin"]
+    raw["experiments"] = [{**raw["experiments"][0], "scores": scores}]
+    raw["recipes"] = [{**r, "validation": {"count": 40}} if "masks" in r else r for r in raw["recipes"]]
+    (folder / "short.yaml").write_text(yaml.safe_dump(raw))
+    done = snakemake(folder, "--cores", "2", "--configfile", "short.yaml")
+    assert done.returncode == 0, done.stdout[-4000:]
+    rows = list(csv.DictReader((folder / "results/dfb-test/tables/dfb.csv").open()))
+    found = {(r["score"], r["dataset"]): int(r["n_ood"]) for r in rows if r["metric"] == "auroc" and r["group"] != "id"}
+    assert {score for score, _ in found} == {*scores, "energy_fused", "odin_fused"}
+    assert {found["energy_fused", name] for name in ("cifar100", "svhn_crops", "places")} == {200}
+    assert found["background", "textures"] == 150
+
+
 def test_a_folder_without_the_data_is_refused_before_the_first_job(tmp_path):
     folder = copy(tmp_path)
     (folder / "empty").mkdir()

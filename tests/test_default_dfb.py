@@ -12,6 +12,7 @@ import yaml
 from tests.checkout import ROOT
 from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.fusion import columns
+from workflow_scripts.training import checkpoint
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 RUNS = [run for run in PLAN.runs.values() if run.recipe.masks]
@@ -52,6 +53,22 @@ def test_label_maps_find_the_digits(default_run, run):
     best = max(iou(centre_box(side, h, w), true) for h in range(4, side + 1, 2) for w in range(4, side + 1, 2))
     print(f"label maps {own:.3f}, centre box of their area {box:.3f}, best centre box {best:.3f}")
     assert own > box
+
+
+def test_the_trainings_are_healthy(default_run):
+    """ID accuracy of the classifier on its train images and of the dense network on ID test images; and the background
+    score, its sign fixed beforehand, tells ID from far-OOD sets better than chance."""
+    results = default_run / "results" / PLAN.config.variant
+    for run in RUNS:
+        path = results / "models" / run.id / run.network.name / run.classifier / f"seed{run.seed}.pt"
+        assert checkpoint.read(path)["about"]["history"][-1]["accuracy"] > 0.95
+    rows = list(csv.DictReader((results / "tables" / "dfb.csv").open()))
+    accuracy = [float(r["mean"]) for r in rows if r["metric"] == "accuracy"]
+    assert accuracy and min(accuracy) > 0.94
+    far = set(PLAN.experiments("dfb")[0].ood.far)
+    found = [float(r["mean"]) for r in rows
+             if r["metric"] == "auroc" and r["score"] == "background" and r["dataset"] in far]
+    assert len(found) == len(far) and np.mean(found) > 0.6
 
 
 def test_each_score_stands_alone_and_with_the_background(default_run):

@@ -353,7 +353,7 @@ def test_the_three_columns(folder):
 
 
 def test_the_sign_is_decided_on_id_images_alone(folder):
-    found = run_score(folder, "background")
+    found = run_score(folder, "background", sign="auto")
     with h5py.File(folder / "features/rows.train.h5") as file:
         gap = file["background"][:].mean() - file["shuffled/background"][:].mean()
         np.testing.assert_allclose(found["rows.train"], np.sign(gap) * file["background"][:], rtol=1e-6)

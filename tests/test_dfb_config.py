@@ -72,7 +72,7 @@ def test_label_maps_scores_and_fusion_are_those_of_the_description():
     run = PLAN.runs["cifar10_128", "bit-r50x1", "dfb", 0]
     assert run.scores["temperature"].options == {"temperature": 2}
     assert plugins.load("scores", "vim").dimension(None, 2048, "") == 1000
-    assert run.scores["background"].options == {"form": "logit", "temperature": 1.0, "sign": "auto"}
+    assert run.scores["background"].options == {"form": "logit", "temperature": 1.0, "sign": "plus"}
     experiment = PLAN.experiments("dfb")[0]
     assert set(run.scores) == set(columns(experiment))
     for name in set(experiment.scores) - {"background"}:
@@ -118,6 +118,37 @@ def change(raw: dict, **entries) -> dict:
 def test_bad_configurations(raw, message):
     with pytest.raises(OODError, match=message):
         read_plan(raw, ROOT, {})
+
+
+def test_a_classifier_of_yours_makes_the_label_maps():
+    """make_cam.py --model_path: a K-class checkpoint in the place of stage 1; nothing is trained for it."""
+    given = {"file": "cls_pretrained_models/cifar10.pth.tar", "key": "model", "strip_prefix": "module."}
+    own = {"name": "classifier", "label": "Classifier", "normalise": {"mean": [0.5] * 3, "std": [0.5] * 3},
+           "checkpoint": given}
+    recipes = [own, *(r for r in RAW["recipes"] if r["name"] != "classifier")]
+    plan = read_plan({**RAW, "recipes": recipes, "experiments": RAW["experiments"][:1]}, ROOT, {})
+    run = plan.runs["cifar10_128", "bit-r50x1", "classifier", 0]
+    assert run.recipe.checkpoint.key == "model" and run.recipe.checkpoint.head == "load" and run.parent is None
+    wire = Wiring(plan)
+    assert wire.classifier(wildcards("cifar10_128", "dfb")).endswith("models/cifar10_128/bit-r50x1/classifier/seed0.pt")
+    assert json.loads(wire.masks_section(wildcards("cifar10_128", "dfb")))["network"]["model"] == "bit"
+
+
+NOT_FUSED = {
+    "background": "the background score itself", "fusion": "the sum", "mcm": "for CLIP's text head",
+    "bats": "reads batch norm, which BiT lacks",
+    "mahalanobis_ensemble": "of all layers, each against its own perturbed images; himplos has it",
+}
+
+
+@pytest.mark.parametrize("config", ["dfb.yaml", "dfb_small.yaml"])
+def test_every_score_of_the_house_has_three_columns(config):
+    plan = read_plan(yaml.safe_load((ROOT / "config" / config).read_text()), ROOT, {})
+    run = next(r for r in plan.runs.values() if r.recipe.method == "dense")
+    fused = {run.scores[s.options["base"]].module for s in run.scores.values() if s.module == "fusion"}
+    assert fused == set(plugins.names("scores")) - NOT_FUSED.keys()
+    assert {f"{name}_fused" for name in run.scores if f"{name}_fused" in run.scores} < set(columns(
+        plan.experiments("dfb")[0])) and "background" in run.scores
 
 
 @pytest.mark.slow

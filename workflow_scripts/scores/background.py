@@ -1,8 +1,10 @@
 """The background output of a network with K + 1 outputs as a score (DFB, MM 2024): sign times its logit over T.
 
-The paper's formula could not be retrieved: the form, T and the sign are options. With ``sign: auto`` the sign is
-decided from ID train images alone: they must score higher, on average, than the same images cut into cells that are put
-together in random order.
+The output was trained to be large where ID train images show their background, so an image whose background is like
+theirs has a large one: ``sign: plus``. The paper's formula could not be retrieved: form, T and sign are options. With
+``sign: auto`` ID train images must score higher, on average, than the same images cut into cells that are put together
+in random order. These have an ID background by construction, so their score tells of a lost foreground, not of another
+background.
 """
 
 from __future__ import annotations
@@ -25,8 +27,14 @@ class Options:
     foreground logits (over T)."""
     temperature: Annotated[float, Gt(0)] = 1.0
     """T."""
-    sign: Literal["auto", "plus", "minus"] = "auto"
-    """`plus`: more background is more in-distribution; `minus`: less is; `auto`: decided from ID train images."""
+    sign: Literal["plus", "minus", "auto"] = "plus"
+    """`plus`: more of the ID background is more in-distribution; `minus`: less is; `auto`: decided from ID train images
+    against jigsaws of them."""
+
+
+def needs(options: Options) -> frozenset[str]:
+    """A sign that is given needs no train images."""
+    return NEEDS if options.sign == "auto" else NEEDS - {"train_background", "train_logits", "shuffled"}
 
 
 def values(options: Options, batch: Batch) -> Any:
