@@ -21,7 +21,8 @@ SETS = ["rows.train", "rows.test"]
 
 def extracted(folder, **options):
     out = [folder / f"{name}.features.h5" for name in SETS]
-    features.main(["--config", json.dumps({**CONFIG, "sets": SETS, **options}), "--checkpoint", str(folder / "seed0.pt"),
+    folder_pt = str(folder / "seed0.pt")
+    features.main(["--config", json.dumps({**CONFIG, "sets": SETS, **options}), "--checkpoint", folder_pt,
                    "--stores", *(str(folder / f"{name}.h5") for name in SETS), "--out", *map(str, out),
                    "--head", str(folder / "head.h5"), "--device", "cpu", "--threads", "1"])
     with h5py.File(out[0]) as file:
