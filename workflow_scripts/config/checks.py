@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from workflow_scripts import own, plugins
-from workflow_scripts.errors import OODError
+from workflow_scripts.errors import OODError, unknown
 from workflow_scripts.fidelity import DEFECTS, EVALUATION
 from workflow_scripts.scores.base import KINDS
 
@@ -71,6 +71,14 @@ def counted_once(run: Trained, seeds: list[int], where: str) -> None:
     if given and len(seeds) > 1 and not (given.fresh or given.probe or given.head == "new"):
         raise OODError(f"{where}: recipe '{run.recipe.name}' reads one file of weights, so seeds {seeds} would count "
                        f"one network {len(seeds)} times; give this experiment seeds: [0]")
+
+
+def headlines(plan: Plan) -> None:
+    """The score that reliability figures are of is one of its paper's."""
+    for paper in plan.config.papers:
+        scored = {score for e in plan.config.experiments if e.paper == paper.name for score in e.scores}
+        if paper.reliability and scored and paper.headline and paper.headline not in scored:
+            raise unknown(f"paper '{paper.name}', key headline", paper.headline, scored)
 
 
 def outliers(plan: Plan) -> None:

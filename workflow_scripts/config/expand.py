@@ -114,10 +114,7 @@ class Plan:
         config.only.check({e.paper for e in config.experiments}, self.runs.values())
         if not self.papers:
             raise OODError(f"only: no experiment is in all of {config.only.model_dump(exclude_defaults=True)}")
-        for paper in config.papers:
-            scored = {score for e in config.experiments if e.paper == paper.name for score in e.scores}
-            if paper.reliability and scored and paper.headline and paper.headline not in scored:
-                raise unknown(f"paper '{paper.name}', key headline", paper.headline, scored)
+        checks.headlines(self)
 
     # -- expansion ------------------------------------------------------------------------------------------------
 
