@@ -266,7 +266,7 @@ default-resources:
   slurm_partition: ?part
 set-resources:
   train_network: {slurm_partition: long}
-  score_sets: [slurm_partition=cpu]
+  score_sets: {slurm_partition: cpu, mem_mb: 100}
 """
 
 

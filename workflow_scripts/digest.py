@@ -29,7 +29,7 @@ NUMERICAL = {
 }
 # Storage and plumbing: a new version of these reads and writes the same numbers.
 PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "yaml", "tqdm", "psutil", "pooch",
-            "snakemake", "packaging", "pydantic_core", "markupsafe",
+            "snakemake", "packaging", "pydantic_core", "markupsafe", "yte",
             "requests", "urllib3", "filelock", "safetensors"}
 # Our own plumbing: messages, atomic writing, finding plugins, starting processes and going on after a stop cannot
 # change a number.

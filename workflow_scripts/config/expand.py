@@ -111,9 +111,7 @@ class Plan:
         """Score files of other tools, which stand in a paper's table."""
         checks.outliers(self)
         checks.switches(self)
-        config.only.check({e.paper for e in config.experiments}, self.runs.values())
-        if not self.papers:
-            raise OODError(f"only: no experiment is in all of {config.only.model_dump(exclude_defaults=True)}")
+        only.check(self)
         checks.headlines(self)
 
     # -- expansion ------------------------------------------------------------------------------------------------
@@ -241,8 +239,8 @@ class Plan:
     @cached_property
     def papers(self) -> list[str]:
         """Papers in the order of their experiments, those that `only` keeps."""
-        kept = [e for e in self.config.experiments if not self.config.only.papers or e.paper in self.config.only.papers]
-        return list(dict.fromkeys(e.paper for e in kept if self.runs_of(e)))
+        kept = self.config.only.papers or [e.paper for e in self.config.experiments]
+        return list(dict.fromkeys(e.paper for e in self.config.experiments if e.paper in kept and self.runs_of(e)))
 
     def about(self, paper: str) -> Paper | None:
         """What the configuration says about a paper."""
@@ -250,8 +248,7 @@ class Plan:
 
     def experiments(self, paper: str) -> list[Experiment]:
         """Experiments of a paper of which `only` keeps something."""
-        parts = bool(self.config.only.within_a_paper())
-        return [e for e in self.config.experiments if e.paper == paper and (not parts or self.runs_of(e))]
+        return [e for e in self.config.experiments if e.paper == paper and self.runs_of(e)]
 
     def runs_of(self, experiment: Experiment) -> list[Trained]:
         """Networks whose results an experiment reports, those that `only` keeps."""

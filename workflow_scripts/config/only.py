@@ -77,6 +77,18 @@ class Only(Strict):
                     raise unknown(f"only.{key}", name, names)
 
 
+def check(plan: Plan) -> None:
+    """What a configuration keeps is there.
+
+    Raises:
+        OODError: a name that it does not have, or nothing is kept.
+    """
+    given = plan.config.only
+    given.check({e.paper for e in plan.config.experiments}, plan.runs.values())
+    if not plan.papers:
+        raise OODError(f"only: no experiment is in all of {given.model_dump(exclude_defaults=True)}")
+
+
 def wanted(plan: Plan, runs: Iterable[Trained] | None = None) -> dict[Key, Trained]:
     """These networks (left out: what the papers that are kept report) and those they start from, in the order of the
     configuration."""

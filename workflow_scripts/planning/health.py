@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
 
 from workflow_scripts.config.expand import Plan
 from workflow_scripts.data import catalogue, sources
@@ -219,7 +218,7 @@ def slurm(profile: Path, settings: dict[str, Any]) -> Iterator[Finding]:
         yield problem(f"sinfo fails: {said}", "ask the cluster's staff: Slurm does not answer here")
         return
     there = sorted(set(asked.stdout.split()))
-    for name in sorted(_values(settings, "slurm_partition")):
+    for name in sorted(_resource(settings, "slurm_partition")):
         parts = [part for part in name.split(",") if part not in there]
         yield Finding(f"partition {name} exists") if not parts else problem(
             f"profile {profile}: partition {', '.join(parts)} does not exist here; there are {', '.join(there)}",
@@ -233,36 +232,28 @@ def slurm(profile: Path, settings: dict[str, Any]) -> Iterator[Finding]:
 
 
 def read_profile(profile: Path) -> dict[str, Any]:
-    """The settings of a folder with a Snakemake profile, templates filled in."""
+    """The settings of a folder with a profile, as snakemake reads it.
+
+    Raises:
+        OODError: there is no such profile, or it cannot be read.
+    """
     path = next((profile / name for name in ("profile.yaml", "config.yaml") if (profile / name).is_file()), None)
     if path is None:
         raise OODError(f"--profile: there is no {profile}/profile.yaml")
-    text = path.read_text(encoding="utf-8")
-    try:
-        found = yaml.safe_load(text)
-        if isinstance(found, dict) and found.get("__use_yte__"):
-            import yte  # comes with snakemake, which reads such profiles with it
+    from snakemake.profiles import ProfileConfigFileParser  # only here: it takes a second
 
-            found = yte.process_yaml(text)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return ProfileConfigFileParser().parse(file)
     except Exception as error:  # a template may fail in any way
         raise OODError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise OODError(f"{path}: a mapping of settings expected")
-    return found
 
 
-def _values(settings: Any, key: str) -> set[str]:
-    """Everything that a key says anywhere in nested settings, also as ``key=value``."""
-    found: set[str] = set()
-    if isinstance(settings, dict):
-        for name, value in settings.items():
-            found |= {str(value)} if name == key and value else _values(value, key)
-    elif isinstance(settings, list):
-        for value in settings:
-            found |= _values(value, key)
-    elif isinstance(settings, str) and settings.startswith(f"{key}="):
-        found.add(settings.partition("=")[2].strip("'\""))
-    return found
+def _resource(settings: dict[str, Any], name: str) -> set[str]:
+    """What a profile says of a resource, for all rules and for each."""
+    entries = [*settings.get("default-resources", ()), *settings.get("set-resources", ())]
+    pairs = (str(entry).rpartition(":")[2].partition("=") for entry in entries)
+    return {value.strip("'\"") for key, _, value in pairs if key == name and value.strip("'\"")}
 
 
 def _existing(folder: Path) -> Path:

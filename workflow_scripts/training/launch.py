@@ -39,6 +39,8 @@ def launch(module: str, words: Sequence[str], count: int, device: str) -> None:
                 ranks.append(_start(module, [*words, "--rank", str(rank), "--meeting", str(Path(folder, "meeting"))],
                                     said[rank], seen[rank], talks=rank == 0))
                 threading.Thread(target=lambda rank=rank: ended.put((rank, ranks[rank].wait())), daemon=True).start()
+            if hasattr(signal, "pthread_sigmask"):
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # held back by the workflow, and so in the ranks
             for _ in range(count):
                 rank, status = ended.get()
                 if status:
