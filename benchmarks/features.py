@@ -3,11 +3,11 @@
     python -m benchmarks.features [--networks densenet100 wrn40-2 resnet18] [--images 256] [--repeats 5] [--threads 2]
     python -m benchmarks.features --effect results/small      # of a finished run: its checkpoints, sets and scores
 
-Plain: eager, NCHW, float32, batches of 100, memory as glibc keeps it. Ours is the features stage's own pass: channels-last, in the batch size of
-each column and the one that the short measurement of `batch_size: auto` chooses. Targets: 2.8 times plain in float32 at
-the fixed size, for densenet100; features within 1e-4 of the plain ones, relative to their largest. The effect of
-`precision: bfloat16` is measured through the stages: features in both precisions, every score of the finished run that
-is computed from features, its largest change of AUROC over all OOD sets, and that of FPR95.
+Plain: eager, NCHW, float32, batches of 100, memory as glibc keeps it. Ours is the features stage's own pass:
+channels-last, in the batch size of each line and the one that the short measurement of `batch_size: auto` chooses.
+Targets: 2.8 times plain in float32 at the fixed size, for densenet100; features within 1e-4 of the plain ones, relative
+to their largest. The effect of `precision: bfloat16` is measured through the stages: features in both precisions, every
+score of the finished run that is computed from features, its largest change of AUROC over all OOD sets, and of FPR95.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Bottleneck(nn.Module):
 
 
     def freeze(self) -> None:
-        """Join the second batch norm, in eval mode, with the convolution before it; outputs differ by rounding alone."""
+        """Join the second batch norm, in eval mode, with the convolution before it; only rounding differs."""
         norm = self.bn2
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         joined = nn.Conv2d(self.conv1.in_channels, self.conv1.out_channels, 1)
