@@ -169,12 +169,14 @@ class Theirs:
         self.kind = Sets
 
     def cold(self) -> None:
+        common.default_memory()
         self.sets, self.detectors = self.kind(), detectors(self.network)
         for detector in self.detectors.values():
             detector.fit(DataLoader(self.sets.train_set(), batch_size=BATCH))
         self.warm()
 
     def warm(self) -> None:
+        common.default_memory()
         self.rows = self.sets.evaluate(list(self.detectors.values()), {"batch_size": BATCH}, cache=True)
 
     def auroc(self) -> dict[tuple[str, str], float]:

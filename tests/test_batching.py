@@ -14,6 +14,7 @@ import torch
 
 from tests.network_data import CONFIG, write_all
 from workflow_scripts import features, score_network
+from workflow_scripts.models import densenet_bc
 from workflow_scripts.training import batching, device
 
 SETS = ["rows.train", "rows.test"]
@@ -97,3 +98,21 @@ def test_the_log_of_a_job_ends_with_the_seconds_of_its_stage(tmp_path):
     assert re.fullmatch(r"done in \d+\.\d\d s\n", (tmp_path / "log").read_text())
     apart = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not apart.stdout and not apart.stderr
+
+
+def test_a_frozen_densenet_gives_the_same_features_with_one_batch_norm_less():
+    torch.manual_seed(0)
+    network = densenet_bc.build(densenet_bc.Options(depth=16, growth=4), 5)
+    x = torch.randn(8, 3, 32, 32)
+    for _ in range(3):
+        network(x)
+    network.eval()
+    with torch.no_grad():
+        expected = network.features(x)
+    count = sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+    network.freeze()
+    network.freeze()  # once is enough
+    with torch.no_grad():
+        torch.testing.assert_close(network.features(x), expected, rtol=1e-5, atol=1e-5)
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == count - 6
+    assert isinstance(network.last_batchnorm, torch.nn.BatchNorm2d)

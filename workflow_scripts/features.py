@@ -21,6 +21,7 @@ from workflow_scripts.errors import OODError, stage
 from workflow_scripts.files import atomic
 from workflow_scripts.training import device
 from workflow_scripts.training.batching import batch_size
+from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.network import trained
 
 SHUFFLED = 2000  # ID train images
@@ -46,6 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     if not len(sets) == len(args.stores) == len(args.out):
         raise OODError(f"{len(sets)} sets need as many --stores ({len(args.stores)}) and --out ({len(args.out)})")
     where = device.pick(args.device, args.threads)
+    if where.type == "cpu":
+        keep_freed_memory()
     network = trained(args.config["network"], args.checkpoint, where)
     with streamed(args.stores[0]) as store:
         config = sized(args.config, network, store, where)

@@ -30,6 +30,7 @@ from workflow_scripts.features import inputs, sized
 from workflow_scripts.files import atomic
 from workflow_scripts.scores import base
 from workflow_scripts.training import device
+from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.network import trained
 
 KEYS = ("score", "name", "options", "network", "normalise", "batch_size", "sets")
@@ -136,6 +137,8 @@ def main(argv: list[str] | None = None) -> None:
     config = checked(given.config, len(given.stores))
     options = plugins.parse_options("scores", config["score"], config["options"], f"scores.{config['name']}")
     where = device.pick(given.device, given.threads)
+    if where.type == "cpu":
+        keep_freed_memory()
     network = trained(config["network"], given.checkpoint, where)
     with streamed(given.stores[0]) as store:
         config = sized(config, network, store, where)

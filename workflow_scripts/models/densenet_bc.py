@@ -42,6 +42,16 @@ class Bottleneck(nn.Module):
         return torch.cat((x, new), dim=1)
 
 
+    def freeze(self) -> None:
+        """Join the second batch norm, in eval mode, with the convolution before it; only rounding differs."""
+        norm = self.bn2
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        joined = nn.Conv2d(self.conv1.in_channels, self.conv1.out_channels, 1)
+        joined.load_state_dict({"weight": self.conv1.weight * scale[:, None, None, None],
+                                "bias": norm.bias - norm.running_mean * scale})
+        self.conv1, self.bn2 = joined, nn.Identity()
+
+
 class Block(nn.Module):
     """``count`` bottlenecks, each seeing all maps before it."""
 
@@ -97,6 +107,13 @@ class DenseNet(Classifier):
         x = self.trans2(self.block2(x))
         yield x
         yield relu(self.bn1(self.block3(x)))
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Join each bottleneck's second batch norm with the convolution before it."""
+        for module in self.modules():
+            if isinstance(module, Bottleneck) and isinstance(module.bn2, nn.BatchNorm2d):
+                module.freeze()
 
     @property
     def last_batchnorm(self) -> nn.BatchNorm2d:

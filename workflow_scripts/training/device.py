@@ -30,6 +30,7 @@ def pick(name: str, threads: int) -> torch.device:
         torch.cuda.set_device(free.index(max(free)))
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # else each new tensor is first filled with NaN
     else:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = True
