@@ -56,8 +56,7 @@ def test_label_maps_find_the_digits(default_run, run):
 
 
 def test_the_trainings_are_healthy(default_run):
-    """ID accuracy of the classifier on its train images and of the dense network on ID test images; and the background
-    score, its sign fixed beforehand, tells ID from far-OOD sets better than chance."""
+    """Accuracy of the classifier on its train images, and of the dense network on ID test images."""
     results = default_run / "results" / PLAN.config.variant
     for run in RUNS:
         path = results / "models" / run.id / run.network.name / run.classifier / f"seed{run.seed}.pt"
@@ -65,10 +64,6 @@ def test_the_trainings_are_healthy(default_run):
     rows = list(csv.DictReader((results / "tables" / "dfb.csv").open()))
     accuracy = [float(r["mean"]) for r in rows if r["metric"] == "accuracy"]
     assert accuracy and min(accuracy) > 0.94
-    far = set(PLAN.experiments("dfb")[0].ood.far)
-    found = [float(r["mean"]) for r in rows
-             if r["metric"] == "auroc" and r["score"] == "background" and r["dataset"] in far]
-    assert len(found) == len(far) and np.mean(found) > 0.6
 
 
 def test_each_score_stands_alone_and_with_the_background(default_run):
