@@ -29,9 +29,10 @@ GPUS = 0 if PLAN.config.device == "cpu" else 1
 DEVICE = PLAN.config.device + "+tf32" * (PLAN.config.tf32 and GPUS)
 prepare_environment(Path(workflow.basedir), PLAN.data_root)
 
+# an image of the environment, for --sdm apptainer (docs, cluster)
 if image := os.environ.get("OOD_IMAGE"):
 
-    container: image  # used with --sdm apptainer; envs/Dockerfile
+    container: image
 
 
 wildcard_constraints:
