@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.faults import __doc__ as about
-from benchmarks.faults import trainings, whole
+from benchmarks.faults import cluster, trainings, whole
 from benchmarks.faults.scene import Row, Scene
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,8 @@ PAGE, RECORD = ROOT / "docs" / "reliability.md", ROOT / "docs" / "reliability.js
 KINDS = {"kill": "kill -9 in each training, at random moments", "signal": "SIGTERM and SIGUSR1 in each training",
          "resume": "the kept progress of each training cut off", "files": "a store and a checkpoint cut off",
          "head": "the head process killed while its job lives on", "two": "two workflows at once",
-         "disk": "a full disk"}
+         "disk": "a full disk",
+         "slurm": "time limit, lost node, too little memory, killed head process on a real Slurm (Debian, root)"}
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
@@ -61,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
         wanted = set(args.only)
         for group in (whole.faults(scene, wanted),
                       trainings.faults(scene, wanted, args.trainings, args.moments, args.seed)
-                      if wanted & {"kill", "signal", "resume"} else ()):
+                      if wanted & {"kill", "signal", "resume"} else (),
+                      cluster.faults() if "slurm" in wanted else ()):
             for row in group:
                 rows.append(row)
                 print(f"{row.fault:52} {row.where:26} {row.times} x  " + (row.left_out or "; ".join(row.lost)
