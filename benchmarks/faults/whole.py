@@ -8,13 +8,16 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
+import yaml
 
 from benchmarks.faults.scene import LIMIT, Row, Scene, wait_for
 from benchmarks.faults.trainings import MODELS
+from tests.lmdb_data import MEMBERS, folder
+from tests.test_pack_rule import LMDB, STORES, configuration
 
 STORE = "results/small/data/digits.test.h5"
 NETWORK = "digits/resnet-small/pretrain/seed0"
@@ -31,6 +34,7 @@ def faults(scene: Scene, wanted: set[str]) -> Iterator[Row]:
     if "files" in wanted:
         yield cut_off(scene, "truncated HDF5", STORE)
         yield cut_off(scene, "truncated checkpoint", CHECKPOINT)
+        yield cut_lmdb(scene)
     if "head" in wanted:
         yield head_killed(scene)
     if "two" in wanted:
@@ -39,21 +43,33 @@ def faults(scene: Scene, wanted: set[str]) -> Iterator[Row]:
         yield full_disk(scene)
 
 
-def cut_off(scene: Scene, fault: str, path: str) -> Row:
+def cut_off(scene: Scene, fault: str, path: str, targets: tuple[str, ...] = (), words: tuple[str, ...] = ()) -> Row:
     """A file loses its second half: the next job that reads it must name it; without it, it is made again."""
-    row, problems = Row(fault, path.removeprefix("results/small/")), []
-    expected, files = scene.hashes(path, FEATURES, METRICS), scene.names(*FOLDERS)
+    row, problems = Row(fault, Path(path).name), []
+    targets = targets or TARGETS
+    folders = {str(Path(target).parent) for target in targets}
+    expected, files = scene.hashes(*targets), scene.names(*folders)
     file = scene.folder / path
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    if not scene.workflow(*TARGETS).wait(LIMIT):
+    os.truncate(file, file.stat().st_size // 2)
+    if not scene.workflow(*targets, *words).wait(LIMIT):
         problems.append("the cut file was read without a word")
-    elif Path(path).name not in scene.said():
+    elif file.name not in scene.said():
         problems.append("the message does not name the file")
     file.unlink()
-    if scene.workflow(*TARGETS).wait(LIMIT):
+    if scene.workflow(*targets, *words).wait(LIMIT):
         problems.append("did not recover")
-    row.add(problems + scene.other_than(expected) + left_over(scene, files))
+    row.add(problems + scene.other_than(expected) + left_over(scene, files, folders))
     return row
+
+
+def cut_lmdb(scene: Scene) -> Row:
+    """The same of a packed archive, in a small configuration of its own."""
+    folder(scene.folder / "raw" / "x", MEMBERS)
+    (scene.folder / "lmdb.yaml").write_text(yaml.safe_dump(configuration(data_root="raw")))
+    targets, words = (LMDB, *STORES), ("--configfile", "lmdb.yaml")
+    if scene.workflow(*targets, *words).wait(LIMIT):
+        raise SystemExit(f"failed undisturbed:\n{scene.said()[-2000:]}")
+    return cut_off(scene, "truncated LMDB", LMDB, targets, words)
 
 
 def head_killed(scene: Scene) -> Row:
@@ -137,6 +153,6 @@ def full_disk(scene: Scene) -> Row:
     return row
 
 
-def left_over(scene: Scene, files: set[str]) -> list[str]:
-    return [f"{path}: left over" for path in sorted(scene.names(*FOLDERS) - files)]
+def left_over(scene: Scene, files: set[str], folders: Iterable[str] = FOLDERS) -> list[str]:
+    return [f"{path}: left over" for path in sorted(scene.names(*folders) - files)]
 
