@@ -88,6 +88,9 @@ def overhead(results: Path, report: Report, folder: Path = ROOT) -> None:
         raise SystemExit(f"{len(found.without)} of {found.count} logs do not end with 'done in ... s' (first: "
                          f"{found.without[0]}); they are of older code: run again from the beginning")
     total = wall * cores
+    if found.whole > total:
+        raise SystemExit(f"jobs took {found.whole:,.0f} s, the last run {total:,.0f} s of its cores: the "
+                         f"newest log of Snakemake is not that of {results}")
     report.add(Figure("overhead of the last run", 100 * (1 - found.inside / total), "%", OVERHEAD, True, found.count,
                       {"wall, s": wall, "cores": cores, "inside, s": found.inside}))
     starts = found.whole - found.inside
