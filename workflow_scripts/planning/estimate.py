@@ -112,7 +112,8 @@ class Estimator:
             each = (row.tail if job.run.recipe.trunk and row.tail else row.gflops) * both
         else:
             images = sum(self.images(*pair) for pair in job.sets)
-            steps = -(-images // self.plan.config.features.batch_size)
+            asked = self.plan.config.features.batch_size
+            steps = -(-images // (asked if isinstance(asked, int) else machine.batch_size))
             each = row.gflops * (both if job.rule == "score_network" else 1)
         return machine.start + max(steps * machine.step, images * each / machine.gflops), "assumed"
 

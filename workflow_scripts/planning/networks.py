@@ -34,6 +34,8 @@ class Machine(Strict):
     """Seconds that a training step or a batch takes at least, however small the network."""
     start: Annotated[float, Field(ge=0)]
     """Seconds that a job takes to start."""
+    batch_size: Annotated[int, Field(gt=0)]
+    """Images of a forward pass where the configuration leaves that to the device."""
 
 
 class Row(Strict):
