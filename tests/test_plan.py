@@ -75,6 +75,15 @@ def test_every_network_of_the_configurations_is_in_the_table(name):
     assert {run.network.name for run in plan.runs.values() if COSTS.find(plan, run) is None} == set()
 
 
+@pytest.mark.parametrize("machine", ["cpu", "gpu"])
+def test_every_job_of_all_papers_that_runs_a_network_has_its_hours(machine):
+    plan = setting.read(ROOT / "config" / "paper.yaml")
+    wire = Wiring(plan)
+    guess = Estimator(plan, COSTS, Measured(Path("nowhere"), wire.root), machine)
+    jobs = [job for job in Jobs(wire).page() if job.on_gpu]
+    assert len(jobs) > 900 and all(guess.seconds(job)[0] > 0 for job in jobs)
+
+
 def test_images_and_steps_of_trainings():
     def sizes(**changes):
         guess, jobs = estimator({**TINY, **changes})
