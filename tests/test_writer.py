@@ -107,7 +107,7 @@ def test_an_unreadable_sign_is_waited_for_and_then_taken_over(content, tmp_path)
 def test_a_writer_that_lost_its_place_writes_nothing_more(tmp_path):
     out = tmp_path / "seed0.pt"
     with Writer(out, RUN) as writer:
-        resume = Resume(out, RUN, 0, writer.check)
+        resume = Resume(out, RUN, 0, check=writer.check)
         resume.save({"epoch": 1, "step": 0})
         kept = resume.path.read_bytes()
         foreign(out)
