@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 
 import h5py
@@ -177,7 +178,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(build, stop, tmp_path
 
     def interrupted(batch: Batch) -> None:
         step(batch)
-        resume.stopped_by = "SIGTERM" if stopped.done == stop else None
+        resume.stopped_by = signal.SIGTERM if stopped.done == stop else None
 
     stopped._step = interrupted
     with pytest.raises(OODError, match="stopped by SIGTERM"):
