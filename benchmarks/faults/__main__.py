@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -52,9 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--moments", type=int, default=3, help="kill -9 of each training (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--out", type=Path, default=Path("faults.json"), help="record to write (default: %(default)s)")
-    parser.add_argument("--write", action="store_true", help="also put the record and its table into docs/")
+    parser.add_argument("--write", action="store_true", help="also put the rows into docs/, "
+                        "in place of those of the same fault and place")
     args = parser.parse_args(argv)
-    if not (args.run / "results" / "report.html").is_file():
+    if not (args.run / "results" / "small" / "report.html").is_file():
         raise SystemExit(f"{args.run} holds no finished default run; first: uv run snakemake --cores all")
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +72,10 @@ def main(argv: list[str] | None = None) -> int:
               "seed": args.seed, "rows": [asdict(row) for row in rows]}
     args.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     if args.write:
-        shutil.copyfile(args.out, RECORD)
+        kept = json.loads(RECORD.read_text(encoding="utf-8"))["rows"] if RECORD.exists() else []
+        again = {(row["fault"], row["where"]) for row in record["rows"]}
+        record["rows"] = [row for row in kept if (row["fault"], row["where"]) not in again] + record["rows"]
+        RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         fill(record)
     return int(any(row.lost for row in rows))
 

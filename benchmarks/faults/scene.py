@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -49,7 +50,9 @@ class Scene:
     """
 
     def __init__(self, finished: Path, folder: Path):
-        self.folder = checkout.take_over(finished, checkout.copy(folder))
+        self.folder = checkout.copy(folder)
+        for part in ("results/small", ".snakemake/metadata"):
+            shutil.copytree(finished / part, folder / part)
         self.environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
     def command(self, target: str) -> str:
