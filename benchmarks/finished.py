@@ -7,12 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
-
 from benchmarks.common import ROOT
-from workflow_scripts.config.expand import Plan, Trained, read_plan
+from workflow_scripts.config.expand import Plan, Trained
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.errors import OODError
+from workflow_scripts.planning import setting
 
 
 class Finished:
@@ -24,7 +23,7 @@ class Finished:
 
     def __init__(self, results: Path, configuration: Path = ROOT / "config.yaml"):
         self.results = results
-        self.plan: Plan = read_plan(yaml.safe_load(configuration.read_text(encoding="utf-8")), ROOT)
+        self.plan: Plan = setting.read(configuration)
         self.run: Trained = max(self.plan.runs.values(), key=lambda run: len(run.scores))
         run = self.run
         self.wildcards = SimpleNamespace(id=run.id, network=run.network.name, recipe=run.path_name, seed=str(run.seed))

@@ -1,4 +1,4 @@
-"""BiT: outputs, files of weights, and what is refused; weight standardisation done once."""
+"""BiT: outputs, files of weights, and what is refused; weight standardisation done once; its schedule."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from workflow_scripts import import_checkpoint
 from workflow_scripts.errors import OODError
 from workflow_scripts.models import bit, resnet_gn
 from workflow_scripts.training import checkpoint, foreign
+from workflow_scripts.training.schedule import bit_mixup, bit_rate, bit_steps, learning_rate, resolved
 
 SECTION = {"name": "bit", "model": "bit", "options": {}}
 
@@ -182,3 +183,15 @@ def test_a_file_that_is_no_npz_and_one_with_objects(tmp_path):
 def test_widths_that_do_not_divide_are_refused():
     with pytest.raises(OODError, match="width 10 must be a multiple of groups 4"):
         resnet_gn.build(resnet_gn.Options(width=10), 3)
+
+
+def test_schedule_of_the_release(release):
+    for n in (2500, 15000, 50000, 1_000_000):
+        found = [bit_rate(0.003, bit_steps(n), int(step)) for step in release["lr_steps"]]
+        np.testing.assert_allclose([-1 if r is None else r for r in found], release[f"lr_n{n}"], rtol=1e-12)
+    for size, steps, alpha in zip(release["schedule_sizes"], release["schedule_supports"], release["mixup_alpha"],
+                                  strict=True):
+        assert bit_steps(int(size)) == tuple(steps) and bit_mixup(int(size)) == alpha
+    whole = resolved({"name": "bit", "steps": []}, 50_000)
+    rates = {s: learning_rate(0.003, whole, s, 390, 26) for s in (0, 250, 500, 3000, 3001, 6001, 9001)}
+    assert rates == pytest.approx({0: 0, 250: 0.0015, 500: 0.003, 3000: 0.003, 3001: 3e-4, 6001: 3e-5, 9001: 3e-6})

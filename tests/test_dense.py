@@ -27,7 +27,6 @@ from workflow_scripts.training import checkpoint
 from workflow_scripts.training.loop import Images, Training, batches
 from workflow_scripts.training.network import head_name, split_background, start_from, trained
 from workflow_scripts.training.resume import Resume
-from workflow_scripts.training.schedule import bit_mixup, bit_rate, bit_steps, learning_rate, resolved
 from workflow_scripts.training.segmentation import segmentation
 
 SECTION = {"name": "small", "model": "resnet_gn", "options": {"blocks": (1, 1), "width": 8, "groups": 4}}
@@ -43,19 +42,7 @@ def release(golden):
     return dict(np.load(golden / "dfb.npz"))
 
 
-# ---- schedule and mixup ----------------------------------------------------------------------------------------------
-
-def test_schedule_of_the_release(release):
-    for n in (2500, 15000, 50000, 1_000_000):
-        found = [bit_rate(0.003, bit_steps(n), int(step)) for step in release["lr_steps"]]
-        np.testing.assert_allclose([-1 if r is None else r for r in found], release[f"lr_n{n}"], rtol=1e-12)
-    for size, steps, alpha in zip(release["schedule_sizes"], release["schedule_supports"], release["mixup_alpha"],
-                                  strict=True):
-        assert bit_steps(int(size)) == tuple(steps) and bit_mixup(int(size)) == alpha
-    whole = resolved({"name": "bit", "steps": []}, 50_000)
-    rates = {s: learning_rate(0.003, whole, s, 390, 26) for s in (0, 250, 500, 3000, 3001, 6001, 9001)}
-    assert rates == pytest.approx({0: 0, 250: 0.0015, 500: 0.003, 3000: 0.003, 3001: 3e-4, 6001: 3e-5, 9001: 3e-6})
-
+# ---- end and mixup ---------------------------------------------------------------------------------------------------
 
 def test_the_last_step_of_the_schedule_ends_the_training():
     training = start(mixup.build(mixup.Options(), ()))

@@ -8,7 +8,6 @@ import re
 import shlex
 import subprocess
 import sys
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import pytest
 from tests import checkout, own_data
 from tests.checkout import ROOT, would_run
 from workflow_scripts import export
+from workflow_scripts.data import unpack
 from workflow_scripts.metrics.ood import ood_metrics
 
 PAGE = (ROOT / "docs" / "own.md").read_text(encoding="utf-8")
@@ -169,14 +169,13 @@ def test_a_bundle_that_was_changed_is_refused(finished, tmp_path, monkeypatch, c
     out.unlink()
     export.main(words[5:])
     assert out.read_bytes() == first
-    with zipfile.ZipFile(out) as archive:
-        archive.extractall(tmp_path)
+    unpack.extract(out, tmp_path / "unpacked")
     capsys.readouterr()
     for change, message in ((lambda path: path.write_text("score\n"), "first metrics.csv (another file)"),
                             (lambda path: path.unlink(), "first metrics.csv (missing)")):
-        change(tmp_path / "bundle" / "metrics.csv")
+        change(tmp_path / "unpacked" / "bundle" / "metrics.csv")
         with pytest.raises(SystemExit) as error:
-            export.main(["--check", str(tmp_path / "bundle")])
+            export.main(["--check", str(tmp_path / "unpacked" / "bundle")])
         said = capsys.readouterr().err
         assert error.value.code == 1 and message in said and said.count("\n") == 1
 

@@ -11,15 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-import yaml
 
 from tests import checkout
 from workflow_scripts import progress
-from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.digest import ROOT
-from workflow_scripts.jobs import Job, jobs_of
+from workflow_scripts.planning import setting
+from workflow_scripts.planning.jobs import Job, Jobs
 
 FAILED = """Select jobs to execute...
 [Fri Jan  2 03:04:05 2026]
@@ -34,8 +34,13 @@ Error in rule train_network:
 
 
 @pytest.fixture(scope="module")
-def jobs() -> list[Job]:
-    return jobs_of(Wiring(read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT)))
+def plan() -> Jobs:
+    return Jobs(Wiring(setting.read(ROOT / "config.yaml")))
+
+
+@pytest.fixture(scope="module")
+def jobs(plan) -> list[Job]:
+    return plan.page()
 
 
 def make(folder: Path, job: Job, seconds: float | None = None) -> None:
@@ -43,7 +48,7 @@ def make(folder: Path, job: Job, seconds: float | None = None) -> None:
         (folder / output).parent.mkdir(parents=True, exist_ok=True)
         (folder / output).touch()
     if seconds is not None:
-        write(folder / f"results/small/benchmarks/{job.log}.tsv", f"s\th:m:s\n{seconds}\t0:00:01\n")
+        write(folder / job.benchmark, f"s\th:m:s\n{seconds}\t0:00:01\n")
 
 
 def write(path: Path, text: str) -> Path:
@@ -66,8 +71,12 @@ def shown(folder: Path, capsys, *words: str) -> str:
     return text
 
 
-def named(jobs: list[Job], log: str) -> Job:
-    return next(job for job in jobs if job.log == log)
+def name(job: Job) -> str:
+    return job.log.removeprefix("results/small/logs/").removesuffix(".log")
+
+
+def named(jobs: list[Job], name: str) -> Job:
+    return next(job for job in jobs if job.log == f"results/small/logs/{name}.log")
 
 
 def test_an_empty_folder_waits(tmp_path, jobs, capsys):
@@ -85,66 +94,70 @@ def test_a_finished_run_is_done_and_watching_it_ends(tmp_path, jobs, capsys):
 
 
 def test_the_jobs_are_those_of_snakemake(jobs, default_run):
-    """Each job's log is there after the default run, and no other log is."""
+    """Each job's log is there after the default run, and no other log is; its benchmark is there too."""
     logs = default_run / "results" / "small" / "logs"
-    assert {job.log for job in jobs} == {str(p.relative_to(logs).with_suffix("")) for p in logs.rglob("*.log")}
+    assert {job.log for job in jobs} == {str(p.relative_to(default_run)) for p in logs.rglob("*.log")}
+    unmeasured = {job.rule for job in jobs if not (default_run / job.benchmark).is_file()}
+    assert unmeasured == {"write_manifest", "make_report"}
     assert len(jobs) == len({job.log for job in jobs})
 
 
 def test_in_the_middle(tmp_path, jobs, capsys):
     trained = "models/digits/resnet-small/{}/seed{}"
     for job in jobs:
-        if job.group == "data":
+        if job.rule == "prepare_dataset":
             make(tmp_path, job, 1)
     make(tmp_path, named(jobs, trained.format("pretrain", 0)), 60)
     running, other, waiting, broken = (named(jobs, trained.format(*name)) for name in (
         ("pretrain", 1), ("goe", 0), ("oe", 0), ("npos", 1)))
-    logs = tmp_path / "results" / "small" / "logs"
     for job in (running, other, waiting):
         mark(tmp_path, job, 81)
     make(tmp_path, other)  # an output with a marker is not done
-    write(logs / f"{running.log}.log", "epoch 2/6  loss 1.0\nepoch 3/6  loss 0.9\n")
-    write(logs / f"{other.log}.log", "loading\n")
-    os.utime(write(logs / f"{waiting.log}.log", "an earlier try\n"), (1, 1))
-    write(logs / f"{broken.log}.log", "epoch 1/3\nerror: the loss is nan in epoch 2\n")
+    write(tmp_path / running.log, "epoch 2/6  loss 1.0\nepoch 3/6  loss 0.9\n")
+    write(tmp_path / other.log, "loading\n")
+    os.utime(write(tmp_path / waiting.log, "an earlier try\n"), (1, 1))
+    write(tmp_path / broken.log, "epoch 1/3\nerror: the loss is nan in epoch 2\n")
     write(tmp_path / ".snakemake/log/1.snakemake.log",
           FAILED.format(outputs=", ".join([broken.outputs[0], "x.h5"]), log="x.log"))
     write(tmp_path / ".snakemake/log/2.snakemake.log", "Building DAG of jobs...\n")  # a dry run
     write(tmp_path / ".snakemake/locks/0.output.lock", "")
     text = shown(tmp_path, capsys)
-    done = sum(job.group == "data" for job in jobs) + 1
+    done = sum(job.rule == "prepare_dataset" for job in jobs) + 1
     assert f"{done} of {len(jobs)} jobs done, 2 running, 1 queued, 1 failed, {len(jobs) - done - 4} waiting" in text
     # two epochs of this try in 81 s, three to go
-    assert re.search(rf"running\n  {running.log}  epoch 3/6, [89]\d s so far, 2 min left\n", text), text
-    assert re.search(rf"  {other.log}  [89]\d s so far, any moment\n", text), "longer than the one that is done"
-    assert f"queued\n  {waiting.log}\n" in text
-    assert f"failed\n  {broken.log}\n      error: the loss is nan in epoch 2\n      log: results/small/logs/" in text
+    assert re.search(rf"running\n  {name(running)}\s+epoch 3/6, [89]\d s so far, 2.0 min left\n", text), text
+    assert re.search(rf"  {name(other)}  [89]\d s so far, any moment\n", text), "longer than the one that is done"
+    assert f"queued\n  {name(waiting)}\n" in text
+    assert f"failed\n  {name(broken)}\n      error: the loss is nan in epoch 2\n      log: results/small/logs/" in text
 
     (tmp_path / ".snakemake/locks/0.output.lock").unlink()
     assert "2 running, 1 stopped" in shown(tmp_path, capsys), "two logs have just been written"
     for job in (running, other, waiting):
         mark(tmp_path, job, 5000)
-        os.utime(logs / f"{job.log}.log", (1, 1))
+        os.utime(tmp_path / job.log, (1, 1))
     assert f"jobs done, 3 stopped, 1 failed, {len(jobs) - done - 4} waiting" in shown(tmp_path, capsys)
 
 
-def test_times_are_those_of_jobs_that_are_alike(tmp_path, jobs):
-    wire = Wiring(read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT))
+def test_times_are_those_of_jobs_that_are_alike(tmp_path, plan, jobs):
     goe, other, cider = (named(jobs, f"models/digits/resnet-small/{name}") for name in (
         "goe/seed0", "goe/seed1", "cider/seed0"))
     make(tmp_path, goe, 60)
     make(tmp_path, named(jobs, "models/digits/resnet-small/oe/seed0"), 20)
-    look = progress.Look(wire, tmp_path)
+    look = progress.Look(plan, tmp_path)
     assert look.found[goe].left == 0 and look.found[other].left == 60, "the same training with another seed"
     assert look.found[cider].left == 40, "the median of all trainings"
     assert look.found[named(jobs, "cards")].left is None
     assert look.left([other, cider]) == "100 s" and look.left([other, named(jobs, "cards")]) == "60 s + ?"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"),
-                                               (7200, "2.0 h"), (200_000, "2.3 d")])
-def test_durations(seconds, text):
-    assert progress.duration(seconds) == text
+def test_paths_beside_an_outside_configuration(tmp_path, monkeypatch, capsys):
+    """`./` in a configuration is beside it, as for Snakemake, for every command that reads one."""
+    text = (ROOT / "config.yaml").read_text() + "\nimported: [{paper: house, id: digits, network: other, name: theirs, "
+    (tmp_path / "mine.yaml").write_text(text + "label: Theirs, seed: 0, higher_is: id, files: ./scores.npz}]\n")
+    np.savez(tmp_path / "scores.npz", digits=np.zeros(3), faces=np.zeros(3))
+    plan = setting.read(tmp_path / "mine.yaml")
+    assert [set(map(str, taken.files.values())) for taken in plan.imported.values()] == [{str(tmp_path / "scores.npz")}]
+    assert "imported/digits/other/theirs/seed0" in map(name, Jobs(Wiring(plan)).page())
 
 
 def test_torch_is_not_needed():

@@ -27,12 +27,13 @@ import yaml
 
 from workflow_scripts import own
 from workflow_scripts.config import sections
-from workflow_scripts.config.expand import Plan, Trained, read_plan
+from workflow_scripts.config.expand import Plan, Trained
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.data.catalogue import Dataset
 from workflow_scripts.digest import ROOT, digest, own_code
 from workflow_scripts.errors import OODError, stage, unknown
 from workflow_scripts.files import atomic, sha256
+from workflow_scripts.planning import setting
 from workflow_scripts.provenance import git_revision, packages
 from workflow_scripts.publish_list import publish
 from workflow_scripts.reporting.bundle_cards import data_card, model_card
@@ -234,11 +235,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     if not args.network or not args.out:
         parser.error("give a network and --out, or --check BUNDLE")
-    if not args.configfile.is_file():
-        raise OODError(f"--configfile: there is no file {args.configfile}")
-    place = args.configfile.absolute().parent
-    plan = read_plan(yaml.safe_load(args.configfile.read_text(encoding="utf-8")), ROOT, place=place)
-    export(plan, chosen(plan, args.network), args.out, args.licence, place)
+    plan = setting.read(args.configfile)
+    export(plan, chosen(plan, args.network), args.out, args.licence, args.configfile.absolute().parent)
     print(f"{args.out}: {args.network}; to import it, see MODEL.md in it")
 
 

@@ -14,13 +14,11 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import yaml
-
 from workflow_scripts import report, tables
-from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.digest import ROOT
-from workflow_scripts.errors import OODError, stage
+from workflow_scripts.errors import stage
+from workflow_scripts.planning import setting
 
 
 def write(wire: Wiring) -> Path:
@@ -49,11 +47,7 @@ def main(argv: list[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", type=Path, default=ROOT / "config.yaml", help="default: config.yaml")
     args = parser.parse_args(argv)
-    if not args.configfile.is_file():
-        raise OODError(f"--configfile: there is no file {args.configfile}")
-    plan = read_plan(yaml.safe_load(args.configfile.read_text(encoding="utf-8")), ROOT,
-                     place=args.configfile.absolute().parent)
-    print(f"page of what there is: {write(Wiring(plan)).resolve().as_uri()}")
+    print(f"page of what there is: {write(Wiring(setting.read(args.configfile))).resolve().as_uri()}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ what its epochs took so far.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -28,14 +27,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-import yaml
-
-from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.digest import ROOT
-from workflow_scripts.errors import OODError, stage
-from workflow_scripts.jobs import GROUPS, Job, epochs, failed, jobs_of, last_line, locked, markers
+from workflow_scripts.errors import stage
+from workflow_scripts.planning import setting, state
+from workflow_scripts.planning.jobs import TRAINING, Job, Jobs
+from workflow_scripts.planning.measured import Measured
+from workflow_scripts.planning.text import hours
 
+GROUPS = {
+    "data": ("pack_dataset", "prepare_dataset"),
+    "networks": (*TRAINING, "make_masks", "cache_trunk", "select_outliers"),
+    "features": ("features",),
+    "scores": ("precompute_statistics", "choose_options", "score_sets", "score_network", "fuse_scores"),
+}
+"""Rules of the columns; all others but downloads are results."""
 SECONDS, SHOWN, FRESH, QUIET = 10, 12, 60, 1800
 """Seconds between two looks of --watch; jobs listed in each state; age in seconds of the last word in a log up to which
 a job is at work without Snakemake's lock, and from which on its silence is said."""
@@ -55,86 +60,89 @@ class Found:
 
 
 class Look:
-    """The state of all jobs at one moment.
+    """The state of all jobs at one moment, downloads left out.
 
     Args:
-        wire: the plan of the run.
+        jobs: of the plan.
         folder: where Snakemake runs.
     """
 
-    def __init__(self, wire: Wiring, folder: Path):
-        self.folder, self.root, self.now = folder, folder / wire.root, time.time()
-        self.jobs = jobs_of(wire)
-        self.started = markers(folder)
-        self.locked, self.failed = locked(folder), failed(folder)
+    def __init__(self, jobs: Jobs, folder: Path):
+        self.folder, self.root, self.now = folder, jobs.wire.root, time.time()
+        measured = Measured(folder, self.root)
+        self.jobs = [job for job in jobs.page() if job.rule != "fetch_archive"]
+        self.papers = {paper: [job for job in jobs.paper(paper) if job.rule != "fetch_archive"]
+                       for paper in jobs.plan.papers}
+        self.started = state.markers(folder)
+        self.locked, self.failed = state.locked(folder), state.failed(folder)
         self.times: dict[tuple[str, ...], list[float]] = {}
         for job in self.jobs:
-            if seconds := _benchmark(self.root / "benchmarks" / f"{job.log}.tsv"):
-                for key in job.alike:
+            if seconds := measured.of(job):
+                for key in _alike(job):
                     self.times.setdefault(key, []).append(seconds)
         self.found = {job: self.look(job) for job in self.jobs}
 
     def look(self, job: Job) -> Found:
-        usual = next((median(self.times[key]) for key in job.alike if key in self.times), None)
+        usual = next((median(self.times[key]) for key in _alike(job) if key in self.times), None)
         begun = next((self.started[output] for output in job.outputs if output in self.started), None)
         if begun is None:
             if all((self.folder / output).exists() for output in job.outputs):
                 return Found("done", left=0.0)
             return Found("failed" if self.failed & set(job.outputs) else "waiting", left=usual)
-        log = self.log(job)
+        log = self.folder / job.log
         changed = log.stat().st_mtime if log.is_file() else 0.0
         if not self.locked and self.now - max(changed, begun) > FRESH:
             return Found("stopped", left=usual)
         if changed < begun - 1:
             return Found("queued", left=usual)
         elapsed, quiet = max(0.0, self.now - begun), self.now - changed
-        first, last, total = epochs(log)
+        first, last, total = state.epochs(log)
         if last:
             left = elapsed * (total - last) / (last - first + 1)
             return Found("running", elapsed, quiet, f"epoch {last}/{total}", left)
         return Found("running", elapsed, quiet, left=None if usual is None else max(0.0, usual - elapsed))
 
-    def log(self, job: Job) -> Path:
-        return self.root / "logs" / f"{job.log}.log"
+    def name(self, job: Job) -> str:
+        """A job as people read it: the place of its log."""
+        return job.log.removeprefix(f"{self.root}/logs/").removesuffix(".log")
 
     def left(self, jobs: Iterable[Job]) -> str:
         """Time of these jobs one after the other; jobs that nothing is known of are named."""
         known = [self.found[job].left for job in jobs]
-        text = duration(sum(filter(None, known)))
+        text = hours(sum(filter(None, known)))
         unknown = sum(left is None for left in known)
         return text if not unknown else "?" if unknown == sum(left != 0 for left in known) else f"{text} + ?"
 
 
-def _benchmark(path: Path) -> float | None:
-    try:
-        return float(path.read_text(encoding="utf-8").splitlines()[1].split("\t")[0])
-    except (OSError, IndexError, ValueError):
-        return None
+def _alike(job: Job) -> list[tuple[str, ...]]:
+    """Keys of jobs that take as long, the closest first."""
+    run = job.run
+    if run is None:
+        return [(job.rule,)]
+    what = job.name or run.recipe.method or ""
+    return [(job.rule, what, run.id, run.network.name, run.path_name), (job.rule, what, run.id, run.network.name),
+            (job.rule, what), (job.rule,)]
 
 
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
-    for size, unit, digits in ((86400, "d", 1), (3600, "h", 1), (60, "min", 0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds:.0f} s"
+def _group(job: Job) -> str:
+    return next((name for name, rules in GROUPS.items() if job.rule in rules), "results")
 
 
 def page(look: Look, variant: str) -> str:
     """The text for a terminal of 80 columns."""
-    state = Counter(found.state for found in look.found.values())
-    total, at_once = len(look.jobs), state["running"]
-    lines = [f"{variant}: {state['done']} of {total} jobs done"
-             + "".join(f", {state[name]} {name}" for name in STATES[1:] if state[name])]
-    if state["done"] < total:
+    count = Counter(found.state for found in look.found.values())
+    columns = [*GROUPS, "results"]
+    total, at_once = len(look.jobs), count["running"]
+    lines = [f"{variant}: {count['done']} of {total} jobs done"
+             + "".join(f", {count[name]} {name}" for name in STATES[1:] if count[name])]
+    if count["done"] < total:
         lines.append(f"left, roughly: {look.left(look.jobs)} of job time"
                      + (f", {at_once} at once now" if at_once > 1 else ""))
-    lines += ["", f"{'paper':<16}" + "".join(f"{group:>10}" for group in GROUPS) + f"{'left':>14}"]
-    for paper in dict.fromkeys(paper for job in look.jobs for paper in job.papers):
-        own = [job for job in look.jobs if paper in job.papers]
+    lines += ["", f"{'paper':<16}" + "".join(f"{group:>10}" for group in columns) + f"{'left':>14}"]
+    for paper, own in look.papers.items():
         cells = []
-        for group in GROUPS:
-            states = [look.found[job].state for job in own if job.group == group]
+        for group in columns:
+            states = [look.found[job].state for job in own if _group(job) == group]
             cells.append(f"{states.count('done')}/{len(states)}" if states else "-")
         left = "done" if all(look.found[job].state == "done" for job in own) else look.left(own)
         lines.append(f"{paper[:15]:<16}" + "".join(f"{cell:>10}" for cell in cells) + f"{left:>14}")
@@ -147,16 +155,15 @@ def _listed(look: Look, name: str, jobs: Sequence[Job]) -> list[str]:
     lines = ["", name] if jobs else []
     for job in jobs[:SHOWN]:
         found = look.found[job]
-        what = f"  {job.log}"
+        what = f"  {look.name(job)}"
         if name == "running":
-            left = "" if found.left is None else f", {duration(found.left)} left" if found.left else ", any moment"
-            how = f"{found.epoch + ', ' if found.epoch else ''}{duration(found.elapsed)} so far{left}"
-            how += f"; no word for {duration(found.quiet)}" if found.quiet > QUIET else ""
+            left = "" if found.left is None else f", {hours(found.left)} left" if found.left else ", any moment"
+            how = f"{found.epoch + ', ' if found.epoch else ''}{hours(found.elapsed)} so far{left}"
+            how += f"; no word for {hours(found.quiet)}" if found.quiet > QUIET else ""
             lines += [f"{what}  {how}"] if len(what) + len(how) < 78 else [what, f"      {how}"]
         elif name == "failed":
-            log = look.log(job)
-            said = last_line(log)[:73]
-            lines += [what, *([f"      {said}"] if said else []), f"      log: {os.path.relpath(log, look.folder)}"]
+            said = state.last_line(look.folder / job.log)[:73]
+            lines += [what, *([f"      {said}"] if said else []), f"      log: {job.log}"]
         else:
             lines.append(what)
     if len(jobs) > SHOWN:
@@ -169,18 +176,15 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.progress", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configfile", type=Path, default=ROOT / "config.yaml", help="default: config.yaml")
-    parser.add_argument("--directory", type=Path, default=Path(), help="where snakemake runs (default: here)")
+    setting.add(parser)
     parser.add_argument("--watch", nargs="?", type=float, const=SECONDS, metavar="SECONDS",
                         help=f"again every so many seconds ({SECONDS}) until all is done, or Ctrl-C")
     args = parser.parse_args(argv)
-    if not args.configfile.is_file():
-        raise OODError(f"--configfile: there is no file {args.configfile}")
-    plan = read_plan(yaml.safe_load(args.configfile.read_text(encoding="utf-8")), ROOT)
-    wire = Wiring(plan)
+    plan = setting.read(args.configfile, args.config)
+    jobs = Jobs(Wiring(plan))
     try:
         while True:
-            look = Look(wire, args.directory)
+            look = Look(jobs, args.directory)
             text = page(look, plan.config.variant)
             if args.watch:
                 text = f"{time.strftime('%H:%M:%S')}  {text}\n"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.errors import OODError, stage, unknown
-from workflow_scripts.planning import setting
+from workflow_scripts.planning import setting, state
 from workflow_scripts.planning.estimate import there
 from workflow_scripts.planning.jobs import Job, Jobs
 from workflow_scripts.planning.measured import Measured
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.command == "du":
         print("\n".join(du(jobs, measured, args.directory)))
         return
-    if args.yes and any((args.directory / ".snakemake" / "locks").glob("*")):
+    if args.yes and state.locked(args.directory):
         raise OODError("a run holds this folder (.snakemake/locks); wait for its end, or ask python -m "
                        "workflow_scripts.doctor whether the lock is stale")
     chosen = prunable(jobs, measured, args.directory, args.stage, args.at_most)

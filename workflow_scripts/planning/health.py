@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import os
 import platform
@@ -23,6 +21,7 @@ from workflow_scripts.config.expand import Plan
 from workflow_scripts.data import catalogue, sources
 from workflow_scripts.data.checksums import Expected
 from workflow_scripts.errors import OODError
+from workflow_scripts.planning import state
 from workflow_scripts.planning.text import size
 
 SHARED = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "afs", "glusterfs", "fuse.sshfs",
@@ -174,7 +173,7 @@ def _raw(plan: Plan, path: Path, thorough: bool) -> Finding:
 
 def interrupted(folder: Path, root: str) -> Iterator[Finding]:
     """Locks, half-written files and trainings that a stopped run left."""
-    locks = list((folder / ".snakemake" / "locks").glob("*"))
+    locks = state.locked(folder)
     running = _running(folder) if locks else []
     if running:
         yield Finding(f"a run is in progress here (process {running[0]})")
@@ -182,9 +181,7 @@ def interrupted(folder: Path, root: str) -> Iterator[Finding]:
     if locks:
         yield problem(f"{folder / '.snakemake/locks'}: a lock, and no snakemake runs here on this machine",
                       "if none runs on another machine: uv run snakemake --unlock")
-    half = sorted(filter(None, (_decoded(path, folder / ".snakemake" / "incomplete") for path in (
-        folder / ".snakemake" / "incomplete").rglob("*") if path.is_file())))
-    half = [name for name in half if (folder / name).exists()]
+    half = [name for name in sorted(state.markers(folder)) if (folder / name).exists()]
     if half:
         yield problem(f"{len(half)} half-written files, such as {half[0]}",
                       "run the same command again: the profile says rerun-incomplete, so they are made again")
@@ -275,12 +272,3 @@ def _running(folder: Path) -> list[int]:
         if there and any("snakemake" in word for word in words) and process.info["pid"] != os.getpid():
             found.append(process.info["pid"])
     return found
-
-
-def _decoded(path: Path, folder: Path) -> str | None:
-    """The output that a marker of Snakemake stands for."""
-    text = "".join(part.removeprefix("@") for part in path.relative_to(folder).parts)
-    try:
-        return base64.b64decode(text, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None

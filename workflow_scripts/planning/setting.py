@@ -49,4 +49,4 @@ def read(path: Path, pairs: Sequence[str] = ()) -> Plan:
             raw[key] = yaml.safe_load(value)
         except yaml.YAMLError:
             raise OODError(f"--config: the value of {key} is not valid YAML: {value}") from None
-    return read_plan(raw, ROOT)
+    return read_plan(raw, ROOT, place=path.absolute().parent)
