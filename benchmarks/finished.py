@@ -43,7 +43,7 @@ class Finished:
     @cached_property
     def features(self) -> dict:
         """Configuration of the features job of all sets."""
-        return json.loads(Wiring(self.plan).features_section(self.sets)(self.wildcards))
+        return json.loads(Wiring(self.plan).features_section(self.run.id, self.sets)(self.wildcards))
 
     @cached_property
     def scores(self) -> dict[str, dict]:

@@ -1,4 +1,5 @@
 # The checked configuration, the plan of all work, and its wiring into jobs.
+import gc
 import os
 import re
 import sys
@@ -11,6 +12,9 @@ from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.wiring import FIGURES, FILES, RELIABILITY, Wiring, prepare_environment
 from workflow_scripts.digest import digest
 from workflow_scripts.errors import OODError
+
+# Snakemake keeps every job that it makes: looking for garbage among them again and again takes a tenth of its time.
+gc.set_threshold(100_000, 50, 50)
 
 try:
     # a file given by --configfile stands alone: nothing of config.yaml reaches it
@@ -47,17 +51,20 @@ wildcard_constraints:
     paper=r"[\w.-]+",
 
 
-def grouped(name):
-    """The group of a rule's jobs where the profile makes groups (group-components); elsewhere they have none."""
+def grouped(name, **fixed):
+    """The group of a rule's jobs where the profile makes groups (group-components); elsewhere they have none.
+
+    ``fixed`` are values of the name that are no wildcards of the rule.
+    """
+    settings = workflow.group_settings
+    if workflow.remote_exec:
+        # inside a Slurm job: what this job's group consists of is one step, its unconnected parts side by side
+        settings.group_components = {**settings.group_components, name: sys.maxsize}
+    elif name not in settings.group_components:
+        return None
 
     def group(wildcards):
-        settings = workflow.group_settings
-        if workflow.remote_exec:
-            # inside a Slurm job: what this job's group consists of is one step, its unconnected parts side by side
-            settings.group_components = {**settings.group_components, name: sys.maxsize}
-        elif name not in settings.group_components:
-            return None
-        one = name.format(**wildcards)
+        one = name.format(**fixed, **wildcards)
         workflow.parent_groupids[one] = name
         return one
 

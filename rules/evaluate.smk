@@ -7,35 +7,33 @@ for ID, GROUP, SETS in PLAN.feature_groups():
         name:
             f"features_{ID}_{GROUP}"
         input:
-            checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+            checkpoint=f"<results>/models/{ID}/{{network}}/{{recipe}}/seed{{seed}}.pt",
             stores=[WIRE.store(dataset, split) for dataset, split in SETS],
             archives=WIRE.decoded_from(SETS),
         output:
             sets=[
-                f"<results>/features/{{id}}/{{network}}/{{recipe}}/seed{{seed}}/{dataset}.{split}.h5"
+                f"<results>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/{dataset}.{split}.h5"
                 for dataset, split in SETS
             ],
-            head=["<results>/features/{id}/{network}/{recipe}/seed{seed}/head.h5"] if GROUP != "ood" else [],
+            head=[f"<results>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/head.h5"] if GROUP != "ood" else [],
         log:
-            f"<logs>/features/{{id}}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.log",
+            f"<logs>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.log",
         benchmark:
-            f"<benchmarks>/features/{{id}}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.tsv"
-        wildcard_constraints:
-            id=re.escape(ID),
+            f"<benchmarks>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.tsv"
         group:
-            grouped("features_{id}_{network}")
+            grouped("features_{id}_{network}", id=ID)
         conda:
             "../envs/ood.yaml"
         threads: THREADS
         resources:
             gpu=GPUS,
         params:
-            cfg=WIRE.features_section(SETS),
-            code=WIRE.features_code,
+            cfg=WIRE.features_section(ID, SETS),
+            code=WIRE.features_code(ID),
             head=lambda wc, output: f"--head {output.head}" if output.head else "",
             device=lambda wc, output: DEVICE,
         message:
-            "features of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+            f"features of {ID}/{{wildcards.network}}/{{wildcards.recipe}}, seed {{wildcards.seed}}"
         shell:
             "python -m workflow_scripts.features --config {params.cfg:q} --checkpoint {input.checkpoint} "
             "--stores {input.stores} --out {output.sets} {params.head} --device {params.device} "

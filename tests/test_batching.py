@@ -100,19 +100,29 @@ def test_the_log_of_a_job_ends_with_the_seconds_of_its_stage(tmp_path):
     assert not apart.stdout and not apart.stderr
 
 
-def test_a_frozen_densenet_gives_the_same_features_with_one_batch_norm_less():
+@pytest.mark.parametrize("falling", [False, True])
+def test_a_frozen_densenet_gives_the_same_features_and_gradients(falling):
     torch.manual_seed(0)
     network = densenet_bc.build(densenet_bc.Options(depth=16, growth=4), 5)
     x = torch.randn(8, 3, 32, 32)
     for _ in range(3):
         network(x)
-    network.eval()
-    with torch.no_grad():
-        expected = network.features(x)
-    count = sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.bias.data.normal_()
+        if falling:  # scales of either sign, none at all, and one that -b / s overflows with
+            norm.weight.data.normal_()
+            norm.weight.data[:3] = torch.tensor([0.0, -0.0, 1e-42])
+    network = network.eval().double()
+    x = x.double().requires_grad_()
+    expected = network.features(x)
+    slope, = torch.autograd.grad(expected.square().sum(), x)
     network.freeze()
     network.freeze()  # once is enough
-    with torch.no_grad():
+    network = network.double()
+    found = network.features(x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), x)[0], slope, rtol=1e-3, atol=1e-4)
+    with torch.inference_mode():
         torch.testing.assert_close(network.features(x), expected, rtol=1e-5, atol=1e-5)
-    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == count - 6
-    assert isinstance(network.last_batchnorm, torch.nn.BatchNorm2d)
+    assert [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)] == [network.last_batchnorm]

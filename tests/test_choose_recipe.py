@@ -59,7 +59,7 @@ def test_candidates_are_ordinary_trainings_and_the_choice_is_a_network():
     section = json.loads(wire.choose_section(wildcards()))
     assert section["candidates"] == ["goe", "goe-k4"] and section["by"] == "fpr95"
     assert section["validation"] == {"count": 40, "seed": 0, "list": None}
-    assert json.loads(wire.features_section([])(wildcards()))["normalise"] == section["normalise"]
+    assert json.loads(wire.features_section("digits", [])(wildcards()))["normalise"] == section["normalise"]
     assert (wire.recipes(chosen=True), wire.recipes(imported=True)) == ("goe\\-chosen", "(?!)")
     assert "chosen" not in wire.recipes()
 

@@ -192,6 +192,14 @@ def test_seeds_as_a_count_or_a_list():
     assert {key[3] for key in read_plan(changed(seeds=3), ROOT, {}).runs} == {0, 1, 2}
 
 
+@pytest.mark.parametrize(("text", "message"), [
+    ("seeds: [1", "not valid YAML"), ("- seeds", "a mapping of keys expected"), (b"title: \xff", "not valid YAML")])
+def test_an_included_file_that_cannot_be_read_is_named(tmp_path, text, message):
+    (tmp_path / "below.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(OODError, match=f"below.yaml: {message}"):
+        with_includes({"include": ["below.yaml"]}, tmp_path)
+
+
 def test_include_joins_lists_and_the_including_file_wins(tmp_path):
     (tmp_path / "below.yaml").write_text(yaml.safe_dump(small()))
     raw = {"include": ["below.yaml"], "variant": "mine", "scores": [{"name": "max_logit"}]}

@@ -135,7 +135,7 @@ def test_as_released_cifar10_is_evaluated_with_another_deviation():
         wildcards = SimpleNamespace(id=id, network=IDS[id], recipe="npos+B7", seed="0")
         wire = Wiring(plan)
         assert json.loads(wire.train_section(wildcards))["recipe"]["normalise"]["std"] == train
-        assert json.loads(wire.features_section([])(wildcards))["normalise"]["std"] == test
+        assert json.loads(wire.features_section(id, [])(wildcards))["normalise"]["std"] == test
 
 
 def test_the_test_images_are_read_only_as_released():

@@ -38,11 +38,17 @@ WITHOUT_NUMBERS = {"workflow_scripts.errors", "workflow_scripts.files", "workflo
                    "workflow_scripts.training.launch"}
 
 
+@functools.cache
 def _file(module: str) -> Path | None:
     path = ROOT.joinpath(*module.split("."))
     if path.is_dir():
         return path / "__init__.py"
     return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None
+
+
+@functools.cache
+def _name(module: str) -> str:
+    return _file(module).relative_to(ROOT).as_posix()
 
 
 def _strip_texts(tree: ast.AST) -> ast.AST:
@@ -145,7 +151,7 @@ def _digest(modules: tuple[str | Code, ...]) -> tuple[tuple[str, str], ...]:
     given = [own_code(module) for module in modules if isinstance(module, Code)]
     ours = sorted({module for _, local, _ in given for module in local})
     local, foreign = closure(*(module for module in modules if isinstance(module, str)), *ours)
-    code = {_file(m).relative_to(ROOT).as_posix(): _module(m)[0] for m in local}
+    code = {_name(m): _module(m)[0] for m in local}
     for package in (_file(m).parent for m in local if _file(m).name == "__init__.py"):
         for path in package.iterdir():  # templates and the like, which the package's code reads
             if path.is_file() and path.suffix not in (".py", ".pyc"):

@@ -229,9 +229,9 @@ class Plan:
 
     # -- what the rules ask ---------------------------------------------------------------------------------------
 
-    def run(self, wildcards: Any) -> Trained:
-        """The network that wildcards ``id, network, recipe, seed`` name."""
-        key = (wildcards.id, wildcards.network, wildcards.recipe, int(wildcards.seed))
+    def run(self, wildcards: Any, id: str | None = None) -> Trained:
+        """The network that wildcards ``id, network, recipe, seed`` name; ``id`` where it is no wildcard of a rule."""
+        key = (id or wildcards.id, wildcards.network, wildcards.recipe, int(wildcards.seed))
         if key not in self.runs:
             raise OODError(f"no experiment of variant '{self.config.variant}' trains {'/'.join(map(str, key))}")
         return self.runs[key]
@@ -271,7 +271,12 @@ class Plan:
 
     def id_like(self, id: str) -> dict[str, str]:
         """OOD set -> the images of its list that SC-OOD's reference protocol counts as ID; where a table needs them."""
-        return released.id_like(self.datasets, self.ood[id]) if "scood" in self.compat(id) else {}
+        return self._id_like[id]
+
+    @cached_property
+    def _id_like(self) -> dict[str, dict[str, str]]:
+        return {id: released.id_like(self.datasets, sets) if "scood" in self.compat(id) else {}
+                for id, sets in self.ood.items()}
 
     def relisted_groups(self, id: str, groups: dict[str, list[str]]) -> dict[str, list[str]]:
         """The groups of OOD sets that goe.2g-1 changes, with its lists (``far+2g-1``); none where it is off."""

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from workflow_scripts.config.models import Config
 from workflow_scripts.errors import OODError
+from workflow_scripts.files import read_yaml
 from workflow_scripts.plugins import explain
 
 # Snakemake's own keys may stand in a configuration beside ours.
@@ -51,8 +51,10 @@ def with_includes(raw: dict[str, Any], root: Path, seen: tuple[str, ...] = ()) -
         if not path.is_file():
             raise OODError(f"include: there is no file {name} (paths are relative to the repository; ./ and ../ to the "
                            "configuration file)")
-        below = placed(yaml.safe_load(path.read_text(encoding="utf-8")) or {}, path.parent)
-        merged = _join(merged, with_includes(below, root, (*seen, name)))
+        below = read_yaml(path) or {}
+        if not isinstance(below, dict):
+            raise OODError(f"include: {name}: a mapping of keys expected, found {type(below).__name__}")
+        merged = _join(merged, with_includes(placed(below, path.parent), root, (*seen, name)))
     return _join(merged, raw)
 
 

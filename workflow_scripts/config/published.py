@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from workflow_scripts import plugins
@@ -17,6 +16,7 @@ from workflow_scripts.config import sections
 from workflow_scripts.config.base import Name, Strict
 from workflow_scripts.digest import ROOT
 from workflow_scripts.errors import OODError, unknown
+from workflow_scripts.files import read_yaml
 
 if TYPE_CHECKING:
     from workflow_scripts.config.expand import Plan, Trained
@@ -94,7 +94,7 @@ def read(paper: str) -> Reference | None:
         return None
     where = path.relative_to(ROOT)
     try:
-        reference = Reference.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        reference = Reference.model_validate(read_yaml(path))
     except ValidationError as error:
         raise OODError("\n".join(f"{where}: {line}" for line in plugins.explain(error, "", {}))) from None
     for table in reference.tables:

@@ -13,12 +13,12 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from workflow_scripts import plugins
 from workflow_scripts.data import sources
 from workflow_scripts.errors import OODError, unknown
+from workflow_scripts.files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SplitName = Literal["train", "val", "test"]
@@ -140,12 +140,7 @@ def load(path: str | os.PathLike, extra: Sequence[Mapping[str, Any]] = ()) -> di
         OODError: one line per problem: place, what was found, what is allowed, the nearest match.
     """
     path = Path(path)
-    try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise OODError(f"{path}: the table of datasets is not there") from None
-    except yaml.YAMLError as error:
-        raise OODError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    table = read_yaml(path, "table of datasets")
     datasets, problems = {}, []
     for where, rows in ((path.name, table), *(("datasets", more) for more in extra)):
         if not isinstance(rows, Mapping):

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from workflow_scripts.errors import OODError, unknown
+from workflow_scripts.files import read_yaml
 from workflow_scripts.plugins import explain
 
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")])
@@ -94,12 +94,7 @@ def load_sources(path: str | os.PathLike, extra: Mapping[str, Any] | None = None
         OODError: one line per problem: place, what was found, what is allowed, the nearest match.
     """
     path = Path(path)
-    try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise OODError(f"{path}: the table of raw files is not there") from None
-    except yaml.YAMLError as error:
-        raise OODError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    table = read_yaml(path, "table of raw files")
     sources, problems = {}, []
     for where, rows in ((path.name, table), ("sources", extra or {})):
         if not isinstance(rows, Mapping):

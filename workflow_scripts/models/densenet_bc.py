@@ -27,6 +27,49 @@ class Options:
     """Share of the channels that a transition keeps."""
 
 
+class Squeeze(nn.Module):
+    """BN-ReLU-1x1 with fixed statistics, as a clamp and the convolution: a third of the passes over the maps.
+
+    With s and b the batch norm's scale and shift, relu(s x + b) = s max(x, -b / s) + b where s > 0, and
+    s min(x, -b / s) + b where s < 0; what stands around the clamp goes into the convolution, which has no padding.
+
+    Args:
+        norm: of C channels.
+        convolution: 1x1, from C channels to D, without bias.
+        after: another batch norm behind it, of D channels.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, convolution: nn.Conv2d, after: nn.BatchNorm2d | None = None):
+        super().__init__()
+        scale, shift = _line(norm)
+        least = -shift / scale
+        constant = ~torch.isfinite(least.float())  # s = 0, or next to it: relu(b) everywhere
+        least, scale = least.masked_fill(constant, 0.0), scale.masked_fill(constant, 0.0)
+        shift = torch.where(constant, shift.clamp(min=0), shift)
+        up, down = scale > 0, scale < 0
+        for name, bound in (("least", least.masked_fill(down, -torch.inf)), ("most", least.masked_fill(up, torch.inf))):
+            self.register_buffer(name, bound.float()[:, None, None], persistent=False)
+        self.rising = bool(up.all())
+        weight = convolution.weight[:, :, 0, 0].double()
+        bias, weight = weight @ shift, weight * scale
+        if after is not None:
+            scale, shift = _line(after)
+            bias, weight = bias * scale + shift, weight * scale[:, None]
+        self.convolution = nn.Conv2d(convolution.in_channels, convolution.out_channels, 1)
+        self.convolution.load_state_dict({"weight": weight[:, :, None, None], "bias": bias})
+
+    def forward(self, x: Tensor) -> Tensor:
+        least = self.least.to(x.dtype)
+        x = torch.maximum(x, least) if self.rising else torch.clamp(x, least, self.most.to(x.dtype))
+        return self.convolution(x)
+
+
+def _line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a batch norm with its running statistics, float64."""
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    return scale, norm.bias.double() - norm.running_mean.double() * scale
+
+
 class Bottleneck(nn.Module):
     """BN-ReLU-1x1 to 4 * growth, BN-ReLU-3x3 to growth, concatenated to the input."""
 
@@ -36,20 +79,19 @@ class Bottleneck(nn.Module):
         self.conv1 = nn.Conv2d(channels, 4 * growth, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(4 * growth)
         self.conv2 = nn.Conv2d(4 * growth, growth, 3, 1, 1, bias=False)
+        self.squeeze: Squeeze | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        new = self.conv2(relu(self.bn2(self.conv1(relu(self.bn1(x))))))
-        return torch.cat((x, new), dim=1)
+        return torch.cat((x, self.new(x)), dim=1)
 
+    def new(self, x: Tensor) -> Tensor:
+        """The maps that it adds. (N, C, H, W) -> (N, growth, H, W)."""
+        squeezed = self.bn2(self.conv1(relu(self.bn1(x)))) if self.squeeze is None else self.squeeze(x)
+        return self.conv2(relu(squeezed))
 
     def freeze(self) -> None:
-        """Join the second batch norm, in eval mode, with the convolution before it; only rounding differs."""
-        norm = self.bn2
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        joined = nn.Conv2d(self.conv1.in_channels, self.conv1.out_channels, 1)
-        joined.load_state_dict({"weight": self.conv1.weight * scale[:, None, None, None],
-                                "bias": norm.bias - norm.running_mean * scale})
-        self.conv1, self.bn2 = joined, nn.Identity()
+        self.squeeze = Squeeze(self.bn1, self.conv1, self.bn2)
+        del self.bn1, self.conv1, self.bn2
 
 
 class Block(nn.Module):
@@ -58,9 +100,21 @@ class Block(nn.Module):
     def __init__(self, channels: int, growth: int, count: int):
         super().__init__()
         self.layer = nn.Sequential(*(Bottleneck(channels + i * growth, growth) for i in range(count)))
+        self.channels = channels + count * growth
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x)
+        if torch.is_grad_enabled() or self.layer[0].squeeze is None:
+            return self.layer(x)
+        # no gradient needs the maps as they were: each bottleneck writes its own beside them, and nothing is copied
+        done, before = x.shape[1], x
+        x = torch.empty((len(x), self.channels, *x.shape[2:]), dtype=x.dtype, device=x.device,
+                        memory_format=torch.channels_last)
+        x[:, :done] = before
+        for bottleneck in self.layer:
+            new = bottleneck.new(x[:, :done])
+            x[:, done:done + new.shape[1]] = new
+            done += new.shape[1]
+        return x
 
 
 class Transition(nn.Module):
@@ -71,9 +125,14 @@ class Transition(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv1 = nn.Conv2d(channels, channels_out, 1, bias=False)
         self.pool = nn.AvgPool2d(2)
+        self.squeeze: Squeeze | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.conv1(relu(self.bn1(x))))
+        return self.pool(self.conv1(relu(self.bn1(x))) if self.squeeze is None else self.squeeze(x))
+
+    def freeze(self) -> None:
+        self.squeeze = Squeeze(self.bn1, self.conv1)
+        del self.bn1, self.conv1
 
 
 class DenseNet(Classifier):
@@ -110,9 +169,9 @@ class DenseNet(Classifier):
 
     @torch.no_grad()
     def freeze(self) -> None:
-        """Join each bottleneck's second batch norm with the convolution before it."""
+        """Join what stands before and behind each 1x1 convolution with it; only rounding differs."""
         for module in self.modules():
-            if isinstance(module, Bottleneck) and isinstance(module.bn2, nn.BatchNorm2d):
+            if isinstance(module, Bottleneck | Transition) and module.squeeze is None:
                 module.freeze()
 
     @property

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from workflow_scripts.config import sections
@@ -15,6 +14,7 @@ from workflow_scripts.config.base import Strict
 from workflow_scripts.config.expand import Plan, Trained
 from workflow_scripts.digest import ROOT
 from workflow_scripts.errors import OODError
+from workflow_scripts.files import read_yaml
 from workflow_scripts.plugins import explain
 
 TABLE = ROOT / "config" / "costs.yaml"
@@ -89,11 +89,7 @@ def load(path: Path = TABLE) -> Costs:
         OODError: it is not there or not in order; one line per problem.
     """
     try:
-        return Costs.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise OODError(f"{path}: the table of costs is not there") from None
-    except yaml.YAMLError as error:
-        raise OODError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        return Costs.model_validate(read_yaml(path, "table of costs"))
     except ValidationError as error:
         raise OODError("\n".join(explain(error, path.name))) from None
 

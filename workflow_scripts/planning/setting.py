@@ -11,6 +11,7 @@ import yaml
 from workflow_scripts.config.expand import Plan, read_plan
 from workflow_scripts.digest import ROOT
 from workflow_scripts.errors import OODError
+from workflow_scripts.files import read_yaml
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,10 +36,7 @@ def read(path: Path, pairs: Sequence[str] = ()) -> Plan:
     """
     if not path.is_file():
         raise OODError(f"--configfile: there is no file {path}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OODError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise OODError(f"{path}: a mapping of keys expected, found {type(raw).__name__}")
     for pair in pairs:

@@ -17,9 +17,9 @@ from workflow_scripts.digest import digest
 class Evaluation(Files):
     """Features, scores, metrics, and what pictures need of them."""
 
-    def features_section(self, sets: list[tuple[str, str]]) -> Callable[[Wildcards], str]:
+    def features_section(self, id: str, sets: list[tuple[str, str]]) -> Callable[[Wildcards], str]:
         def section(wildcards: Wildcards) -> str:
-            run = self.plan.run(wildcards)
+            run = self.plan.run(wildcards, id)
             return dumps({"network": sections.network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
                           "normalise": sections.evaluated(run),
                           "batch_size": self.plan.config.features.batch_size,
@@ -27,8 +27,11 @@ class Evaluation(Files):
 
         return section
 
-    def features_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("features", *sections.network_code(self.plan.run(wildcards).network))
+    def features_code(self, id: str) -> Callable[[Wildcards], dict[str, str]]:
+        def code(wildcards: Wildcards) -> dict[str, str]:
+            return digest("features", *sections.network_code(self.plan.run(wildcards, id).network))
+
+        return code
 
     def scores(self, network: bool = False, fused: bool = False) -> str:
         """The scores that run a network, those that join others, or the rest, as the constraint of a wildcard."""
