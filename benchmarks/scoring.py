@@ -39,6 +39,8 @@ from workflow_scripts.training.network import build
 COLD, WARM = 10.0, 3.0
 CLASSES, BATCH = 10, 100
 SETS = tuple(f"ood{i}" for i in range(6))
+FILES = ("id.train", "id.test", "ood")
+"""Features files, as the workflow has them."""
 NORMALISE = {"mean": [0.5] * 3, "std": [0.25] * 3}
 NETWORKS = {
     "tiny": ("resnet_cifar", {"blocks": [1, 1, 1, 1], "width": 4}),
@@ -109,7 +111,7 @@ class Ours:
         run(features.main, ["--config", json.dumps({"network": self.section, "normalise": NORMALISE, "batch_size": None,
                                                     "sets": sets}),
                             "--checkpoint", self.path, "--stores", *(self.data.folder / f"{s}.h5" for s in sets),
-                            "--out", *(self.folder / f"{s}.h5" for s in sets), "--head", self.folder / "head.h5",
+                            "--out", *(self.folder / f"{s}.h5" for s in FILES), "--head", self.folder / "head.h5",
                             "--device", "cpu", "--threads", torch.get_num_threads()])
         run(precompute.main, ["--train", self.folder / "id.train.h5", "--out", self.folder / "statistics.h5"])
         self.warm()
@@ -133,7 +135,7 @@ class Ours:
                                      *(self.data.folder / f"{s}.h5" for s in self.data.tests), "--out", out,
                                      "--device", "cpu", "--threads", torch.get_num_threads()])
             return
-        run(score.main, ["--config", json.dumps(config), "--sets", *(self.folder / f"{s}.h5" for s in self.data.tests),
+        run(score.main, ["--config", json.dumps(config), "--sets", *(self.folder / f"{s}.h5" for s in FILES[1:]),
                          "--train", self.folder / "id.train.h5", "--head", self.folder / "head.h5",
                          "--statistics", self.folder / "statistics.h5", "--out", out])
 

@@ -12,8 +12,8 @@ for ID, GROUP, SETS in PLAN.feature_groups():
             archives=WIRE.decoded_from(SETS),
         output:
             sets=[
-                f"<results>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/{dataset}.{split}.h5"
-                for dataset, split in SETS
+                f"<results>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/{name}.h5"
+                for name in WIRE.features_names(ID, SETS)
             ],
             head=[f"<results>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/head.h5"] if GROUP != "ood" else [],
         log:

@@ -21,7 +21,7 @@ SETS = ["rows.train", "rows.test"]
 
 
 def extracted(folder, **options):
-    out = [folder / f"{name}.features.h5" for name in SETS]
+    out = [folder / "features" / f"{name}.h5" for name in SETS]
     folder_pt = str(folder / "seed0.pt")
     features.main(["--config", json.dumps({**CONFIG, "sets": SETS, **options}), "--checkpoint", folder_pt,
                    "--stores", *(str(folder / f"{name}.h5") for name in SETS), "--out", *map(str, out),

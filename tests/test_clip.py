@@ -252,7 +252,7 @@ def test_logits_of_the_features_stage_are_cosines(folder):
                    str(folder / "rows.train.h5"), "--out", str(folder / "f.h5"), "--head", str(folder / "h.h5"),
                    "--device", "cpu"])
     with h5py.File(folder / "f.h5") as file, h5py.File(folder / "h.h5") as head:
-        logits, h = file["logits"][:], file["features"][:]
+        logits, h = (file[f"rows.train/{key}"][:] for key in ("logits", "features"))
         known = Known(head=Head(head["weight"][:], head["bias"][:]))
     assert np.abs(logits).max() <= 1.00001 and np.linalg.norm(h, axis=1).max() > 1.01
     by_logits = msp.score(msp.Options(), Known(), None, Batch(logits=logits))

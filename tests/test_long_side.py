@@ -179,7 +179,7 @@ def test_trained_on_evaluated_and_shown(store, tmp_path):
                                                "batch_size": 7}), "--checkpoint", str(tmp_path / "c"), "--stores",
                        str(path), "--out", str(tmp_path / name), "--device", "cpu", "--threads", "1"])
     with h5py.File(tmp_path / "long") as long, h5py.File(tmp_path / "crop") as crop:
-        assert np.array_equal(long["features"][:], crop["features"][:])
+        assert np.array_equal(long["x/features"][:], crop["x/features"][:])
     made = [cards.card({"name": "x", "path": str(path), "role": "ID test"}, "x") for path in (store, cropped)]
     assert made[0]["png"] == made[1]["png"] and made[0]["count"] == 24 and made[0]["shape"] == [32, 32]
 

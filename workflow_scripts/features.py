@@ -1,13 +1,17 @@
 """Pass every image of a list of sets through a trained network once: stores -> features, logits, head.
 
-    python -m workflow_scripts.features --config JSON --checkpoint seed0.pt --stores a.h5 b.h5 --out x.h5 y.h5
+    python -m workflow_scripts.features --config JSON --checkpoint seed0.pt \\
+        --stores DATA/digits.test.h5 DATA/faces.test.h5 DATA/grass.test.h5 --out digits.test.h5 ood.h5
+
+A set goes into the file of its name; all others go into the one file of another name, in a group each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -33,7 +37,7 @@ def arguments() -> argparse.ArgumentParser:
                         help="network, normalise, batch_size, precision and sets, as the workflow prints them")
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
-    parser.add_argument("--out", required=True, nargs="+", help="a features file for each store")
+    parser.add_argument("--out", required=True, nargs="+", help="a features file for each set, or for several")
     parser.add_argument("--head", help="file for the head (and the last batch norm)")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
@@ -44,24 +48,51 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     sets = args.config["sets"]
-    if not len(sets) == len(args.stores) == len(args.out):
-        raise OODError(f"{len(sets)} sets need as many --stores ({len(args.stores)}) and --out ({len(args.out)})")
+    if len(sets) != len(args.stores):
+        raise OODError(f"{len(sets)} sets need as many --stores, found {len(args.stores)}")
+    files = divided(sets, args.out)
     where = device.pick(args.device, args.threads)
     if where.type == "cpu":
         keep_freed_memory()
     network = trained(args.config["network"], args.checkpoint, where)
     with streamed(args.stores[0]) as store:
         config = sized(args.config, network, store, where)
-    for name, source, target in zip(sets, args.stores, args.out, strict=True):
-        with streamed(source) as store:
-            extract(network, store, config, where, name, target)
-        print(f"{name}: {len(store.labels)} images", flush=True)
+    sources = dict(zip(sets, args.stores, strict=True))
+    for target, names in files.items():
+        with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
+            for name in names:
+                with streamed(sources[name]) as store:
+                    extract(network, store, config, where, name, file if stem(target) == name else
+                            file.create_group(name))
+                print(f"{name}: {len(store.labels)} images", flush=True)
     if args.head:
         write_head(network, args.head)
 
 
+def stem(path: str) -> str:
+    """A file's name without its suffix."""
+    return Path(path).stem
+
+
+def divided(sets: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
+    """File -> the sets that it holds.
+
+    Raises:
+        OODError: a set twice, a set without a file or a file without a set, or several files that are no set's.
+    """
+    others = [path for path in files if stem(path) not in sets]
+    found = {path: [name for name in sets if stem(path) == name] for path in files if path not in others}
+    rest = [name for name in sets if name not in map(stem, found)]
+    if len(set(sets)) < len(sets) or len(found) + len(others) < len(files):
+        raise OODError(f"--out: a set or a file is given twice: {', '.join([*sets, *files])}")
+    if len(others) != bool(rest):
+        raise OODError(f"--out: {len(rest)} sets without a file of their name ({', '.join(rest) or 'none'}) need "
+                       f"{'one other file' if rest else 'no other file'}, found {', '.join(others) or 'none'}")
+    return found | ({others[0]: rest} if rest else {})
+
+
 @torch.inference_mode()
-def extract(network: nn.Module, store: Store, config: dict, where: torch.device, name: str, target: str) -> None:
+def extract(network: nn.Module, store: Store, config: dict, where: torch.device, name: str, file: h5py.Group) -> None:
     """Write ``features`` (N, D) and ``logits`` (N, K) float32 and ``labels`` of one set, batch by batch.
 
     A network with a background output adds its logit, ``background`` (N,), and for the ID train set those of some of
@@ -71,26 +102,25 @@ def extract(network: nn.Module, store: Store, config: dict, where: torch.device,
         OODError: a feature or logit is not finite.
     """
     count, background = len(store.labels), getattr(network, "background", None)
-    with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
-        for start, x in inputs(store, config, where):
-            h = penultimate(network, x, config)
-            z = network.head(h)
-            if not (torch.isfinite(h).all() and torch.isfinite(z).all()):
-                raise OODError(f"set '{name}': features of images {start}..{start + len(x) - 1} are not finite; "
-                               "the network has diverged or the images are damaged")
-            if not start:
-                for key, width in (("features", h.shape[1]), ("logits", z.shape[1])):
-                    file.create_dataset(key, (count, width), np.float32, track_times=False)
-                if background is not None:
-                    file.create_dataset("background", (count,), np.float32, track_times=False)
-            file["features"][start:start + len(x)] = h.float().cpu().numpy()
-            file["logits"][start:start + len(x)] = z.float().cpu().numpy()
+    for start, x in inputs(store, config, where):
+        h = penultimate(network, x, config)
+        z = network.head(h)
+        if not (torch.isfinite(h).all() and torch.isfinite(z).all()):
+            raise OODError(f"set '{name}': features of images {start}..{start + len(x) - 1} are not finite; "
+                           "the network has diverged or the images are damaged")
+        if not start:
+            for key, width in (("features", h.shape[1]), ("logits", z.shape[1])):
+                file.create_dataset(key, (count, width), np.float32, track_times=False)
             if background is not None:
-                file["background"][start:start + len(x)] = background(h)[:, 0].float().cpu().numpy()
-        file.create_dataset("labels", data=store.labels, track_times=False)
-        if background is not None and name.endswith(".train"):
-            for key, array in shuffled(network, store, config, where).items():
-                file.create_dataset(f"shuffled/{key}", data=array, track_times=False)
+                file.create_dataset("background", (count,), np.float32, track_times=False)
+        file["features"][start:start + len(x)] = h.float().cpu().numpy()
+        file["logits"][start:start + len(x)] = z.float().cpu().numpy()
+        if background is not None:
+            file["background"][start:start + len(x)] = background(h)[:, 0].float().cpu().numpy()
+    file.create_dataset("labels", data=store.labels, track_times=False)
+    if background is not None and name.endswith(".train"):
+        for key, array in shuffled(network, store, config, where).items():
+            file.create_dataset(f"shuffled/{key}", data=array, track_times=False)
 
 
 def shuffled(network: nn.Module, store: Store, config: dict, where: torch.device) -> dict[str, np.ndarray]:

@@ -3,10 +3,10 @@
 features of the sets (+ head, train features, statistics, where the score needs them) -> one float64 dataset per set:
 
     python -m workflow_scripts.score --config '{"score": "knn", "name": "knn", "options": {"K": 50}}' \\
-        --sets FEATURES/digits.test.h5 FEATURES/faces.test.h5 --train FEATURES/digits.train.h5 --out scores.h5
+        --sets FEATURES/digits.test.h5 FEATURES/ood.h5 --train FEATURES/digits.train.h5 --out scores.h5
 
-A set is called by its file's stem. Test sets are streamed. On the CPU torch is not imported; `--device cuda` runs the
-same code on a GPU. Scores that need the network itself run inside the features job instead.
+A file holds the set of its name, or several in groups. Test sets are streamed. On the CPU torch is not imported;
+`--device cuda` runs the same code on a GPU. Scores that need the network itself: score_network.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ KEYS = ("score", "name", "options", "network", "sets")
 READ = ("features", "logits", "background")  # of the images to score
 
 
-def configuration(text: str, sets: list[Path]) -> tuple[str, str, Any, str]:
+def configuration(text: str, found: list[str]) -> tuple[str, str, Any, str]:
     """(module, row name, its options, network) from the JSON of `--config`.
 
     Raises:
-        OODError: no JSON, an unknown key, score or option, a value out of range, or `sets` other than the files given.
+        OODError: no JSON, an unknown key, score or option, a value out of range, or `sets` other than those given.
     """
     try:
         config = json.loads(text)
@@ -48,7 +48,7 @@ def configuration(text: str, sets: list[Path]) -> tuple[str, str, Any, str]:
             raise unknown("--config", key, KEYS)
     if "score" not in config:
         raise OODError("--config: 'score' is missing; it names a module of workflow_scripts/scores")
-    found, expected = [path.stem for path in sets], config.get("sets")
+    expected = config.get("sets")
     if expected is not None and list(expected) != found:
         raise OODError(f"--sets: the configuration asks for {', '.join(expected)}, found files of {', '.join(found)}")
     if len(set(found)) < len(found):
@@ -156,7 +156,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="the scores to write")
     given = parser.parse_args(arguments)
-    score, name, options, network = configuration(given.config, given.sets)
+    sets = [(path, name) for path in given.sets for name in cached.sets(path)]
+    score, name, options, network = configuration(given.config, [name for _, name in sets])
     if given.choice:
         chosen = json.loads(given.choice.read_text(encoding="utf-8"))
         options = replace(options, **{key: chosen[key] for key in asdict(options).keys() & chosen.keys()})
@@ -169,21 +170,21 @@ def main(arguments: list[str] | None = None) -> None:
     with ExitStack() as files_open:
         evidence = known(kinds, given, move, files_open)
         base.require(evidence, kinds, name, network)
-        for path in given.sets:
-            with cached.Features(path) as features:
+        for place in sets:
+            with cached.Features(*place) as features:
                 agree(features, evidence)
         run = run_on(module, options, evidence)
         del evidence
-        write(given, run, kinds, move, name, score, options)
+        write(given.out, sets, run, kinds, move, name, score, options)
 
 
-def write(given: argparse.Namespace, run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str],
+def write(target: Path, sets: list[tuple[Path, str]], run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str],
           move: Callable[[np.ndarray], Any], name: str, score: str, options: Any) -> None:
-    """Score every set into ``given.out``."""
-    with atomic(given.out) as partial, h5py.File(partial, "w") as out:
+    """Score every set into ``target``."""
+    with atomic(target) as partial, h5py.File(partial, "w") as out:
         out.attrs.update(score=score, name=name, options=json.dumps(asdict(options), sort_keys=True))
-        for path in given.sets:
-            with cached.Features(path) as features:
+        for place in sets:
+            with cached.Features(*place) as features:
                 out[features.name] = score_set(run, kinds, features, name, move)
 
 

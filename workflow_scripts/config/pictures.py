@@ -74,9 +74,9 @@ class Pictures:
             "train": lambda: wire.store(run.id, "train"),
             "test": lambda: wire.store(run.id, "test"),
             "ood": lambda: [wire.store(*pair) for pair in tests],
-            "train_features": lambda: wire.file("features", run, f"/{run.id}.train.h5"),
-            "test_features": lambda: wire.file("features", run, f"/{run.id}.test.h5"),
-            "ood_features": lambda: [wire.file("features", run, f"/{d}.{s}.h5") for d, s in tests],
+            "train_features": lambda: wire.train_features(run),
+            "test_features": lambda: wire.test_features(run),
+            "ood_features": lambda: wire.features(run, *tests),
         }[kind]()
 
     def inputs(self, wildcards: Wildcards) -> list[str]:

@@ -34,7 +34,7 @@ KINDS = {
     "ood": "stores of the OOD sets, a list",
     "train_features": "features of the ID train images",
     "test_features": "features of the ID test images",
-    "ood_features": "features of the OOD sets, a list",
+    "ood_features": "features of the OOD sets, a list of files (scores.cached.sets says what they hold)",
 }
 
 

@@ -160,11 +160,11 @@ class Jobs:
         for id, group, sets in plan.feature_groups():
             if id == run.id:
                 head = [wire.file("features", run, "/head.h5")] if group != "ood" else []
-                yield self._job("features", [*(wire.file("features", run, f"/{d}.{s}.h5") for d, s in sets), *head],
+                yield self._job("features", [*wire.features(run, *sets), *head],
                                 [weights, *(wire.store(*pair) for pair in sets), wire.decoded_from(sets)],
                                 f"features/{place}/{group}", run, sets)
         yield self._job("precompute_statistics", wire.file("precompute", run, ".h5"),
-                        wire.file("features", run, f"/{run.id}.train.h5"), f"precompute/{place}", run)
+                        wire.train_features(run), f"precompute/{place}", run)
         for score, entry in run.scores.items():
             wc.score = score
             out, where, needs = wire.file("scores", run, f"/{score}.h5"), f"scores/{place}/{score}", (
@@ -181,7 +181,7 @@ class Jobs:
                     "csv", "json")], [weights, wire.store(*known), wire.decoded_from([known]), wire.sweep_inputs(wc)],
                     f"sweep/{place}/{score}", run, [known], score)
         yield self._job("compute_metrics", wire.file("metrics", run, ".csv"),
-                        [wire.metrics_inputs(wc), wire.file("features", run, f"/{run.id}.test.h5"),
+                        [wire.metrics_inputs(wc), wire.test_features(run),
                          wire.metrics_statistics(wc)], f"metrics/{place}", run)
 
     def _imported(self) -> Iterable[Job]:

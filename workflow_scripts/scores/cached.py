@@ -17,6 +17,7 @@ from workflow_scripts.errors import OODError, nearest
 from workflow_scripts.scores.base import Batch, BatchNorm, Head, Statistics
 
 ROWS = 4096  # images per block
+KEYS = ("features", "logits", "labels")
 LARGE = 2**30  # bytes; banks of more stay in their file
 
 
@@ -30,15 +31,19 @@ def opened(path: Path) -> h5py.File:
         raise OODError(f"{path}: not a readable HDF5 file ({error}); delete it and make it again") from None
 
 
-def dataset(file: h5py.File, key: str, dimensions: int) -> h5py.Dataset:
+def dataset(file: h5py.Group, key: str, dimensions: int) -> h5py.Dataset:
     """The dataset ``key``. Raises OODError when it is missing or has another number of dimensions."""
     if key not in file:
-        raise OODError(f"{file.filename}: no dataset '{key}'{nearest(key, file)}; it holds "
+        raise OODError(f"{_place(file)}: no dataset '{key}'{nearest(key, file)}; it holds "
                        f"{', '.join(file) or 'nothing'}; make the file again")
     if file[key].ndim != dimensions:
-        raise OODError(f"{file.filename}: '{key}' should have {dimensions} dimensions, found shape {file[key].shape}; "
+        raise OODError(f"{_place(file)}: '{key}' should have {dimensions} dimensions, found shape {file[key].shape}; "
                        "make the file again")
     return file[key]
+
+
+def _place(group: h5py.Group) -> str:
+    return group.file.filename + (f", set {group.name[1:]}" if group.name != "/" else "")
 
 
 def finite(values: np.ndarray, file: Any, key: str, first: int = 0) -> np.ndarray:
@@ -77,20 +82,37 @@ class Rows:
         return found[places]
 
 
+def sets(path: Path) -> list[str]:
+    """Names of the sets that a features file holds: that of the file, or those of its groups."""
+    with opened(path) as file:
+        return [Path(path).stem] if set(KEYS) & set(file) or not len(file) else list(file)
+
+
 class Features:
-    """One set's features file: ``features`` (N, D), ``logits`` (N, K) and ``labels`` (N,).
+    """One set's ``features`` (N, D), ``logits`` (N, K) and ``labels`` (N,), in a file of its own or in a group.
+
+    Args:
+        path: the features file.
+        name: the set; left out: the only one of the file.
 
     Raises:
-        OODError: on opening, when the file is broken or holds fewer than two images.
+        OODError: on opening, when the file is broken, or holds no such set, or fewer than two images of it.
     """
 
-    def __init__(self, path: Path):
-        self.path, self.name = Path(path), Path(path).stem
-        self.file = opened(path)
-        lengths = {key: len(self.file[key]) for key in ("features", "logits", "labels") if key in self.file}
+    def __init__(self, path: Path, name: str | None = None):
+        there = sets(path)
+        if name is None and len(there) > 1 or name and name not in there:
+            raise OODError(f"{path}: it holds the sets {', '.join(there)}; expected "
+                           f"{name or 'one alone'}{nearest(name or '', there)}")
+        self.name = name or there[0]
+        self.handle = opened(path)
+        inside = self.name in self.handle
+        self.path = f"{path}, set {self.name}" if inside else str(path)
+        self.file = self.handle[self.name] if inside else self.handle
+        lengths = {key: len(self.file[key]) for key in KEYS if key in self.file}
         if len(set(lengths.values())) != 1:
             found = ", ".join(f"{key} {n}" for key, n in lengths.items()) or "none of them"
-            raise OODError(f"{path}: features, logits and labels should have the same length, found {found}; "
+            raise OODError(f"{self.path}: features, logits and labels should have the same length, found {found}; "
                            "make the file again")
         self.size = next(iter(lengths.values()))
         if self.size < 2:
@@ -101,7 +123,7 @@ class Features:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        self.handle.close()
 
     def chunks(self) -> Iterator[slice]:
         """Blocks of rows."""

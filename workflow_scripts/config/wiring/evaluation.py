@@ -43,12 +43,11 @@ class Evaluation(Files):
         """Features of every test set, and what else the score needs."""
         run = self.plan.run(wildcards)
         needs = self.plan.needs(run, wildcards.score)
-        inputs: dict[str, Any] = {"sets": [self.file("features", run, f"/{d}.{s}.h5")
-                                           for d, s in self._scored(run, wildcards.score)]}
+        inputs: dict[str, Any] = {"sets": self.features(run, *self._scored(run, wildcards.score))}
         if needs & {"head", "batchnorm"}:
             inputs["head"] = self.file("features", run, "/head.h5")
         if needs & {"train_features", "train_logits", "train_labels", "train_background", "shuffled"}:
-            inputs["train"] = self.file("features", run, f"/{run.id}.train.h5")
+            inputs["train"] = self.train_features(run)
         if "statistics" in needs:
             inputs["statistics"] = self.file("precompute", run, ".h5")
         if run.scores[wildcards.score].choose is not None:
@@ -111,8 +110,7 @@ class Evaluation(Files):
         """What the score's options are chosen with: class means, or the ID train features."""
         run = self.plan.run(wildcards)
         kind = sections.chosen_with(run.scores[wildcards.score])
-        return {kind: self.file("features", run, f"/{run.id}.train.h5") if kind == "train" else (
-            self.file("precompute", run, ".h5"))}
+        return {kind: self.train_features(run) if kind == "train" else self.file("precompute", run, ".h5")}
 
     def sweep_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("sweep", *sections.network_code(self.plan.run(wildcards).network))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
@@ -29,6 +30,22 @@ class Files:
     def file(self, kind: str, run: Trained, *rest: str) -> str:
         """A file of one trained network: root/kind/id/network/recipe/seedN, then ``rest`` as it is."""
         return "".join([f"{self.root}/{kind}/{run.id}/{run.network.name}/{run.path_name}/seed{run.seed}", *rest])
+
+    def features(self, run: Trained, *sets: tuple[str, str]) -> list[str]:
+        """The features files of (dataset, split)."""
+        return [self.file("features", run, f"/{name}.h5") for name in self.features_names(run.id, sets)]
+
+    @staticmethod
+    def features_names(id: str, sets: Iterable[tuple[str, str]]) -> list[str]:
+        """One file for each split of the ID set, and one for all other sets: one job writes them, each score reads
+        them, and few inputs make a small workflow."""
+        return list(dict.fromkeys(f"{dataset}.{split}" if dataset == id else "ood" for dataset, split in sets))
+
+    def train_features(self, run: Trained) -> str:
+        return self.features(run, (run.id, "train"))[0]
+
+    def test_features(self, run: Trained) -> str:
+        return self.features(run, (run.id, "test"))[0]
 
     def imported(self, taken: Taken, kind: str) -> str:
         """The scores (`h5`) or metrics (`csv`) of another tool's score files."""

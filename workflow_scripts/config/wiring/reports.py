@@ -96,7 +96,7 @@ class Reports(Files):
 
     def _confidences(self, run: Trained, score: str) -> dict[str, str]:
         return {"scores": self.file("scores", run, f"/{score}.h5"),
-                "features": self.file("features", run, f"/{run.id}.test.h5")}
+                "features": self.test_features(run)}
 
     @staticmethod
     def _label(run: Trained) -> str:
