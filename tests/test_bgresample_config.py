@@ -181,7 +181,7 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     folder = copy(tmp_path / "checkout")
     random_data(tmp_path / "data")
     # WRN-40-4 through all stages; the other networks differ from it by their module alone
-    raw = {**RAW, "variant": "limited", "limit": {"steps": 2, "images": 140}, "seeds": [0], "device": "cpu",
+    raw = {**RAW, "variant": "limited", "limit": {"steps": 2, "images": 64}, "seeds": [0], "device": "cpu",
            "threads": 1, "features": {"batch_size": 32}}
     raw["experiments"] = [{**RAW["experiments"][0], "recipes": [
         "bg-pretrain", "bg-full-ilsvrc", "bg-random-ilsvrc", "bg-learned-ilsvrc"]}]
@@ -193,8 +193,8 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     assert {r["recipe"] for r in rows} == {"bg-pretrain", "bg-full-ilsvrc", "bg-random-ilsvrc", "bg-learned-ilsvrc"}
     with h5py.File(results / "models/cifar10/wrn40/bg-weights-ilsvrc/seed0.h5") as file:
         theta = file["theta"][:]
-    assert len(theta) == 140 and theta.std() > 0
+    assert len(theta) == 64 and theta.std() > 0
     with h5py.File(results / "selection/cifar10/wrn40/bg-learned-ilsvrc/seed0.h5") as file:
-        assert file.attrs["images"] == 140 and 0 < len(file["kept"]) < 140
+        assert file.attrs["images"] == 64 and 0 < len(file["kept"]) < 64
     for name in ("background_extremes", "background_weights", "detection_by_ratio"):
         assert (results / "figures" / "bgresample" / f"{name}.svg").stat().st_size > 1000

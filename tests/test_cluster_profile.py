@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -101,3 +103,27 @@ def test_at_most_one_and_a_half_cluster_jobs_per_trained_network():
     assert int(table["train_network"]) + int(table["import_weights"]) == networks > 300
     print(f"{grouped + alone} jobs for {networks} networks")
     assert grouped + alone <= 1.5 * networks
+
+
+READING = """
+import atexit, resource, sys
+import snakemake.api, snakemake.cli
+
+def cpu():
+    return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+
+before = cpu()
+atexit.register(lambda: print("read in", cpu() - before, "s, torch:", "torch" in sys.modules))
+snakemake.cli.main(["--list-rules"])
+"""
+
+
+def test_the_snakefile_is_read_in_under_a_second_and_without_torch():
+    """CPU seconds beyond Snakemake's own imports; each job of a cluster reads it anew."""
+    found = []
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", READING], cwd=ROOT, capture_output=True, text=True, check=True)
+        seconds, torch = re.search(r"read in ([\d.]+) s, torch: (\w+)", done.stdout).groups()
+        assert torch == "False" and "train_network" in done.stdout
+        found.append(float(seconds))
+    assert min(found) < 1, found

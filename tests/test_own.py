@@ -97,8 +97,8 @@ def test_features_and_logits_are_those_of_the_users_module(finished):
         images = torch.from_numpy(file["images"][()]).permute(0, 3, 1, 2) / 255
     with torch.inference_mode():
         expected = net(((images - 0.5) / 0.25).contiguous())
-    with h5py.File(repository / "results/my-data/features/digits/my-net/my-weights/seed0/my_grey.test.h5") as file:
-        assert np.allclose(file["logits"][()], expected.numpy(), atol=1e-5)
+    with h5py.File(repository / "results/my-data/features/digits/my-net/my-weights/seed0/ood.h5") as file:
+        assert np.allclose(file["my_grey.test/logits"][()], expected.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "old", "new", "first"), [

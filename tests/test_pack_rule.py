@@ -195,7 +195,7 @@ def test_training_and_features_straight_from_the_archive(finished, tmp_path):
     raw["experiments"][0] |= {"id": "large", "ood": {"far": ["same"]}}
     (path / "v.yaml").write_text(yaml.safe_dump(raw))
     folders = "large/n/r/seed0"
-    wanted = [f"results/decoded/features/{folders}/{name}.test.h5" for name in ("large", "same")]
+    wanted = [f"results/decoded/features/{folders}/{name}.h5" for name in ("large.test", "ood")]
     words = (*wanted, "results/decoded/cards.json", "--configfile", "v.yaml")
     done = snakemake(path, *words, "--cores", "2", OOD_DATA=str(path / "raw"))
     assert done.returncode == 0, done.stdout[-3000:]
@@ -203,7 +203,8 @@ def test_training_and_features_straight_from_the_archive(finished, tmp_path):
         assert "images" not in file and file["numbers"][:].tolist() == list(range(36))
         assert file.attrs["archive"] == "resources/lmdb/large.train.lmdb"
     with h5py.File(path / wanted[0]) as ours, h5py.File(path / wanted[1]) as theirs:
-        assert ours["features"].shape == (36, 32) and np.array_equal(ours["features"][:], theirs["features"][:])
+        assert ours["features"].shape == (36, 32) and np.array_equal(ours["features"][:],
+                                                                       theirs["same.test/features"][:])
     assert would_run(path, *words, OOD_DATA=str(path / "raw")) == {}
     (path / "resources/lmdb/large.train.lmdb").unlink()
     model = f"results/decoded/models/{folders}.pt"
