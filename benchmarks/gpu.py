@@ -31,13 +31,13 @@ HEADER = ("paper", "images a step", "images/s", "plain, images/s", "times plain"
 
 
 def row(paper: Paper, where: torch.device, limits: roofline.Peaks, repeats: int, small: bool, report: Report,
-        ) -> list[str]:
+        precision: str) -> list[str]:
     """One line of the table."""
     networks = SMALL if small else FULL
     if where.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    ours = Ours(paper, where, networks)
+    ours = Ours(paper, where, networks, precision=precision)
     for _ in range(3):  # the first steps choose kernels
         ours.run()
     seconds = common.turns({"ours": ours.run}, repeats, wait=lambda: roofline.synchronise(where))["ours"]
@@ -65,6 +65,7 @@ def table(rows: list[list[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=device.NAMES, default="cuda")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="training.precision")
     parser.add_argument("--small", action="store_true", help="tiny networks and batches")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
@@ -75,15 +76,17 @@ def main() -> None:
     report = Report("gpu", "torch")
     name = torch.cuda.get_device_name() if where.type == "cuda" else "CPU"
     limits = roofline.peaks(where, args.small)
-    about = (f"{name}, torch {torch.__version__}, {precision_class()}; measured peaks {limits.operations / 1e12:.2f} "
-             f"TFLOP/s, {limits.bandwidth / 1e9:.0f} GB/s; medians, n = {args.repeats}")
+    about = (f"{name}, torch {torch.__version__}, {precision_class()}, training.precision {args.precision}; measured "
+             f"peaks {limits.operations / 1e12:.2f} TFLOP/s, {limits.bandwidth / 1e9:.0f} GB/s; medians, n = "
+             f"{args.repeats}")
     print(about, flush=True)
     rows = []
     for paper in PAPERS:
         if time.perf_counter() - began > 60 * MINUTES * 0.8:
             rows.append([paper.name, "left out: no time left", *[""] * (len(HEADER) - 2)])
             continue
-        rows.append(row(tiny(paper) if args.small else paper, where, limits, args.repeats, args.small, report))
+        rows.append(row(tiny(paper) if args.small else paper, where, limits, args.repeats, args.small, report,
+                        args.precision))
     text = f"{about}\n\n{table(rows)}"
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(text, encoding="utf-8")

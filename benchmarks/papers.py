@@ -26,6 +26,7 @@ from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.loop import batches
 from workflow_scripts.training.memory import keep_freed_memory
+from workflow_scripts.training.network import in_bfloat16
 from workflow_scripts.training.outliers import Outliers
 
 EPOCH = 5  # NPOS's outliers are synthesised by then
@@ -146,9 +147,14 @@ class Step:
 
 
 class Ours(Step):
-    """As the train stage."""
+    """As the train stage; ``precision`` is `training.precision`."""
 
     memory = torch.channels_last
+
+    def __init__(self, *given: Any, precision: str = "float32", **named: Any):
+        super().__init__(*given, **named)
+        if precision == "bfloat16":
+            in_bfloat16(self.network)
 
     def endless(self) -> Iterator[Batch]:
         paper, where = self.paper, self.where
@@ -224,7 +230,9 @@ class Pictures(Dataset):
         return [self.end(image)], self.labels[i], i, mask
 
 
-def sides(paper: Paper, where: torch.device, small: bool = False, count: int = 1024) -> dict[str, Step]:
+def sides(paper: Paper, where: torch.device, small: bool = False, count: int = 1024, precision: str = "float32",
+          ) -> dict[str, Step]:
     """Both sides of a paper, with the same weights."""
     networks = SMALL if small else FULL
-    return {"plain": Plain(paper, where, networks, count), "ours": Ours(paper, where, networks, count)}
+    return {"plain": Plain(paper, where, networks, count),
+            "ours": Ours(paper, where, networks, count, precision=precision)}

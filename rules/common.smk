@@ -1,5 +1,6 @@
 # The checked configuration, the plan of all work, and its wiring into jobs.
 import gc
+import inspect
 import os
 import re
 import sys
@@ -51,23 +52,28 @@ wildcard_constraints:
     paper=r"[\w.-]+",
 
 
+# said once: Snakemake asks several times for each job
+OF_WILDCARDS = inspect.Signature([inspect.Parameter("wildcards", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
+
+
 def grouped(name, **fixed):
     """The group of a rule's jobs where the profile makes groups (group-components); elsewhere they have none.
 
     ``fixed`` are values of the name that are no wildcards of the rule.
     """
-    settings = workflow.group_settings
-    if workflow.remote_exec:
-        # inside a Slurm job: what this job's group consists of is one step, its unconnected parts side by side
-        settings.group_components = {**settings.group_components, name: sys.maxsize}
-    elif name not in settings.group_components:
-        return None
 
     def group(wildcards):
+        settings = workflow.group_settings  # the profile's, which is not known when this file is read
+        if workflow.remote_exec:
+            # inside a Slurm job: what this job's group consists of is one step, its unconnected parts side by side
+            settings.group_components = {**settings.group_components, name: sys.maxsize}
+        elif name not in settings.group_components:
+            return None
         one = name.format(**fixed, **wildcards)
         workflow.parent_groupids[one] = name
         return one
 
+    group.__signature__ = OF_WILDCARDS
     return group
 
 

@@ -94,15 +94,21 @@ def test_forward_passes_are_counted():
 @pytest.mark.parametrize("paper", papers.PAPERS, ids=lambda paper: paper.name.split(":")[0])
 def test_both_sides_of_a_step_have_the_same_loss(paper):
     both = papers.sides(papers.tiny(paper), CPU, small=True, count=64)
-    assert training.difference(both) < training.RELATIVE
+    assert training.difference(both) < training.RELATIVE["float32"]
     with torch.no_grad():
         for parameter in both["plain"].network.parameters():
             parameter.mul_(1.5)
-    assert training.difference(both) > training.RELATIVE
+    assert training.difference(both) > training.RELATIVE["float32"]
     for side in both.values():
         before = next(side.network.parameters()).clone()
         side.run()
         assert not torch.equal(before, next(side.network.parameters()))
+
+
+def test_a_step_in_bfloat16_has_nearly_the_same_loss():
+    both = papers.sides(papers.tiny(papers.PAPERS[0]), CPU, small=True, count=64, precision="bfloat16")
+    assert 1e-6 < training.difference(both) < training.RELATIVE["bfloat16"]
+    both["ours"].run()
 
 
 def test_the_roofline_counts_operations_and_bytes():

@@ -27,7 +27,7 @@ from workflow_scripts.training.images import Images, TokenImages, images_of
 from workflow_scripts.training.launch import end_with_parent, launch
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.memory import keep_freed_memory
-from workflow_scripts.training.network import build, start_from
+from workflow_scripts.training.network import build, in_bfloat16, start_from
 from workflow_scripts.training.outliers import load_outliers
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.tokens import Tokens
@@ -92,6 +92,8 @@ def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) 
     if args.parent:
         start_from(network, checkpoint.read(args.parent), background, args.parent, network_section["name"],
                    recipe["options"].get("head") == "parent")
+    if recipe["training"].get("precision") == "bfloat16":
+        in_bfloat16(network)
     method_options = plugins.parse_options("methods", recipe["method"], recipe["options"], "options")
     method = plugins.load("methods", recipe["method"]).build(method_options, released)
     if args.tokens:

@@ -74,6 +74,9 @@ class Training(Strict):
     """L2 penalty on all parameters."""
     drop_last: bool = False
     """Drop the last, smaller batch of an epoch."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """`bfloat16` computes all before the penultimate features in it; weights, head, loss and optimiser stay float32.
+    Faster, and it changes numbers: docs/performance.md."""
     gpus: Annotated[int, Field(gt=0)] | Literal["auto"] | None = None
     """GPUs of this training; left out: the key `gpus` of the configuration."""
 

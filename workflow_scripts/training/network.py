@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from workflow_scripts import plugins
 from workflow_scripts.training import checkpoint
@@ -40,6 +41,23 @@ def trained(section: dict[str, Any], path: str, where: torch.device) -> nn.Modul
         split_background(network)
     network.freeze()
     return network.to(where, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def in_bfloat16(network: nn.Module) -> None:
+    """Compute what is before the penultimate features in bfloat16; its results are float32 again.
+
+    Weights stay float32 and are rounded where they are used, so state, optimiser and checkpoints are as always.
+    """
+    def rounded(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, torch.bfloat16):
+                return compute(x).float()
+
+        return run
+
+    for name in ("maps", "features"):  # the head on maps is `dense`
+        if hasattr(network, name):
+            setattr(network, name, rounded(getattr(network, name)))
 
 
 def randomise_head(network: nn.Module, seed: int) -> None:

@@ -35,6 +35,8 @@ class Trainings(Files):
         for key in ("label", "where", "parent", "released", "name", "checkpoint", "choose", "images"):
             del recipe[key]
         del recipe["training"]["gpus"]  # does not change what is computed
+        if recipe["training"]["precision"] == "float32":
+            del recipe["training"]["precision"]
         recipe["masks"] = bool(recipe["masks"])  # the label maps are an input
         if recipe["outliers"]:
             del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
