@@ -183,6 +183,8 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     # WRN-40-4 through all stages; the other networks differ from it by their module alone
     raw = {**RAW, "variant": "limited", "limit": {"steps": 2, "images": 64}, "seeds": [0], "device": "cpu",
            "threads": 1, "features": {"batch_size": 32}}
+    raw["recipes"] = [{**one, "training": {**one["training"], "batch_size": 32}} if "training" in one else one
+                      for one in RAW["recipes"]]
     raw["experiments"] = [{**RAW["experiments"][0], "recipes": [
         "bg-pretrain", "bg-full-ilsvrc", "bg-random-ilsvrc", "bg-learned-ilsvrc"]}]
     (folder / "limited.yaml").write_text(yaml.safe_dump(raw))
