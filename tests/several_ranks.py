@@ -30,6 +30,7 @@ from workflow_scripts.methods import (
 from workflow_scripts.models import clip_vit, densenet_bc, resnet_cifar, resnet_gn, wide_resnet, wide_resnet_biased
 from workflow_scripts.training import parallel
 from workflow_scripts.training.loop import Images, Training
+from workflow_scripts.training.network import in_bfloat16
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
 
@@ -148,11 +149,14 @@ def state(training: Training) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in training.network.state_dict().items()} | method | momenta
 
 
-def run(name: str, ranks: parallel.Ranks, resume: Resume | None = None, exact: bool = True) -> dict[str, Any]:
-    """Twelve steps in double precision, or in single precision with a small learning rate."""
+def run(name: str, ranks: parallel.Ranks, resume: Resume | None = None, exact: bool = True, rounded: bool = False,
+        ) -> dict[str, Any]:
+    """Twelve steps in double precision, or in single precision (or bfloat16) with a small learning rate."""
     torch.set_default_dtype(torch.float64 if exact else torch.float32)
     try:
         training, losses = start(name, ranks)
+        if rounded:
+            in_bfloat16(training.network)
         if not exact:
             training.bases = [rate / 500 for rate in training.bases]
         history = training.run(STEPS, lambda line: None, resume)
@@ -187,6 +191,14 @@ def _member(work, meeting: str, rank: int, count: int, more: tuple) -> None:
 
 def every_method(ranks: parallel.Ranks) -> dict[str, Any]:
     return {f"{name}, {exact}": run(name, ranks, exact=exact) for name in CASES for exact in (True, False)}
+
+
+ROUNDED = ("cross_entropy", "goe", "resample, batch norm", "npos", "dense")
+
+
+def in_half(ranks: parallel.Ranks) -> dict[str, Any]:
+    """Trainings with `precision: bfloat16`."""
+    return {name: run(name, ranks, exact=False, rounded=True) for name in ROUNDED}
 
 
 def stopped_and_gone_on(ranks: parallel.Ranks, folder: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import subprocess
@@ -98,6 +99,21 @@ def test_the_log_of_a_job_ends_with_the_seconds_of_its_stage(tmp_path):
     assert re.fullmatch(r"done in \d+\.\d\d s\n", (tmp_path / "log").read_text())
     apart = subprocess.run(command, capture_output=True, text=True, check=True)
     assert not apart.stdout and not apart.stderr
+
+
+def test_a_frozen_bottleneck_is_not_rounded_more_in_bfloat16():
+    """Maps far from zero, where a clamp without centring would lose most of what bfloat16 keeps."""
+    torch.manual_seed(0)
+    plain = densenet_bc.Bottleneck(64, 4).eval()
+    plain.bn1.running_mean.fill_(10)
+    frozen = copy.deepcopy(plain)
+    with torch.inference_mode():
+        frozen.freeze()
+        x = 10 + torch.randn(8, 64, 8, 8)
+        exact = plain.new(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            errors = [(network.new(x.bfloat16()).float() - exact).square().mean().sqrt() for network in (plain, frozen)]
+    assert 0 < errors[1] < 1.2 * errors[0] < 0.2 * exact.std()
 
 
 @pytest.mark.parametrize("falling", [False, True])

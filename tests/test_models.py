@@ -78,6 +78,38 @@ def test_every_network_offers_head_features_and_maps(model):
     assert (maps >= 0).all()
 
 
+@pytest.mark.parametrize(("model", "options", "norms"), [
+    ("resnet_cifar", {"blocks": (1, 2, 1, 1), "width": 4}, 1), ("wide_resnet", {"depth": 16, "widen": 1}, 7),
+    ("wide_resnet_biased", {"depth": 16, "widen": 1}, 7), ("torchvision_imagenet", {"architecture": "resnet18"}, 1),
+    ("torchvision_imagenet", {"architecture": "resnet50"}, 1),
+    ("torchvision_imagenet", {"architecture": "resnet18", "project": 16}, 0),
+    ("torchvision_imagenet", {"architecture": "mobilenet_v2"}, 1),
+])
+def test_a_frozen_network_gives_the_same_stages_and_gradients_with_fewer_batch_norms(model, options, norms):
+    torch.manual_seed(0)
+    network = plugins.load("models", model).build(plugins.options_class("models", model)(**options), 5).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean):
+                torch.nn.init.normal_(tensor)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+    network, x = network.double(), torch.randn(3, 3, 32, 32, dtype=torch.float64, requires_grad=True)
+
+    def outcome():
+        stages = [stage.detach().clone() for stage in network.stages(x)]
+        h = network.features(x)
+        return [*stages, h.detach(), network(x).detach(), torch.autograd.grad(h.square().sum(), x)[0]]
+
+    last = None if network.last_batchnorm is None else network.last_batchnorm.weight.clone()
+    expected = outcome()
+    network.freeze()
+    network.freeze()  # once is enough
+    for found, before in zip(outcome(), expected, strict=True):
+        torch.testing.assert_close(found, before, rtol=1e-9, atol=1e-9 * float(before.abs().max()))
+    assert sum(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules()) == norms
+    assert last is None or torch.equal(network.last_batchnorm.weight, last)
+
+
 def test_the_biased_wide_resnet_has_the_release_s_layout():
     with torch.device("meta"):
         network = wide_resnet_biased.build(wide_resnet_biased.Options(), 10)

@@ -7,7 +7,7 @@ import torch
 
 from tests.test_resume import METHODS, RECIPE, images, pool, state, wide
 from tests.test_training import small
-from workflow_scripts.models import resnet_gn
+from workflow_scripts.models import own, resnet_gn, torchvision_imagenet
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.network import in_bfloat16
 
@@ -36,6 +36,54 @@ def test_all_before_the_features_is_rounded_and_nothing_behind():
     torch.testing.assert_close(by_place, found, rtol=1e-5, atol=1e-5)
     assert not torch.equal(found, logits)
     assert all(p.dtype == torch.float32 for p in network.state_dict().values() if p.is_floating_point())
+
+
+class Net(torch.nn.Module):
+    """A user's network."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+                                        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        self.last = torch.nn.Linear(8, classes)
+
+    def forward(self, x):
+        return self.last(self.body(x))
+
+
+class Offering(Net):
+    """One that says itself what its features are."""
+
+    @property
+    def head(self):
+        return self.last
+
+    def features(self, x):
+        return self.body(x)
+
+
+@pytest.mark.parametrize("factory", ["Net", "Offering", "mobilenet_v2"])
+def test_networks_with_a_forward_of_their_own_are_rounded_too(factory, monkeypatch):
+    torch.manual_seed(0)
+    if factory == "mobilenet_v2":
+        network = torchvision_imagenet.build(torchvision_imagenet.Options("mobilenet_v2"), 4)
+    else:
+        monkeypatch.setattr(own, "make", lambda options, classes: globals()[factory](classes))
+        network = own.build(own.Options("made.by:the_test"), 4)
+    network.eval()
+    seen, x = [], torch.rand(4, 3, 32, 32)
+    next(m for m in network.modules() if isinstance(m, torch.nn.Conv2d)).register_forward_hook(
+        lambda m, given, out: seen.append(out.dtype))
+    with torch.no_grad():
+        exact = network(x)
+        in_bfloat16(network)
+        seen.clear()
+        logits = network(x)
+        assert seen == [torch.bfloat16] and logits.dtype == torch.float32
+        features = network.features(x)
+        assert seen[-1] == torch.bfloat16 and features.dtype == torch.float32
+    torch.testing.assert_close(network.head(features), logits)
+    assert 0 < (logits - exact).abs().max() < 0.05 * max(1.0, exact.abs().max())
 
 
 @pytest.mark.parametrize("name", METHODS)

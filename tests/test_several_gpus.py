@@ -60,6 +60,20 @@ def test_in_single_precision_the_first_ten_losses_are_equal_too(name, pair):
     assert first["losses"][:10] == pytest.approx(one["losses"][:10], rel=1e-5, abs=1e-5)
 
 
+def test_in_bfloat16_statistics_keep_their_digits(tmp_path):
+    """The same rounding of maps in one process as in two; what is summed over ranks is single precision."""
+    first, second = several_ranks.together(several_ranks.in_half, tmp_path)
+    for name in several_ranks.ROUNDED:
+        one, exact = (several_ranks.run(name, ALONE, exact=False, rounded=rounded) for rounded in (True, False))
+        assert first[name]["losses"] == second[name]["losses"]
+        assert first[name]["losses"][:10] == pytest.approx(one["losses"][:10], rel=5e-3, abs=5e-3), name
+        assert one["losses"] != exact["losses"], name
+        for key, value in one["state"].items():
+            assert first[name]["state"][key].dtype == value.dtype, key
+            if key.endswith(("running_mean", "running_var")):
+                torch.testing.assert_close(first[name]["state"][key], value, rtol=0.02, atol=0.01)
+
+
 def test_a_signal_to_one_rank_stops_all_and_they_go_on_with_the_same_bits(tmp_path):
     first, second = several_ranks.together(several_ranks.stopped_and_gone_on, tmp_path, str(tmp_path))
     assert first == second

@@ -31,7 +31,7 @@ from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.errors import stage
 from workflow_scripts.planning import setting, state
 from workflow_scripts.planning.jobs import TRAINING, Job, Jobs
-from workflow_scripts.planning.measured import Measured
+from workflow_scripts.planning.measured import Measured, kind
 from workflow_scripts.planning.text import hours
 
 GROUPS = {
@@ -120,8 +120,7 @@ def _alike(job: Job) -> list[tuple[str, ...]]:
     if run is None:
         return [(job.rule,)]
     what = job.name or run.recipe.method or ""
-    return [(job.rule, what, run.id, run.network.name, run.path_name), (job.rule, what, run.id, run.network.name),
-            (job.rule, what), (job.rule,)]
+    return [(kind(job),), (job.rule, what, run.id, run.network.name), (job.rule, what), (job.rule,)]
 
 
 def _group(job: Job) -> str:

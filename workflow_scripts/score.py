@@ -49,8 +49,8 @@ def configuration(text: str, found: list[str]) -> tuple[str, str, Any, str]:
     if "score" not in config:
         raise OODError("--config: 'score' is missing; it names a module of workflow_scripts/scores")
     expected = config.get("sets")
-    if expected is not None and list(expected) != found:
-        raise OODError(f"--sets: the configuration asks for {', '.join(expected)}, found files of {', '.join(found)}")
+    if expected is not None and sorted(expected) != sorted(found):
+        raise OODError(f"--sets: the configuration asks for {', '.join(expected)}, the files hold {', '.join(found)}")
     if len(set(found)) < len(found):
         raise OODError(f"--sets: a set is given twice: {', '.join(found)}")
     name = config.get("name", config["score"])

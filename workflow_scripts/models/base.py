@@ -7,7 +7,7 @@
 ``last_batchnorm``: the batch norm whose ReLU gives the maps, or ``None``.
 ``forward(x)``: -> (N, K) logits, ``head(features(x))``.
 ``dense(x)``: -> (N, K, h, w), the head at every place of the maps; its spatial mean is ``forward(x)``.
-``freeze()``: called when the weights change no more.
+``freeze()``: called in eval mode when the weights change no more.
 
 An architecture is one module in this folder with a frozen dataclass ``Options`` and ``build(options, classes)``; where
 a foreign file holds more than the network, ``take_in(options, state, names, path)`` gives the network's tensors of it.
@@ -17,17 +17,21 @@ a foreign file holds more than the network, ``take_in(options, state, names, pat
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class Classifier(nn.Module):
     """A convolutional classifier with a linear head on globally averaged feature maps."""
 
     fc: nn.Linear
+    BEHIND: ClassVar[Mapping[str, str]] = {}
+    """Name of a batch norm -> name of the convolution beside it whose output, and nothing else, it always takes."""
 
     def maps(self, x: Tensor) -> Tensor:
         """Last feature maps after their ReLU. (N, 3, H, W) -> (N, D, h, w)."""
@@ -57,7 +61,18 @@ class Classifier(nn.Module):
         return functional.conv2d(self.maps(x), self.head.weight[:, :, None, None], self.head.bias)
 
     def freeze(self) -> None:
-        """Compute once what depends on the weights alone (weight standardisation)."""
+        """Compute once what depends on the weights alone: batch norms of :attr:`BEHIND` join their convolutions.
+
+        For a network in eval mode; only rounding differs. :attr:`last_batchnorm`, whose numbers a score reads, stays.
+        """
+        for module in list(self.modules()):
+            children = dict(module.named_children())
+            for norm, convolution in self.BEHIND.items():
+                pair = children.get(convolution), children.get(norm)
+                if isinstance(pair[0], nn.Conv2d) and isinstance(pair[1], nn.BatchNorm2d) and (
+                        pair[1] is not self.last_batchnorm):
+                    module.add_module(convolution, fuse_conv_bn_eval(*pair))
+                    module.add_module(norm, nn.Identity())
 
     @property
     def head(self) -> nn.Linear:

@@ -13,6 +13,7 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 from torch import Tensor, nn
+from torch.nn import functional
 
 from workflow_scripts.models.base import Classifier, initialise_fan_out, last, relu
 
@@ -32,6 +33,7 @@ class Squeeze(nn.Module):
 
     With s and b the batch norm's scale and shift, relu(s x + b) = s max(x, -b / s) + b where s > 0, and
     s min(x, -b / s) + b where s < 0; what stands around the clamp goes into the convolution, which has no padding.
+    Maps in bfloat16 are centred and scaled first, as ever: what is not centred is rounded more.
 
     Args:
         norm: of C channels.
@@ -47,21 +49,34 @@ class Squeeze(nn.Module):
         least, scale = least.masked_fill(constant, 0.0), scale.masked_fill(constant, 0.0)
         shift = torch.where(constant, shift.clamp(min=0), shift)
         up, down = scale > 0, scale < 0
-        for name, bound in (("least", least.masked_fill(down, -torch.inf)), ("most", least.masked_fill(up, torch.inf))):
-            self.register_buffer(name, bound.float()[:, None, None], persistent=False)
+        for name, line in (("least", least.masked_fill(down, -torch.inf)[:, None, None]),
+                           ("most", least.masked_fill(up, torch.inf)[:, None, None]),
+                           ("none", torch.zeros_like(scale)), ("unit", torch.ones_like(scale)),
+                           ("scale", scale), ("shift", shift)):
+            self.register_buffer(name, line.float(), persistent=False)
         self.rising = bool(up.all())
         weight = convolution.weight[:, :, 0, 0].double()
-        bias, weight = weight @ shift, weight * scale
+        bias = torch.zeros(len(weight), dtype=weight.dtype)
         if after is not None:
-            scale, shift = _line(after)
-            bias, weight = bias * scale + shift, weight * scale[:, None]
-        self.convolution = nn.Conv2d(convolution.in_channels, convolution.out_channels, 1)
-        self.convolution.load_state_dict({"weight": weight[:, :, None, None], "bias": bias})
+            factor, bias = _line(after)
+            weight = weight * factor[:, None]
+        self.behind = _convolution(weight, bias)
+        self.joined = _convolution(weight * scale, bias + weight @ shift)
 
     def forward(self, x: Tensor) -> Tensor:
-        least = self.least.to(x.dtype)
-        x = torch.maximum(x, least) if self.rising else torch.clamp(x, least, self.most.to(x.dtype))
-        return self.convolution(x)
+        """(N, C, H, W) -> (N, D, H, W)."""
+        if x.dtype == torch.bfloat16:
+            x = functional.batch_norm(x, self.none, self.unit, self.scale, self.shift, eps=0.0)
+            return self.behind(relu(x))
+        x = torch.maximum(x, self.least) if self.rising else torch.clamp(x, self.least, self.most)
+        return self.joined(x)
+
+
+def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    """1x1, with a weight (D, C) and a bias (D,)."""
+    convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
+    convolution.load_state_dict({"weight": weight[:, :, None, None], "bias": bias})
+    return convolution
 
 
 def _line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -90,6 +105,7 @@ class Bottleneck(nn.Module):
         return self.conv2(relu(squeezed))
 
     def freeze(self) -> None:
+        """Once, in eval mode, when the weights change no more."""
         self.squeeze = Squeeze(self.bn1, self.conv1, self.bn2)
         del self.bn1, self.conv1, self.bn2
 
@@ -131,6 +147,7 @@ class Transition(nn.Module):
         return self.pool(self.conv1(relu(self.bn1(x))) if self.squeeze is None else self.squeeze(x))
 
     def freeze(self) -> None:
+        """Once, in eval mode, when the weights change no more."""
         self.squeeze = Squeeze(self.bn1, self.conv1)
         del self.bn1, self.conv1
 

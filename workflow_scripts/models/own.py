@@ -140,7 +140,8 @@ class Own(Classifier):
             OODError: at the first batch, see :meth:`meet`.
         """
         if not self.met:
-            self.meet(x)
+            with torch.autocast(x.device.type, enabled=False):
+                self.meet(x)
         return self.net.features(self.sized(x)) if self.offers else self._run(x)[0][0]
 
     def _run(self, x: Tensor) -> tuple[list[Any], list[Any], Any]:

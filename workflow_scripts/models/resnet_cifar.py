@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Gt, Len
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class BasicBlock(nn.Module):
 
 class ResNet(Classifier):
     """See the module's docstring. ``classes`` is K."""
+
+    BEHIND: ClassVar = {"bn1": "conv1", "bn2": "conv2", "1": "0"}  # the last pair is that of a shortcut
 
     def __init__(self, options: Options, classes: int):
         super().__init__()

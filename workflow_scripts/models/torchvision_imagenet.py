@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt
 from torch import Tensor, nn
@@ -35,6 +35,8 @@ class Options:
 
 class ResNet(Classifier, resnet.ResNet):
     """torchvision's ResNet; its own ``forward`` is hidden by :class:`Classifier`'s, which computes the same."""
+
+    BEHIND: ClassVar = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "1": "0"}  # the last is that of a shortcut
 
     def maps(self, x: Tensor) -> Tensor:
         return last(self.stages(x))
@@ -74,6 +76,7 @@ class Projected(ResNet):
 class MobileNetV2(Classifier, mobilenetv2.MobileNetV2):
     """torchvision's MobileNetV2, width 1."""
 
+    BEHIND: ClassVar = {"1": "0", "2": "1", "3": "2"}  # places in nn.Sequential
     _STAGE_ENDS = (1, 3, 6, 13, 18)  # the last block of each resolution; 18 is the 1x1 convolution to 1280 channels
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
@@ -65,6 +65,8 @@ class Stage(nn.Module):
 
 class WideResNet(Classifier):
     """See the module's docstring. ``classes`` is K."""
+
+    BEHIND: ClassVar = {"bn2": "conv1"}
 
     def __init__(self, options: Options, classes: int):
         super().__init__()

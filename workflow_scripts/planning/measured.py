@@ -11,6 +11,11 @@ from workflow_scripts.planning.jobs import Job
 _SEED = re.compile(r"/seed\d+(?=[./])")
 
 
+def kind(job: Job) -> str:
+    """What a job has in common with those that differ in the seed alone: the place of its benchmark without it."""
+    return _SEED.sub("", job.benchmark)
+
+
 class Measured:
     """Wall seconds of the jobs of a results folder.
 
@@ -39,5 +44,5 @@ class Measured:
 
     def alike(self, job: Job) -> float | None:
         """Mean seconds of the same job with other seeds."""
-        found = self._kinds.get(_SEED.sub("", job.benchmark)) if job.benchmark else None
+        found = self._kinds.get(kind(job))
         return sum(found) / len(found) if found else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def markers(folder: Path) -> dict[str, float]:
                 # a name longer than a file's may be is divided into folders, which begin with @
                 coded = "".join(part.removeprefix("@") for part in path.relative_to(top).parts)
                 found[base64.b64decode(coded, altchars=b"-_", validate=True).decode()] = path.stat().st_mtime
-        except (OSError, binascii.Error, UnicodeDecodeError):
+        except (OSError, ValueError):
             continue  # ended while we looked, or not a marker
     return found
 

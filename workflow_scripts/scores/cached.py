@@ -85,7 +85,11 @@ class Rows:
 def sets(path: Path) -> list[str]:
     """Names of the sets that a features file holds: that of the file, or those of its groups."""
     with opened(path) as file:
-        return [Path(path).stem] if set(KEYS) & set(file) or not len(file) else list(file)
+        return _sets(file, path)
+
+
+def _sets(file: h5py.File, path: Path) -> list[str]:
+    return [Path(path).stem] if set(KEYS) & set(file) or not len(file) else list(file)
 
 
 class Features:
@@ -100,12 +104,13 @@ class Features:
     """
 
     def __init__(self, path: Path, name: str | None = None):
-        there = sets(path)
+        self.handle = opened(path)
+        there = _sets(self.handle, path)
         if name is None and len(there) > 1 or name and name not in there:
+            self.handle.close()
             raise OODError(f"{path}: it holds the sets {', '.join(there)}; expected "
                            f"{name or 'one alone'}{nearest(name or '', there)}")
         self.name = name or there[0]
-        self.handle = opened(path)
         inside = self.name in self.handle
         self.path = f"{path}, set {self.name}" if inside else str(path)
         self.file = self.handle[self.name] if inside else self.handle

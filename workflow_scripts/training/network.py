@@ -39,25 +39,26 @@ def trained(section: dict[str, Any], path: str, where: torch.device) -> nn.Modul
         randomise_head(network, about["seed"] or 0)
     if about.get("background"):
         split_background(network)
-    network.freeze()
-    return network.to(where, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network.eval().freeze()
+    return network.to(where, memory_format=torch.channels_last).requires_grad_(False)
 
 
 def in_bfloat16(network: nn.Module) -> None:
-    """Compute what is before the penultimate features in bfloat16; its results are float32 again.
+    """Compute what is before the penultimate features in bfloat16; its results are float32 again, and so is the head.
 
     Weights stay float32 and are rounded where they are used, so state, optimiser and checkpoints are as always.
     """
-    def rounded(compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        def run(x: Tensor) -> Tensor:
-            with torch.autocast(x.device.type, torch.bfloat16):
-                return compute(x).float()
+    def run(compute: Callable[[Tensor], Tensor], rounded: bool) -> Callable[[Tensor], Tensor]:
+        def computed(x: Tensor) -> Tensor:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=rounded):
+                return compute(x if rounded else x.float()).float()
 
-        return run
+        return computed
 
-    for name in ("maps", "features"):  # the head on maps is `dense`
-        if hasattr(network, name):
-            setattr(network, name, rounded(getattr(network, name)))
+    # beside the methods of the class, for this network alone; the head on maps is `dense`, outside
+    network.__dict__ |= {name: run(getattr(network, name), True) for name in ("maps", "features", "forward")
+                         if hasattr(network, name)}
+    network.head.__dict__["forward"] = run(network.head.forward, False)
 
 
 def randomise_head(network: nn.Module, seed: int) -> None:

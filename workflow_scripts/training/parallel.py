@@ -200,13 +200,14 @@ def _batch_norm(module: nn.modules.batchnorm._BatchNorm, ranks: Ranks, alone: Ca
                 x: Tensor) -> Tensor:
     if not module.training or ranks.rows is None:
         return alone(x)
-    out, mean, variance = _Normalise.apply(x, module.weight, module.bias, module.eps, ranks)
+    exact = x.float() if x.dtype == torch.bfloat16 else x  # statistics have all their digits, as on one GPU
+    out, mean, variance = _Normalise.apply(exact, module.weight, module.bias, module.eps, ranks)
     with torch.no_grad():
         count = ranks.rows * x[0, 0].numel()
         module.num_batches_tracked.add_(1)
         module.running_mean.lerp_(mean, module.momentum)
         module.running_var.lerp_(variance * (count / max(1, count - 1)), module.momentum)
-    return out
+    return out.to(x.dtype)
 
 
 def _dropout(module: nn.Dropout, ranks: Ranks, alone: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -42,9 +42,11 @@ class Files:
         return list(dict.fromkeys(f"{dataset}.{split}" if dataset == id else "ood" for dataset, split in sets))
 
     def train_features(self, run: Trained) -> str:
+        """The features file of the ID train set."""
         return self.features(run, (run.id, "train"))[0]
 
     def test_features(self, run: Trained) -> str:
+        """The features file of the ID test set."""
         return self.features(run, (run.id, "test"))[0]
 
     def imported(self, taken: Taken, kind: str) -> str:
