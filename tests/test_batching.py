@@ -101,19 +101,22 @@ def test_the_log_of_a_job_ends_with_the_seconds_of_its_stage(tmp_path):
     assert not apart.stdout and not apart.stderr
 
 
-def test_a_frozen_bottleneck_is_not_rounded_more_in_bfloat16():
-    """Maps far from zero, where a clamp without centring would lose most of what bfloat16 keeps."""
+def test_the_bias_of_a_frozen_bottleneck_makes_up_for_rounding():
+    """Maps far from zero: the clamp does not centre them, and bfloat16 keeps eight bits of what is not centred."""
     torch.manual_seed(0)
-    plain = densenet_bc.Bottleneck(64, 4).eval()
-    plain.bn1.running_mean.fill_(10)
+    plain = densenet_bc.Bottleneck(200, 12).eval()
+    plain.bn1.running_mean.normal_(std=3)
     frozen = copy.deepcopy(plain)
     with torch.inference_mode():
         frozen.freeze()
-        x = 10 + torch.randn(8, 64, 8, 8)
+        unaware = copy.deepcopy(frozen)
+        unaware.squeeze.made_up = unaware.squeeze.convolution.bias
+        x = plain.bn1.running_mean[:, None, None] + torch.randn(8, 200, 8, 8)
         exact = plain.new(x)
         with torch.autocast("cpu", torch.bfloat16):
-            errors = [(network.new(x.bfloat16()).float() - exact).square().mean().sqrt() for network in (plain, frozen)]
-    assert 0 < errors[1] < 1.2 * errors[0] < 0.2 * exact.std()
+            error, found, without = (float((network.new(x.bfloat16()).float() - exact).square().mean().sqrt())
+                                     for network in (plain, frozen, unaware))
+    assert error < found < 0.9 * without and found < 1.8 * error < 0.02 * float(exact.std())
 
 
 @pytest.mark.parametrize("falling", [False, True])

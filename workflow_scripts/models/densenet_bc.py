@@ -33,7 +33,7 @@ class Squeeze(nn.Module):
 
     With s and b the batch norm's scale and shift, relu(s x + b) = s max(x, -b / s) + b where s > 0, and
     s min(x, -b / s) + b where s < 0; what stands around the clamp goes into the convolution, which has no padding.
-    Maps in bfloat16 are centred and scaled first, as ever: what is not centred is rounded more.
+    In bfloat16 the bias makes up for the rounding of weights and -b / s, which for maps far from zero is large.
 
     Args:
         norm: of C channels.
@@ -49,34 +49,26 @@ class Squeeze(nn.Module):
         least, scale = least.masked_fill(constant, 0.0), scale.masked_fill(constant, 0.0)
         shift = torch.where(constant, shift.clamp(min=0), shift)
         up, down = scale > 0, scale < 0
-        for name, line in (("least", least.masked_fill(down, -torch.inf)[:, None, None]),
-                           ("most", least.masked_fill(up, torch.inf)[:, None, None]),
-                           ("none", torch.zeros_like(scale)), ("unit", torch.ones_like(scale)),
-                           ("scale", scale), ("shift", shift)):
-            self.register_buffer(name, line.float(), persistent=False)
+        for name, bound in (("least", least.masked_fill(down, -torch.inf)), ("most", least.masked_fill(up, torch.inf))):
+            self.register_buffer(name, bound.float()[:, None, None], persistent=False)
         self.rising = bool(up.all())
         weight = convolution.weight[:, :, 0, 0].double()
-        bias = torch.zeros(len(weight), dtype=weight.dtype)
+        bias, weight = weight @ shift, weight * scale
         if after is not None:
-            factor, bias = _line(after)
-            weight = weight * factor[:, None]
-        self.behind = _convolution(weight, bias)
-        self.joined = _convolution(weight * scale, bias + weight @ shift)
+            scale, shift = _line(after)
+            bias, weight = bias * scale + shift, weight * scale[:, None]
+        self.convolution = nn.Conv2d(convolution.in_channels, convolution.out_channels, 1)
+        self.convolution.load_state_dict({"weight": weight[:, :, None, None], "bias": bias})
+        made_up = bias + weight @ least - weight.bfloat16().double() @ least.bfloat16().double()
+        self.register_buffer("made_up", made_up.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, D, H, W)."""
+        least = self.least.to(x.dtype)
+        x = torch.maximum(x, least) if self.rising else torch.clamp(x, least, self.most.to(x.dtype))
         if x.dtype == torch.bfloat16:
-            x = functional.batch_norm(x, self.none, self.unit, self.scale, self.shift, eps=0.0)
-            return self.behind(relu(x))
-        x = torch.maximum(x, self.least) if self.rising else torch.clamp(x, self.least, self.most)
-        return self.joined(x)
-
-
-def _convolution(weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """1x1, with a weight (D, C) and a bias (D,)."""
-    convolution = nn.Conv2d(weight.shape[1], weight.shape[0], 1)
-    convolution.load_state_dict({"weight": weight[:, :, None, None], "bias": bias})
-    return convolution
+            return functional.conv2d(x, self.convolution.weight, self.made_up)
+        return self.convolution(x)
 
 
 def _line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
