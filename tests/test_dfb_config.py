@@ -169,7 +169,7 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     np.savez(data / "checkpoints" / "bit" / "BiT-M-R50x1-ILSVRC2012.npz", **arrays)
     (folder / "classes.txt").write_text("".join(f"n9{label:07d}\n" for label in range(5)))
     raw = yaml.safe_load((ROOT / "config" / "dfb.yaml").read_text())
-    raw |= {"variant": "limited", "limit": {"steps": 2, "images": 10}, "device": "cpu", "threads": 2,
+    raw |= {"variant": "limited", "limit": {"steps": 2, "images": 8}, "device": "cpu", "threads": 1,
             "features": {"batch_size": 10}}
     for row in raw["datasets"].values():
         row |= {"options": {"labels": "folders", "only": "classes.txt"}, "classes": 5}
