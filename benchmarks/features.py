@@ -42,7 +42,8 @@ def measure(name: str, report: Report, count: int, repeats: int, networks: dict 
     plain = settled(networks[name](10))
     ours = copy.deepcopy(plain)
     ours.freeze()
-    ours = ours.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    ours, apart = (network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+                   for network in (ours, copy.deepcopy(plain)))
     x = normalised(pixels(count))
     last = x.contiguous(memory_format=torch.channels_last)
     half = {"precision": "bfloat16"}
@@ -51,14 +52,15 @@ def measure(name: str, report: Report, count: int, repeats: int, networks: dict 
         common.default_memory()
         return torch.cat([plain.features(part) for part in x.split(PLAIN)])
 
-    def staged(size: int, options: dict) -> torch.Tensor:
+    def staged(size: int, options: dict, network: torch.nn.Module = ours) -> torch.Tensor:
         keep_freed_memory()  # as the stage does
-        return torch.cat([features.penultimate(ours, part, options) for part in last.split(size)])
+        return torch.cat([features.penultimate(network, part, options) for part in last.split(size)])
 
     sides = {"plain": plainly}
     sides |= {f"float32, {size}": lambda size=size: staged(size, {}) for size in sizes}
     sides["bfloat16, 64"] = lambda: staged(64, half)
     fixed = f"float32, {batching.FIXED['cpu']}"
+    sides[f"{fixed}, not frozen"] = lambda: staged(batching.FIXED["cpu"], {}, apart)
     expected, found, rough = (sides[side]() for side in ("plain", fixed, "bfloat16, 64"))
     difference = float((expected - found).abs().max() / expected.abs().max())
     times = common.turns(sides, repeats)

@@ -156,10 +156,10 @@ def picture(found: dict[str, dict[int, float]], path: Path) -> None:
     figure, panels = plt.subplots(1, len(found), figsize=(9, 2.4), layout="constrained")
     for panel, (what, times) in zip(panels, found.items(), strict=True):
         counts, seconds = np.array(list(times)), np.array(list(times.values()))
-        panel.loglog(counts, seconds * 0 + seconds[-1] * counts / counts[-1], color="0.7", label="linear")
+        panel.loglog(counts, seconds[-1] * counts / counts[-1], color="0.7", label="linear")
         panel.loglog(counts, seconds, "o-", color="#1f5fa8", label="measured")
         panel.set(xlabel=what, ylabel="CPU seconds" if panel is panels[0] else None)
-        panel.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
+        panel.set_xticks(counts, [f"{count:,}" for count in counts])
         panel.xaxis.set_minor_locator(ticker.NullLocator())
         panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_minor_locator(ticker.NullLocator())

@@ -18,6 +18,7 @@ import csv
 import io
 import json
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,8 @@ SCORES: dict[str, tuple[str, dict[str, Any]]] = {
     "knn": ("knn", {"K": 50}), "vim": ("vim", {"dim": 16}), "mahalanobis": ("mahalanobis", {}),
     "relative_mahalanobis": ("relative_mahalanobis", {}),
 }
+STAGES: dict[str, float] = {}
+"""Seconds in each of our stages."""
 LOOSE = {"gen", "mahalanobis", "relative_mahalanobis", "odin"}
 """Scores whose definitions differ in a detail (tests/test_scores_peers.py); their AUROC may differ by 0.02."""
 
@@ -146,8 +149,11 @@ class Ours:
 
 
 def run(main: Callable[[list[str]], None], arguments: list[Any]) -> None:
+    began = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         main([str(argument) for argument in arguments])
+    name = main.__module__.rpartition(".")[2]
+    STAGES[name] = STAGES.get(name, 0.0) + time.perf_counter() - began
 
 
 # ---- theirs ----------------------------------------------------------------------------------------------------------
@@ -246,7 +252,10 @@ def compare(report: Report, network: str, train_images: int, test_images: int, r
         for parameter in net.head.parameters():
             parameter.requires_grad_(True)  # their GradNorm takes gradients
         ours, theirs = Ours(data, section, path), Theirs(data, net)
+        STAGES.clear()
         cold = common.turns({"theirs": theirs.cold, "ours": ours.cold}, repeats, warm=0)
+        print("  ours, cold, mean seconds: " + ", ".join(f"{name} {seconds / repeats:.2f}" for name, seconds in
+                                                       STAGES.items()), flush=True)
         disagreeing(ours.auroc(), theirs.auroc())
         warm = common.turns({"theirs": theirs.warm, "ours": ours.warm}, repeats, warm=0)
         with Counted() as counted:

@@ -56,10 +56,13 @@ def read_yaml(path: str | os.PathLike, what: str = "file") -> Any:
         OODError: it is not there, or not valid YAML.
     """
     import yaml  # only here: most jobs read none
+    try:
+        from yaml import CSafeLoader as SafeLoader  # libyaml, where PyYAML was built with it: ten times as fast
+    except ImportError:
+        from yaml import SafeLoader
 
     try:
-        # libyaml, where PyYAML was built with it, is ten times as fast
-        return yaml.load(Path(path).read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(Path(path).read_bytes(), Loader=SafeLoader)
     except FileNotFoundError:
         raise OODError(f"{path}: the {what} is not there") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -262,19 +262,16 @@ class Plan:
 
     def sets(self, id: str) -> list[tuple[str, str]]:
         """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, ID-like sets."""
-        names = dict.fromkeys([*self.ood[id], *self.id_like(id).values()])
+        names = dict.fromkeys([*self.ood[id], *self.id_like[id].values()])
         return [(id, "train"), (id, "test"), *((name, "test") for name in names)]
 
     def compat(self, id: str) -> list[str]:
         """Papers whose own metric rules are computed on an ID set."""
         return sorted({rule for e in self.config.experiments if e.id == id for rule in e.compat})
 
-    def id_like(self, id: str) -> dict[str, str]:
-        """OOD set -> the images of its list that SC-OOD's reference protocol counts as ID; where a table needs them."""
-        return self._id_like[id]
-
     @cached_property
-    def _id_like(self) -> dict[str, dict[str, str]]:
+    def id_like(self) -> dict[str, dict[str, str]]:
+        """By ID set: OOD set -> the images of its list that SC-OOD counts as ID; where a table needs them."""
         return {id: released.id_like(self.datasets, sets) if "scood" in self.compat(id) else {}
                 for id, sets in self.ood.items()}
 

@@ -156,7 +156,7 @@ class Evaluation(Files):
         groups: dict[str, list[str]] = {}
         for name, group in self.plan.ood[run.id].items():
             groups.setdefault(group, []).append(f"{name}.test")
-        like = {f"{name}.test": f"{other}.test" for name, other in self.plan.id_like(run.id).items()}
+        like = {f"{name}.test": f"{other}.test" for name, other in self.plan.id_like[run.id].items()}
         return dumps({"id": f"{run.id}.test", "groups": groups, "compat": self.plan.compat(run.id),
                       **({"id_like": like} if like else {})})
 

@@ -126,7 +126,7 @@ class Reports(Files):
             roles |= {(id, "train"): "ID train", (id, "test"): "ID test"}
             for name, group in sets.items():
                 roles.setdefault((name, "test"), f"OOD test ({group})")
-            roles |= {(name, "test"): "ID-like test" for name in self.plan.id_like(id).values()}
+            roles |= {(name, "test"): "ID-like test" for name in self.plan.id_like[id].values()}
         for run in self.plan.runs.values():
             if run.recipe.images:
                 roles[run.recipe.images, "train"] = "ID train, in the size to train on"
