@@ -11,6 +11,7 @@ import yaml
 import yte
 
 from tests.checkout import ROOT, snakemake
+from workflow_scripts import plan
 from workflow_scripts.config.expand import read_plan
 
 PROFILE = ROOT / "profiles/slurm/profile.yaml"
@@ -85,6 +86,14 @@ def test_the_pages_table_of_trainings_is_that_of_the_configurations():
                     f"| {f'{epochs:,}' if epochs else 'in steps'} | {scores:,} |")
     page = (ROOT / "docs/cluster.md").read_text()
     assert page.split("<!-- trainings: begin -->\n")[1].split("<!-- trainings: end -->")[0] == "\n".join(rows) + "\n"
+
+
+def test_the_pages_estimates_are_those_of_the_plan(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("OOD_DATA", raising=False)
+    plan.main(["--quick", "--configfile", str(ROOT / "config/paper.yaml"), "--directory", str(tmp_path)])
+    rows = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines()[2:11])
+    page = (ROOT / "docs/cluster.md").read_text()
+    assert page.split("<!-- costs: begin -->\n")[1].split("<!-- costs: end -->")[0] == f"```\n{rows}\n```\n"
 
 
 @pytest.mark.slow
