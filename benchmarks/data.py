@@ -31,9 +31,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from workflow_scripts.data import lmdb_store, packing  # noqa: E402
-from workflow_scripts.data.collection import Collection, collect  # noqa: E402
-from workflow_scripts.data.lmdb_store import Archive  # noqa: E402
+from workflow_scripts.data.archives import lmdb_store, packing  # noqa: E402
+from workflow_scripts.data.archives.collection import Collection, collect  # noqa: E402
+from workflow_scripts.data.archives.lmdb_store import Archive  # noqa: E402
 
 
 def main() -> None:
@@ -152,7 +152,7 @@ def sources(folder: Path, share: int) -> list[tuple[str, Path, int]]:
         made.append((f"generated {what}", target, min(count, 4000 if width == 64 else 500)))
     archive = Path(os.environ.get("OOD_DATA", "")) / "tiny_imagenet/tiny-imagenet-200_train_subset.tar"
     if archive.is_file():
-        from workflow_scripts.data.unpack import extract
+        from workflow_scripts.data.archives.unpack import extract
         extract(archive, folder / "real")
         made.append(("Tiny ImageNet", folder / "real/tiny-imagenet-200/train", 5000 // share))
     return made
@@ -168,7 +168,7 @@ def reading(folder: Path, what: str, source: Path, count: int, repeat: int) -> l
     from torchvision.datasets import ImageFolder
     from torchvision.io import ImageReadMode, decode_image, read_file
 
-    from workflow_scripts.data.rows import _BLOCKS, decoded
+    from workflow_scripts.data.images.rows import _BLOCKS, decoded
 
     torch.set_num_threads(1)
     collection = collection_of(source)
@@ -242,8 +242,8 @@ def device_loader(count: int, repeat: int) -> dict:
     import torch
     from torchvision import datasets, transforms
 
-    from workflow_scripts.data.augment import augment, normalise
-    from workflow_scripts.data.randomness import permutation
+    from workflow_scripts.data.images.augment import augment, normalise
+    from workflow_scripts.data.images.randomness import permutation
 
     torch.set_num_threads(1)
     pixels = np.random.default_rng(3).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
@@ -283,12 +283,12 @@ sys.path.insert(0, sys.argv[1])
 what, source, out = sys.argv[2], sys.argv[3], Path(sys.argv[4])
 if __name__ == "__main__":
     if what == "pack":
-        from workflow_scripts.data.collection import collect
-        from workflow_scripts.data.packing import pack
+        from workflow_scripts.data.archives.collection import collect
+        from workflow_scripts.data.archives.packing import pack
         options = SimpleNamespace(files=source, under="", labels="folders", devkit=(), annotations="", only="")
         pack(collect(options, None), out, {}, workers=1)
     else:
-        from workflow_scripts.prepare import prepare
+        from workflow_scripts.stages.prepare_dataset import prepare
         prepare({"dataset": "x", "split": "train", "reader": "lmdb_images", "options": {"files": source}, "classes": 0,
                  "geometry": "crop32", "limit_per_class": None, "sample": None, "count": None, "raw": []}, out, None)
     status = Path("/proc/self/status").read_text()  # getrusage would tell the parent's, from before this program began

@@ -27,7 +27,7 @@ from workflow_scripts.cams.files import create_masks
 from workflow_scripts.cams.maps import SCALES, activation_maps
 from workflow_scripts.cams.masks import foreground, label_maps
 from workflow_scripts.models import bit
-from workflow_scripts.training import device
+from workflow_scripts.networks import device
 
 CLASSES, SIDE, MAPS = 100, 128, 50_000
 

@@ -25,11 +25,13 @@ from benchmarks import common
 from benchmarks.common import Figure, Report
 from benchmarks.finished import Finished
 from benchmarks.networks import FULL, SMALL, normalised, pixels, settled
-from workflow_scripts import features, precompute, score
 from workflow_scripts.metrics.ood import ood_metrics
+from workflow_scripts.networks import batching, device
+from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.scores import cached
-from workflow_scripts.training import batching, device
-from workflow_scripts.training.memory import keep_freed_memory
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import precompute_statistics as precompute
+from workflow_scripts.stages import score_sets as score
 
 TARGET, RELATIVE, PLAIN = 2.8, 1e-4, 100
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from benchmarks.common import ROOT
-from workflow_scripts.config.expand import Plan, Trained
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import setting
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import Plan, Trained
 
 
 class Finished:

@@ -22,9 +22,9 @@ from torch import nn
 from workflow_scripts.methods import cross_entropy, goe
 from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.models import resnet_cifar, wide_resnet
-from workflow_scripts.training import device
+from workflow_scripts.networks import device
+from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training.loop import Images, batches
-from workflow_scripts.training.memory import keep_freed_memory
 from workflow_scripts.training.outliers import Outliers
 
 TARGET = 1.35

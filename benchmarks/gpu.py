@@ -23,7 +23,7 @@ from benchmarks.common import Figure, Report
 from benchmarks.networks import FULL, SMALL
 from benchmarks.papers import PAPERS, Ours, Paper, Plain, tiny
 from benchmarks.training import TARGETS, precision_class
-from workflow_scripts.training import device
+from workflow_scripts.networks import device
 
 MINUTES = 8.0
 HEADER = ("paper", "images a step", "images/s", "plain, images/s", "times plain", "share of roofline",

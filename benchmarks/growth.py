@@ -30,9 +30,13 @@ from threadpoolctl import threadpool_limits
 from benchmarks.common import ROOT, Figure, Report
 from benchmarks.memory import write_features, write_head
 from benchmarks.networks import pixels
-from workflow_scripts import evaluate, features, precompute, score, train
 from workflow_scripts.models import resnet_cifar
-from workflow_scripts.training import checkpoint, device
+from workflow_scripts.networks import checkpoint, device
+from workflow_scripts.stages import compute_metrics as evaluate
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import precompute_statistics as precompute
+from workflow_scripts.stages import score_sets as score
+from workflow_scripts.stages import train_network as train
 
 TARGET = 1.15
 SIZES = {"images": (1000, 10_000, 100_000), "classes": (10, 100, 1000), "OOD sets": (1, 4, 16), "seeds": (1, 2, 4, 8)}

@@ -85,7 +85,7 @@ def images(counts: list[int], report: Report) -> None:
 
     from benchmarks.networks import pixels
     from workflow_scripts.models import resnet_cifar
-    from workflow_scripts.training import checkpoint
+    from workflow_scripts.networks import checkpoint
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -110,13 +110,15 @@ def images(counts: list[int], report: Report) -> None:
             sets = [out / "id.test.h5", out / "ood.test.h5"]
             config = json.dumps(section | {"sets": ["id.test", "ood.test"]})
             found.setdefault("features", []).append(peak(
-                "workflow_scripts.features", "--config", config, "--checkpoint", folder / "n.pt", "--stores",
+                "workflow_scripts.stages.extract_features", "--config", config, "--checkpoint", folder / "n.pt",
+                "--stores",
                 folder / "id.test.h5", folder / "ood.test.h5", "--out", *sets, "--device", "cpu", "--threads", 1))
             found.setdefault("score (KNN)", []).append(peak(
-                "workflow_scripts.score", "--config", '{"score": "knn"}', "--sets", *sets, "--train",
+                "workflow_scripts.stages.score_sets", "--config", '{"score": "knn"}', "--sets", *sets, "--train",
                 folder / "id.train.h5", "--out", out / "knn.h5"))
             found.setdefault("evaluate", []).append(peak(
-                "workflow_scripts.evaluate", "--config", '{"id": "id.test", "groups": {"far": ["ood.test"]}}',
+                "workflow_scripts.stages.compute_metrics", "--config",
+                '{"id": "id.test", "groups": {"far": ["ood.test"]}}',
                 "--scores", out / "knn.h5", "--id-features", sets[0], "--out", out / "m.csv"))
     for stage, peaks in found.items():
         report.add(Figure(f"{stage}: peak at {counts[-1]:,} images over that at {counts[0]:,}", peaks[-1] / peaks[0],
@@ -133,11 +135,13 @@ def bank(rows: list[int], width: int, report: Report, scores: tuple[str, ...]) -
         test = write_features(folder / "id.test.h5", 500, width, seed=5)
         for count in rows:
             train = write_features(folder / "id.train.h5", count, width)
-            statistics = peak("workflow_scripts.precompute", "--train", train, "--out", folder / "s.h5")
+            statistics = peak("workflow_scripts.stages.precompute_statistics", "--train", train, "--out",
+                              folder / "s.h5")
             report.add(Figure(f"class means, {count:,} x {width}: peak", statistics, "MB", LIMIT, True))
             for name in scores:
                 config = json.dumps({"score": name, "options": chosen[name]})
-                used = peak("workflow_scripts.score", "--config", config, "--sets", test, "--train", train, "--head",
+                used = peak("workflow_scripts.stages.score_sets", "--config", config, "--sets", test, "--train",
+                            train, "--head",
                             folder / "head.h5", "--statistics", folder / "s.h5", "--out", folder / "o.h5")
                 report.add(Figure(f"{name}, bank of {count:,} x {width} ({4 * count * width / 1e9:.1f} GB): peak", used,
                                   "MB", LIMIT, True))

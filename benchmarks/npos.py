@@ -29,8 +29,8 @@ from torch.nn import functional
 from workflow_scripts.methods import npos, synthesis
 from workflow_scripts.methods.base import Batch, Looks, Sizes
 from workflow_scripts.models import resnet_cifar
-from workflow_scripts.training import device
-from workflow_scripts.training.memory import keep_freed_memory
+from workflow_scripts.networks import device
+from workflow_scripts.networks.memory import keep_freed_memory
 
 CLASSES, LENGTH, WIDTH, BATCH = 100, 1000, 512, 512
 RULE = synthesis.Synthesis(K=300, select=200, pick=2, sample_from=600, keep=200, sigma=0.1)

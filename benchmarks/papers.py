@@ -21,12 +21,12 @@ from torchvision.transforms.v2 import functional as transforms
 
 from benchmarks.common import default_memory
 from benchmarks.networks import FULL, SMALL, pixels
-from workflow_scripts import plugins
+from workflow_scripts.core import plugins
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
+from workflow_scripts.networks.load import in_bfloat16
+from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.loop import batches
-from workflow_scripts.training.memory import keep_freed_memory
-from workflow_scripts.training.network import in_bfloat16
 from workflow_scripts.training.outliers import Outliers
 
 EPOCH = 5  # NPOS's outliers are synthesised by then

@@ -24,8 +24,8 @@ import torch
 from workflow_scripts.methods import background, resample
 from workflow_scripts.methods.base import Batch, Sizes
 from workflow_scripts.models import resnet_cifar, wide_resnet_biased
-from workflow_scripts.training import device
-from workflow_scripts.training.memory import keep_freed_memory
+from workflow_scripts.networks import device
+from workflow_scripts.networks.memory import keep_freed_memory
 
 STEP, PASSES, VECTORS = 1.15, 10, 4
 WITH_STEP = 2_000_000  # largest N whose whole step is measured

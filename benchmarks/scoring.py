@@ -33,9 +33,13 @@ from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 from benchmarks import common
 from benchmarks.common import Figure, Report
 from benchmarks.networks import normalised, pixels
-from workflow_scripts import evaluate, features, precompute, score, score_network
-from workflow_scripts.training import batching, checkpoint, device
-from workflow_scripts.training.network import build
+from workflow_scripts.networks import batching, checkpoint, device
+from workflow_scripts.networks.load import build
+from workflow_scripts.stages import compute_metrics as evaluate
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import precompute_statistics as precompute
+from workflow_scripts.stages import score_network
+from workflow_scripts.stages import score_sets as score
 
 COLD, WARM = 10.0, 3.0
 CLASSES, BATCH = 10, 100

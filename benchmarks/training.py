@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks import common
 from benchmarks.common import Figure, Report
 from benchmarks.papers import PAPERS, Paper, Step, sides, tiny
-from workflow_scripts.training import device
+from workflow_scripts.networks import device
 
 TARGETS, RELATIVE = {"cpu": 1.3, "cuda": 3.0}, {"float32": 1e-3, "bfloat16": 0.1}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(workflow.basedir))
 
-from workflow_scripts import ending
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import FIGURES, FILES, RELIABILITY, Wiring, prepare_environment
-from workflow_scripts.digest import digest
-from workflow_scripts.errors import OODError
+from workflow_scripts.planning import ending
+from workflow_scripts.work.expand import read_plan
+from workflow_scripts.wiring import FIGURES, FILES, RELIABILITY, Wiring, prepare_environment
+from workflow_scripts.core.digest import digest
+from workflow_scripts.core.errors import OODError
 
 # Snakemake keeps every job that it makes: looking for garbage among them again and again takes a tenth of its time.
 gc.set_threshold(100_000, 50, 50)

@@ -17,7 +17,7 @@ rule fetch_archive:
     message:
         "fetch {wildcards.archive}"
     shell:
-        "python -m workflow_scripts.fetch --config {params.row:q} --out {output} {params.options} > {log} 2>&1"
+        "python -m workflow_scripts.stages.fetch_archive --config {params.row:q} --out {output} {params.options} > {log} 2>&1"
 
 
 rule pack_dataset:
@@ -36,12 +36,12 @@ rule pack_dataset:
     threads: THREADS
     params:
         cfg=WIRE.pack_section,
-        code=digest("pack", "data.readers.lmdb_images"),
+        code=digest("stages.pack_dataset", "data.readers.lmdb_images"),
         files=lambda wc, input: f"--files {input}" if input else "",
     message:
         "pack {wildcards.dataset} ({wildcards.split})"
     shell:
-        "python -m workflow_scripts.pack --config {params.cfg:q} {params.files} --workers $(({threads} - 1)) "
+        "python -m workflow_scripts.stages.pack_dataset --config {params.cfg:q} {params.files} --workers $(({threads} - 1)) "
         "--out {output} > {log} 2>&1"
 
 
@@ -65,7 +65,7 @@ rule prepare_dataset:
     message:
         "prepare {wildcards.dataset} ({wildcards.split})"
     shell:
-        "python -m workflow_scripts.prepare --config {params.cfg:q} {params.files} --out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.prepare_dataset --config {params.cfg:q} {params.files} --out {output} > {log} 2>&1"
 
 
 # On request only: a store as class folders of PNG images, DFB's form of CIFAR.
@@ -84,11 +84,11 @@ rule export_folders:
     conda:
         "../envs/ood.yaml"
     params:
-        code=digest("export_folders"),
+        code=digest("stages.export_folders"),
     message:
         "{wildcards.dataset} ({wildcards.split}) as class folders"
     shell:
-        "python -m workflow_scripts.export_folders --store {input.store} --out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.export_folders --store {input.store} --out {output} > {log} 2>&1"
 
 
 rule datasets:

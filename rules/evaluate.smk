@@ -35,7 +35,7 @@ for ID, GROUP, SETS in PLAN.feature_groups():
         message:
             f"features of {ID}/{{wildcards.network}}/{{wildcards.recipe}}, seed {{wildcards.seed}}"
         shell:
-            "python -m workflow_scripts.features --config {params.cfg:q} --checkpoint {input.checkpoint} "
+            "python -m workflow_scripts.stages.extract_features --config {params.cfg:q} --checkpoint {input.checkpoint} "
             "--stores {input.stores} --out {output.sets} {params.head} --device {params.device} "
             "--threads {threads} > {log} 2>&1"
 
@@ -65,7 +65,7 @@ rule measure_distances:
     message:
         "distances of the outliers of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.distances --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "python -m workflow_scripts.stages.measure_distances --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
@@ -93,7 +93,7 @@ rule make_panels:
     message:
         "maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.panels --config {params.cfg:q} --classifier {input.classifier} "
+        "python -m workflow_scripts.stages.make_panels --config {params.cfg:q} --classifier {input.classifier} "
         "--checkpoint {input.checkpoint} --stores {input.stores} --device {params.device} --threads {threads} "
         "--out {output} > {log} 2>&1"
 
@@ -112,11 +112,11 @@ rule precompute_statistics:
     conda:
         "../envs/ood.yaml"
     params:
-        code=digest("precompute"),
+        code=digest("stages.precompute_statistics"),
     message:
         "class means of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.precompute --train {input} --out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.precompute_statistics --train {input} --out {output} > {log} 2>&1"
 
 
 rule score_sets:
@@ -143,7 +143,7 @@ rule score_sets:
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.score --config {params.cfg:q} --sets {input.sets} {params.known} "
+        "python -m workflow_scripts.stages.score_sets --config {params.cfg:q} --sets {input.sets} {params.known} "
         "--out {output} > {log} 2>&1"
 
 
@@ -168,7 +168,7 @@ rule fuse_scores:
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.fuse --config {params.cfg:q} --foreground {input.foreground} "
+        "python -m workflow_scripts.stages.fuse_scores --config {params.cfg:q} --foreground {input.foreground} "
         "--background {input.background} --out {output} > {log} 2>&1"
 
 
@@ -199,7 +199,7 @@ rule score_network:
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.score_network --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "python -m workflow_scripts.stages.score_network --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--stores {input.stores} {params.train} --device {params.device} --threads {threads} "
         "--out {output} > {log} 2>&1"
 
@@ -234,7 +234,7 @@ rule choose_options:
     message:
         "choose options of {wildcards.score} on {wildcards.id}/{wildcards.network}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.sweep --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "python -m workflow_scripts.stages.choose_options --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--store {input.store} {params.known} --csv {output.csv} --json {output.json} "
         "--device {params.device} --threads {threads} > {log} 2>&1"
 
@@ -256,12 +256,12 @@ rule compute_metrics:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.metrics_section,
-        code=digest("evaluate"),
+        code=digest("stages.compute_metrics"),
         statistics=lambda wc, input: f"--statistics {input.statistics}" if input.statistics else "",
     message:
         "metrics of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.evaluate --config {params.cfg:q} --scores {input.scores} "
+        "python -m workflow_scripts.stages.compute_metrics --config {params.cfg:q} --scores {input.scores} "
         "--id-features {input.id_features} {params.statistics} --out {output} > {log} 2>&1"
 
 
@@ -280,9 +280,9 @@ rule import_scores:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.imported_section,
-        code=digest("import_scores"),
+        code=digest("stages.import_scores"),
     message:
         "import scores {wildcards.recipe} on {wildcards.id}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.import_scores --config {params.cfg:q} --files {input.files:q} "
+        "python -m workflow_scripts.stages.import_scores --config {params.cfg:q} --files {input.files:q} "
         "--stores {input.stores} --scores {output.scores} --metrics {output.metrics} > {log} 2>&1"

@@ -39,11 +39,11 @@ rule make_tables:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.table_section(with_scores=False),
-        code=digest("tables"),
+        code=digest("stages.make_tables"),
     message:
         "tables of {wildcards.paper}"
     shell:
-        "python -m workflow_scripts.tables --config {params.cfg:q} --csv {output.csv} --md {output.md} "
+        "python -m workflow_scripts.stages.make_tables --config {params.cfg:q} --csv {output.csv} --md {output.md} "
         "--tex {output.tex} --published {output.published} > {log} 2>&1"
 
 
@@ -72,12 +72,12 @@ rule draw_figures:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.table_section(with_scores=True),
-        code=digest("figures"),
+        code=digest("stages.draw_figures"),
         folder=lambda wc, output: str(Path(output.svg[0]).parent),
     message:
         "figures of {wildcards.paper}"
     shell:
-        "python -m workflow_scripts.figures --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
+        "python -m workflow_scripts.stages.draw_figures --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
 
 
 rule draw_picture:
@@ -109,7 +109,7 @@ rule draw_picture:
     message:
         "picture {wildcards.picture} of {wildcards.paper}"
     shell:
-        "python -m workflow_scripts.picture --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
+        "python -m workflow_scripts.stages.draw_picture --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
 
 
 rule draw_reliability:
@@ -136,12 +136,12 @@ rule draw_reliability:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.reliability_section,
-        code=digest("reliability"),
+        code=digest("stages.draw_reliability"),
         folder=lambda wc, output: str(Path(output.svg[0]).parent),
     message:
         "reliability figures of {wildcards.paper}"
     shell:
-        "python -m workflow_scripts.reliability --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
+        "python -m workflow_scripts.stages.draw_reliability --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
 
 
 rule write_manifest:
@@ -164,12 +164,12 @@ rule write_manifest:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.manifest_section,
-        code=digest("provenance"),
+        code=digest("stages.write_manifest"),
         benchmarks=lambda wc, output: f"{WIRE.root}/benchmarks",
     message:
         "manifest of {wildcards.paper}"
     shell:
-        "python -m workflow_scripts.provenance --config {params.cfg:q} --stores {input.stores} "
+        "python -m workflow_scripts.stages.write_manifest --config {params.cfg:q} --stores {input.stores} "
         "--checkpoints {input.checkpoints} --benchmarks {params.benchmarks} --out {output} > {log} 2>&1"
 
 
@@ -194,11 +194,11 @@ rule make_cards:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.cards_section(),
-        code=digest("cards"),
+        code=digest("stages.make_cards"),
     message:
         "dataset cards"
     shell:
-        "python -m workflow_scripts.cards --config {params.cfg:q} --out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.make_cards --config {params.cfg:q} --out {output} > {log} 2>&1"
 
 
 rule make_report:
@@ -230,13 +230,13 @@ rule make_report:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.report_section(),
-        code=digest("report"),
+        code=digest("stages.make_report"),
         newest=lambda wc, output: "results/report.html",
         overview=lambda wc, output: str(Path(output.overview[0]).with_suffix("")),
     message:
         "results page"
     shell:
-        "python -m workflow_scripts.report --config {params.cfg:q} --out {output.page} --newest {params.newest} "
+        "python -m workflow_scripts.stages.make_report --config {params.cfg:q} --out {output.page} --newest {params.newest} "
         "--overview {params.overview} > {log} 2>&1"
 
 

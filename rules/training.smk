@@ -40,7 +40,7 @@ rule train_network:
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "exec python -m workflow_scripts.train --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
+        "exec python -m workflow_scripts.stages.train_network --config {params.cfg:q} --data {input.data} {params.masks} {params.parent} "
         "{params.outliers} {params.selection} {params.test} {params.tokens} --seed {wildcards.seed} "
         "--device {params.device} --gpus {resources.processes} --threads {threads} "
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
@@ -69,7 +69,7 @@ rule make_masks:
     message:
         "label maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.cam --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "python -m workflow_scripts.stages.make_masks --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
@@ -97,7 +97,7 @@ rule cache_trunk:
     message:
         "frozen trunk's output for {wildcards.id}: {wildcards.recipe}"
     shell:
-        "python -m workflow_scripts.cache_trunk --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "python -m workflow_scripts.stages.cache_trunk --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
@@ -116,12 +116,12 @@ rule select_outliers:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.selection_section,
-        code=digest("select_outliers"),
+        code=digest("stages.select_outliers"),
         weights=lambda wc, input: f"--weights {input.weights}" if input.weights else "",
     message:
         "select outliers of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.select_outliers --config {params.cfg:q} --store {input.store} {params.weights} "
+        "python -m workflow_scripts.stages.select_outliers --config {params.cfg:q} --store {input.store} {params.weights} "
         "--out {output} > {log} 2>&1"
 
 
@@ -149,7 +149,7 @@ rule choose_recipe:
     message:
         "choose {wildcards.recipe} of {wildcards.network} on {wildcards.id}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.choose_recipe --config {params.cfg:q} --checkpoints {input.checkpoints} "
+        "python -m workflow_scripts.stages.choose_recipe --config {params.cfg:q} --checkpoints {input.checkpoints} "
         "--data {input.data} --outliers {input.outliers} --device {params.device} --threads {threads} "
         "--csv {output.csv} --out {output.checkpoint} > {log} 2>&1"
 
@@ -181,6 +181,6 @@ rule import_weights:
     message:
         "import weights of {wildcards.network} for {wildcards.id}: {wildcards.recipe}"
     shell:
-        "python -m workflow_scripts.import_checkpoint --config {params.cfg:q} --file {params.file:q} "
+        "python -m workflow_scripts.stages.import_weights --config {params.cfg:q} --file {params.file:q} "
         "--classes-from {input.data} {params.parent} --seed {wildcards.seed} --device {params.device} --threads {threads} "
         "--out {output} > {log} 2>&1"

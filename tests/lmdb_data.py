@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from workflow_scripts import pack, plugins
-from workflow_scripts.data.collection import Collection, collect
-from workflow_scripts.data.lmdb_store import Archive
+from workflow_scripts.core import plugins
+from workflow_scripts.data.archives.collection import Collection, collect
+from workflow_scripts.data.archives.lmdb_store import Archive
+from workflow_scripts.stages import pack_dataset as pack
 
 
 def jpeg(value: int, size: tuple[int, int] = (40, 30), mode: str = "RGB", form: str = "JPEG") -> bytes:

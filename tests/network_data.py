@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from workflow_scripts.models import resnet_cifar
-from workflow_scripts.training import checkpoint
+from workflow_scripts.networks import checkpoint
 
 SECTION = {"name": "tiny", "model": "resnet_cifar", "options": {"blocks": [1, 1, 1, 1], "width": 4}}
 CLASSES = 3

@@ -79,7 +79,7 @@ def write_store(path: Path, key: str = "images", n: int = 40) -> str:
 
 MANIFEST = {
     "config": {"variant": "default"}, "code": {
-        "tables": {"workflow_scripts/tables.py": "0123456789ab"},
+        "tables": {"workflow_scripts/stages/make_tables.py": "0123456789ab"},
         "scores.x": {f"workflow_scripts/scores/relative_mahalanobis_of_several_layers_{i}.py": "ba9876543210"
                      for i in range(30)}},
     "git": {"revision": "c7a61d0", "dirty": False}, "packages": {"numpy": "2.4.6", "torch": "2.15.0"},

@@ -13,7 +13,7 @@ import torch
 from tests.test_clip import RECIPE as CLIP
 from tests.test_clip import SMALL
 from tests.test_training import RECIPE, images
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import (
     background,
     cross_entropy,
@@ -28,9 +28,9 @@ from workflow_scripts.methods import (
     vos,
 )
 from workflow_scripts.models import clip_vit, densenet_bc, resnet_cifar, resnet_gn, wide_resnet, wide_resnet_biased
+from workflow_scripts.networks.load import in_bfloat16
 from workflow_scripts.training import parallel
 from workflow_scripts.training.loop import Images, Training
-from workflow_scripts.training.network import in_bfloat16
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
 

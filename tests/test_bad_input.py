@@ -16,10 +16,12 @@ import pytest
 import torch
 
 from tests.checkout import ROOT
-from workflow_scripts import features, prepare, train
-from workflow_scripts.errors import OODError, nearest, stage, unknown
-from workflow_scripts.files import atomic
-from workflow_scripts.training import checkpoint
+from workflow_scripts.core.errors import OODError, nearest, stage, unknown
+from workflow_scripts.core.files import atomic
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import prepare_dataset as prepare
+from workflow_scripts.stages import train_network as train
 
 NETWORK = {"name": "tiny", "model": "resnet_cifar", "options": {"blocks": [1, 1, 1, 1], "width": 2}}
 RECIPE = {"method": "cross_entropy", "options": {}, "normalise": "per_image", "augment": [],
@@ -138,8 +140,8 @@ def test_a_disk_that_is_really_full(store, trained, tmp_path):
         (disk / "good").write_text("good")
         section = json.dumps({"network": NETWORK, "recipe": RECIPE, "released": [], "steps": 1})
         stages = [
-            ["train", "--config", section, "--data", str(store), "--seed", "0", "--device", "cpu"],
-            ["prepare", "--config", json.dumps(DIGITS)],
+            ["stages.train_network", "--config", section, "--data", str(store), "--seed", "0", "--device", "cpu"],
+            ["stages.prepare_dataset", "--config", json.dumps(DIGITS)],
         ]
         for words in stages:
             done = subprocess.run([sys.executable, "-m", f"workflow_scripts.{words[0]}", *words[1:], "--out",

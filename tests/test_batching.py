@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from tests.network_data import CONFIG, write_all
-from workflow_scripts import features, score_network
 from workflow_scripts.models import densenet_bc
-from workflow_scripts.training import batching, device
+from workflow_scripts.networks import batching, device
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import score_network
 
 SETS = ["rows.train", "rows.test"]
 
@@ -92,7 +93,8 @@ def test_the_log_of_a_job_ends_with_the_seconds_of_its_stage(tmp_path):
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file["features"], file["logits"] = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)
         file["labels"] = np.arange(4)
-    command = [sys.executable, "-m", "workflow_scripts.precompute", "--train", str(tmp_path / "t.h5"), "--out",
+    command = [sys.executable, "-m", "workflow_scripts.stages.precompute_statistics", "--train",
+               str(tmp_path / "t.h5"), "--out",
                str(tmp_path / "s.h5")]
     with open(tmp_path / "log", "w") as log:
         subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)

@@ -11,7 +11,7 @@ import torch
 from benchmarks import common, features, growth, kernels, memory, papers, roofline, scoring, training, workflow
 from benchmarks.common import Figure, Report
 from benchmarks.networks import SMALL
-from workflow_scripts.training.batching import TRIED, batch_size
+from workflow_scripts.networks.batching import TRIED, batch_size
 
 CPU = torch.device("cpu")
 

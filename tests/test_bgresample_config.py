@@ -19,12 +19,12 @@ from PIL import Image
 from tests.checkout import ROOT, copy, snakemake
 from tests.test_config import small
 from tests.test_himplos_config import random_cifar, random_images
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.compat import bg_resample_trial
 from workflow_scripts.scores import msp
 from workflow_scripts.scores.base import Batch
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import read_plan
 
 RAW = yaml.safe_load((ROOT / "config" / "bgresample.yaml").read_text())
 PLAN = read_plan(RAW, ROOT, {})

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.dfb_data import bit_arrays, forward
-from workflow_scripts import import_checkpoint
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.methods.schedule import bit_mixup, bit_rate, bit_steps, learning_rate, resolved
 from workflow_scripts.models import bit, resnet_gn
-from workflow_scripts.training import checkpoint, foreign
-from workflow_scripts.training.schedule import bit_mixup, bit_rate, bit_steps, learning_rate, resolved
+from workflow_scripts.networks import checkpoint, foreign
+from workflow_scripts.stages import import_weights as import_checkpoint
 
 SECTION = {"name": "bit", "model": "bit", "options": {}}
 

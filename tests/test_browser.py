@@ -9,7 +9,7 @@ import pytest
 
 from tests import browser
 from tests.test_report import build
-from workflow_scripts import report
+from workflow_scripts.stages import make_report as report
 
 pytestmark = pytest.mark.skipif(not Path(browser.CHROMIUM).is_file(), reason=f"no Chromium at {browser.CHROMIUM}")
 

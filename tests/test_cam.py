@@ -13,13 +13,13 @@ from scipy import ndimage
 from benchmarks import dfb as benchmark
 from tests.dfb_data import bit_arrays
 from tests.network_data import CONFIG, images, write_all, write_store
-from workflow_scripts import cam
 from workflow_scripts.cams import maps, masks
 from workflow_scripts.cams.files import create_masks, read_masks
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models import bit, resnet_gn
-from workflow_scripts.training import checkpoint
-from workflow_scripts.training.network import trained
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.networks.load import trained
+from workflow_scripts.stages import make_masks as cam
 
 
 @pytest.fixture(scope="module")

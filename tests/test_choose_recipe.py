@@ -15,15 +15,16 @@ from sklearn.metrics import roc_auc_score
 
 from tests.checkout import ROOT
 from tests.test_config import small
-from workflow_scripts import choose_recipe, prepare
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.data.base import Images, array_blocks, unlabelled
-from workflow_scripts.data.store import write_store
-from workflow_scripts.errors import OODError
-from workflow_scripts.training import checkpoint
-from workflow_scripts.training.network import build
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.store import write_store
+from workflow_scripts.data.readers.base import Images, array_blocks, unlabelled
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.networks.load import build
+from workflow_scripts.stages import choose_recipe
+from workflow_scripts.stages import prepare_dataset as prepare
 from workflow_scripts.training.validation import hold_out
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import read_plan
 
 ROWS = yaml.safe_load((ROOT / "config" / "datasets.yaml").read_text())
 CHOICE = {"name": "goe-chosen", "label": "G-OE, chosen", "choose": {"among": ["goe", "goe-k4"], "by": "fpr95"}}

@@ -14,13 +14,16 @@ import pytest
 import torch
 
 from tests.network_data import write_store
-from workflow_scripts import cache_trunk, features, import_checkpoint, train
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import npos_clip
 from workflow_scripts.models import clip_vit
+from workflow_scripts.networks import checkpoint
 from workflow_scripts.scores import mcm, msp
 from workflow_scripts.scores.base import Batch, Head, Known
-from workflow_scripts.training import checkpoint
+from workflow_scripts.stages import cache_trunk
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import import_weights as import_checkpoint
+from workflow_scripts.stages import train_network as train
 from workflow_scripts.training.loop import Images, Training
 from workflow_scripts.training.tokens import Tokens
 

@@ -12,7 +12,7 @@ import yte
 
 from tests.checkout import ROOT, snakemake
 from workflow_scripts import plan
-from workflow_scripts.config.expand import read_plan
+from workflow_scripts.work.expand import read_plan
 
 PROFILE = ROOT / "profiles/slurm/profile.yaml"
 RULES = "\n".join(path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")])

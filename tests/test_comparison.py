@@ -12,13 +12,14 @@ import yaml
 from tests import reporting_data
 from tests.checkout import ROOT
 from tests.test_config import changed, small
-from workflow_scripts import report, tables
-from workflow_scripts.config import released
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import comparison, layout, results
 from workflow_scripts.reporting.statistics import Seeds
+from workflow_scripts.stages import make_report as report
+from workflow_scripts.stages import make_tables as tables
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work import released
+from workflow_scripts.work.expand import read_plan
 
 FULL = yaml.safe_load((ROOT / "config" / "goe.yaml").read_text())
 NATURAL = ("texture", "svhn", "tin", "lsun", "places365")

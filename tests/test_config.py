@@ -10,14 +10,14 @@ import torch
 import yaml
 
 from tests.conftest import ROOT
-from workflow_scripts import plugins
 from workflow_scripts.config import reference
-from workflow_scripts.config.expand import read_plan
+from workflow_scripts.config.fidelity import DEFECTS, resolve, suffix
 from workflow_scripts.config.load import load_config, with_includes
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.data.augment import OPERATIONS, augment
-from workflow_scripts.errors import OODError
-from workflow_scripts.fidelity import DEFECTS, resolve, suffix
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.augment import OPERATIONS, augment
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import read_plan
 
 CONFIGS = [ROOT / "config.yaml",
            *(p for p in sorted((ROOT / "config").glob("*.yaml")) if "\nvariant:" in p.read_text())]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow_scripts.data import catalogue
-from workflow_scripts.errors import OODError
+from workflow_scripts.config import catalogue
+from workflow_scripts.core.errors import OODError
 
 TABLE = Path(__file__).resolve().parent.parent / "config" / "datasets.yaml"
 ROW = {"reader": "images", "splits": {"test": {"files": ["a.tar", "b"]}}, "url": "https://example.org/a"}

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workflow_scripts import plugins
-from workflow_scripts.data.base import Images
-from workflow_scripts.data.geometry import resize
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.geometry import resize
+from workflow_scripts.data.images.store import load_store
 from workflow_scripts.data.readers import tiny_images
-from workflow_scripts.data.store import load_store
-from workflow_scripts.errors import OODError
-from workflow_scripts.export_folders import export
-from workflow_scripts.prepare import prepare
+from workflow_scripts.data.readers.base import Images
 from workflow_scripts.publish_list import publish
+from workflow_scripts.stages.export_folders import export
+from workflow_scripts.stages.prepare_dataset import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 RANDOM = np.random.default_rng(17)
@@ -303,9 +303,9 @@ def test_a_list_or_part_that_is_not_there(tmp_path):
 # ---- published lists -------------------------------------------------------------------------------------------------
 
 def test_a_drawn_sample_is_published_and_repeated(tmp_path, monkeypatch):
-    import workflow_scripts.prepare
-    from workflow_scripts.data import catalogue
-    monkeypatch.setattr(workflow_scripts.prepare, "REPOSITORY", tmp_path)
+    import workflow_scripts.stages.prepare_dataset
+    from workflow_scripts.config import catalogue
+    monkeypatch.setattr(workflow_scripts.stages.prepare_dataset, "REPOSITORY", tmp_path)
     monkeypatch.setattr(catalogue, "REPOSITORY", tmp_path)
     with tarfile.open(tmp_path / "p.tar", "w") as archive:
         for i in range(40):
@@ -373,7 +373,7 @@ def test_export_command_refuses_noise(tmp_path):
     prepare({"dataset": "g", "split": "test", "reader": "noise", "options": {"kind": "gaussian", "count": 3},
              "classes": 0, "geometry": "native", "limit_per_class": None, "sample": None, "count": 3, "raw": []},
             tmp_path / "g.h5", None)
-    command = [sys.executable, "-m", "workflow_scripts.export_folders", "--store", tmp_path / "g.h5"]
+    command = [sys.executable, "-m", "workflow_scripts.stages.export_folders", "--store", tmp_path / "g.h5"]
     command += ["--out", tmp_path / "g.tar"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1

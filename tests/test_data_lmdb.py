@@ -18,9 +18,9 @@ import pytest
 import scipy.io
 
 from tests.lmdb_data import MEMBERS, collected, folder, jpeg, packed, tar, tar_of_tars, zipped
-from workflow_scripts.data import packing
-from workflow_scripts.data.collection import Collection
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives import packing
+from workflow_scripts.data.archives.collection import Collection
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,7 +68,7 @@ def test_sorted_as_image_folder_sorts(tmp_path):
 
 
 def test_classes_of_a_list_in_its_order(tmp_path, monkeypatch):
-    from workflow_scripts.data import imagenet
+    from workflow_scripts.data.archives import imagenet
     folder(tmp_path / "x", MEMBERS)
     (tmp_path / "two.txt").write_text("# chosen\nn03  # third\nn01\n")
     monkeypatch.setattr(imagenet, "REPOSITORY", tmp_path)
@@ -85,7 +85,7 @@ def test_classes_of_a_list_in_its_order(tmp_path, monkeypatch):
 
 def test_published_list_of_imagenet100():
     """Spec npos 3.2: the first five ids, which issue 4 of the release publishes; 100 of timm's 1,000 sorted ids."""
-    from workflow_scripts.data.imagenet import class_list
+    from workflow_scripts.data.archives.imagenet import class_list
     ids = class_list("config/lists/imagenet100.txt")
     assert ids[:5] == ["n01986214", "n04200800", "n03680355", "n03208938", "n02963159"]
     timm = Path(importlib.util.find_spec("timm").origin).parent  # importing it takes seconds
@@ -153,8 +153,8 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from types import SimpleNamespace
-from workflow_scripts.data import packing
-from workflow_scripts.data.collection import collect
+from workflow_scripts.data.archives import packing
+from workflow_scripts.data.archives.collection import collect
 if __name__ == "__main__":
     write = packing._write
     def slowly(*arguments):

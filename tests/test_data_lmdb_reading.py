@@ -18,11 +18,11 @@ import pytest
 from filelock import FileLock
 
 from tests.lmdb_data import MEMBERS, collected, folder, jpeg, packed, tar, zipped
-from workflow_scripts import pack
-from workflow_scripts.data import packing
-from workflow_scripts.data.lmdb_store import Archive
-from workflow_scripts.errors import OODError
-from workflow_scripts.prepare import prepare
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives import packing
+from workflow_scripts.data.archives.lmdb_store import Archive
+from workflow_scripts.stages import pack_dataset as pack
+from workflow_scripts.stages.prepare_dataset import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -200,7 +200,8 @@ def test_store_from_the_archive_equals_the_store_from_the_raw_files(tmp_path):
 def test_command(tmp_path):
     folder(tmp_path / "x", {**MEMBERS, "n00/bad.jpg": b""})
     config = json.dumps({"dataset": "x", "split": "train", "options": {"files": "x", "allow_corrupt": 1}})
-    command = [sys.executable, "-m", "workflow_scripts.pack", "--config", config, "--out", tmp_path / "x.lmdb",
+    command = [sys.executable, "-m", "workflow_scripts.stages.pack_dataset", "--config", config, "--out",
+               tmp_path / "x.lmdb",
                "--data-root", tmp_path]
     done = subprocess.run([*command, "--workers", "2"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "dataset 'x' (train): left out 1 image(s) that cannot be decoded: n00/bad.jpg (empty file)" in done.stderr
@@ -237,9 +238,9 @@ def test_real_samples_into_an_archive_and_back(tmp_path, files, options, count):
 
 @pytest.mark.data
 def test_real_cifar_as_class_folders_into_an_archive_and_back(tmp_path):
-    from workflow_scripts.data import catalogue
-    from workflow_scripts.data.store import load_store
-    from workflow_scripts.export_folders import export
+    from workflow_scripts.config import catalogue
+    from workflow_scripts.data.images.store import load_store
+    from workflow_scripts.stages.export_folders import export
     root = Path(os.environ["OOD_DATA"])
     row = catalogue.load(ROOT / "config" / "datasets.yaml")["cifar10"]
     prepare({**row.section("test", root), "limit": 500}, tmp_path / "a.h5", root)

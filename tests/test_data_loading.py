@@ -11,14 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from workflow_scripts.data import augment, colour, dataset, packing, resample
-from workflow_scripts.data.augment import OPERATIONS, normalise
-from workflow_scripts.data.collection import Collection
-from workflow_scripts.data.lmdb_store import Archive
-from workflow_scripts.data.randomness import permutation, uniforms, uniforms_of
-from workflow_scripts.data.rows import Encoded, decoded
-from workflow_scripts.data.store import Store
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives import packing
+from workflow_scripts.data.archives.collection import Collection
+from workflow_scripts.data.archives.lmdb_store import Archive
+from workflow_scripts.data.images import augment, colour, dataset, resample
+from workflow_scripts.data.images.augment import OPERATIONS, normalise
+from workflow_scripts.data.images.randomness import permutation, uniforms, uniforms_of
+from workflow_scripts.data.images.rows import Encoded, decoded
+from workflow_scripts.data.images.store import Store
 from workflow_scripts.training import images
 
 transforms = pytest.importorskip("torchvision.transforms")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.data import page
-from workflow_scripts.data.catalogue import load
-from workflow_scripts.data.raw import load_sources
-from workflow_scripts.errors import OODError
+from workflow_scripts.config import datasets_page as page
+from workflow_scripts.config.catalogue import load
+from workflow_scripts.config.raw import load_sources
+from workflow_scripts.core.errors import OODError
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 DATASETS, SOURCES = load(CONFIG / "datasets.yaml"), load_sources(CONFIG / "sources.yaml")

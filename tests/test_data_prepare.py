@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from workflow_scripts.data import catalogue
-from workflow_scripts.data.store import load_store
-from workflow_scripts.errors import OODError
-from workflow_scripts.prepare import first_per_class, main, prepare, select
+from workflow_scripts.config import catalogue
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.store import load_store
+from workflow_scripts.stages.prepare_dataset import first_per_class, main, prepare, select
 
 TABLE = Path(__file__).resolve().parent.parent / "config" / "datasets.yaml"
 ROWS = catalogue.load(TABLE)
@@ -94,14 +94,15 @@ def test_default_run_sets(tmp_path):
 def test_command_writes_the_same_bytes_twice(tmp_path):
     config = json.dumps(ROWS["brick"].section("test", None))
     for name in ("a.h5", "b.h5"):
-        subprocess.run([sys.executable, "-m", "workflow_scripts.prepare", "--config", config, "--out", tmp_path / name],
+        subprocess.run([sys.executable, "-m", "workflow_scripts.stages.prepare_dataset", "--config", config, "--out",
+                        tmp_path / name],
                        check=True, cwd=TABLE.parent.parent)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     assert load_store(tmp_path / "a.h5").attrs["definition"] == json.loads(config)
 
 
 def test_prepare_imports_neither_torch_nor_scikit_learn(tmp_path):
-    code = ("import json, sys; from pathlib import Path; from workflow_scripts.prepare import prepare; "
+    code = ("import json, sys; from pathlib import Path; from workflow_scripts.stages.prepare_dataset import prepare; "
             "prepare(json.loads(sys.argv[1]), Path(sys.argv[2]), None); "
             "print(sorted({'torch', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)))")
     config = json.dumps(ROWS["digits"].section("test", None))

@@ -13,9 +13,9 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from workflow_scripts import plugins
-from workflow_scripts.data.base import Images
-from workflow_scripts.errors import OODError
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.readers.base import Images
 
 RANDOM = np.random.default_rng(5)
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workflow_scripts.data import store
-from workflow_scripts.data.base import Images, Numbered, array_blocks, unlabelled
-from workflow_scripts.data.geometry import resize
-from workflow_scripts.data.store import load_store, open_store, write_store
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images import store
+from workflow_scripts.data.images.geometry import resize
+from workflow_scripts.data.images.store import load_store, open_store, write_store
+from workflow_scripts.data.readers.base import Images, Numbered, array_blocks, unlabelled
 
 RANDOM = np.random.default_rng(7)
 DEFINITION = {"dataset": "x", "split": "test"}

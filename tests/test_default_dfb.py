@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from tests.checkout import ROOT
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.fusion import columns
-from workflow_scripts.training import checkpoint
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.work.expand import read_plan
+from workflow_scripts.work.fusion import columns
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 RUNS = [run for run in PLAN.runs.values() if run.recipe.masks]

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from tests.checkout import ROOT, snakemake, would_run
-from workflow_scripts import plugins
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.training import checkpoint
+from workflow_scripts.core import plugins
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.work.expand import read_plan
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 

@@ -14,18 +14,22 @@ from PIL import Image
 from torch.nn import functional
 
 from tests.network_data import images, write_store
-from workflow_scripts import features, fuse, plugins, score, train
-from workflow_scripts.data.augment import augment, augment_masks, resize_masks
-from workflow_scripts.errors import OODError
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.augment import augment, augment_masks, resize_masks
 from workflow_scripts.methods import dense, mixup
 from workflow_scripts.methods.base import Batch, Sizes
 from workflow_scripts.models import resnet_gn
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.networks.load import head_name, split_background, start_from, trained
 from workflow_scripts.scores import background, energy, fusion
 from workflow_scripts.scores import base as scores
 from workflow_scripts.scores.base import Known
-from workflow_scripts.training import checkpoint
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import fuse_scores as fuse
+from workflow_scripts.stages import score_sets as score
+from workflow_scripts.stages import train_network as train
 from workflow_scripts.training.loop import Images, Training, batches
-from workflow_scripts.training.network import head_name, split_background, start_from, trained
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.segmentation import segmentation
 

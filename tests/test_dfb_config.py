@@ -13,14 +13,14 @@ import yaml
 
 from tests.checkout import ROOT, copy, snakemake
 from tests.test_himplos_config import random_data, random_images
-from workflow_scripts import plugins
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.fusion import columns
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.data.imagenet import class_list
-from workflow_scripts.errors import OODError
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives.imagenet import class_list
 from workflow_scripts.models import bit
-from workflow_scripts.training.network import build
+from workflow_scripts.networks.load import build
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import read_plan
+from workflow_scripts.work.fusion import columns
 
 RAW = yaml.safe_load((ROOT / "config" / "dfb.yaml").read_text())
 PLAN = read_plan(RAW, ROOT, {})

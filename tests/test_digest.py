@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from workflow_scripts import digest as own
-from workflow_scripts.digest import NUMERICAL, PLUMBING, closure, digest
+from workflow_scripts.core import digest as own
+from workflow_scripts.core.digest import NUMERICAL, PLUMBING, closure, digest
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def checkout(tmp_path):
                     ignore=shutil.ignore_patterns("__pycache__"))
 
     def compute(stage: str, *modules: str) -> dict[str, str]:
-        code = f"import json, workflow_scripts.digest as d; print(json.dumps(d.digest{(stage, *modules)!r}))"
+        code = f"import json, workflow_scripts.core.digest as d; print(json.dumps(d.digest{(stage, *modules)!r}))"
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
@@ -56,11 +56,12 @@ def test_a_real_edit_counts_for_its_users_only(checkout):
 
 
 def test_versions_of_the_packages_a_stage_uses_are_part(monkeypatch):
-    assert {"torch", "numpy"} <= digest("train").keys() and "torch" not in digest("score", "scores.energy")
+    assert {"torch", "numpy"} <= digest("stages.train_network").keys() and "torch" not in digest("stages.score_sets",
+                                                                                                 "scores.energy")
     monkeypatch.setattr(own, "version", lambda name: "99")
     own._digest.cache_clear()
     try:
-        assert digest("train")["torch"] == "99"
+        assert digest("stages.train_network")["torch"] == "99"
     finally:
         monkeypatch.undo()
         own._digest.cache_clear()

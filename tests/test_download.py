@@ -31,10 +31,10 @@ from tests.web_server import (
     left,
     serving,
 )
-from workflow_scripts.data import download as module
-from workflow_scripts.data import drive
-from workflow_scripts.data.download import download
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives import download as module
+from workflow_scripts.data.archives import drive
+from workflow_scripts.data.archives.download import download
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -157,7 +157,7 @@ def test_a_killed_process_leaves_a_part_to_continue(server, tmp_path):
         time.sleep(30)
 
     url, target = server.url("/x", in_turn(half, good())), tmp_path / "x.tar"
-    code = f"from workflow_scripts.data.download import download; download([{url!r}], {str(target)!r})"
+    code = f"from workflow_scripts.data.archives.download import download; download([{url!r}], {str(target)!r})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "NO_PROXY": "127.0.0.1"})
     partial, end = tmp_path / "x.tar.partial", time.monotonic() + 15
     while not (partial.exists() and partial.stat().st_size >= 250_000) and time.monotonic() < end:

@@ -10,7 +10,7 @@ import yaml
 
 from tests.checkout import copy, snakemake
 from tests.test_report import Checker
-from workflow_scripts import ending
+from workflow_scripts.planning import ending
 from workflow_scripts.reporting import overview
 
 

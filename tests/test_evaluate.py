@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from workflow_scripts import evaluate as stage
 from workflow_scripts.metrics import compat
 from workflow_scripts.metrics.confidence import id_metrics, predict
 from workflow_scripts.metrics.ood import ood_metrics
+from workflow_scripts.stages import compute_metrics as stage
 
 CONFIG = {"id": "digits.test", "groups": {"near": ["digits89.test"], "far": ["faces.test", "noise.test"]}}
 SIZES = {"digits.test": 50, "digits89.test": 20, "faces.test": 31, "noise.test": 12}

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from tests.network_data import CONFIG, write_all
-from workflow_scripts import features, score
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.scores import cached
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import score_sets as score
 
 SETS = ["rows.train", "rows.test", "noise.test", "again.test"]
 

@@ -14,9 +14,9 @@ import yaml
 
 from tests.checkout import copy, snakemake, would_run
 from tests.web_server import Server, good
-from workflow_scripts.data.store import load_store
+from workflow_scripts.data.images.store import load_store
 from workflow_scripts.models import resnet_cifar
-from workflow_scripts.training import checkpoint
+from workflow_scripts.networks import checkpoint
 
 
 def archive(count: int) -> bytes:

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from tests import reporting_data
-from workflow_scripts import cards, figures
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import curves, layout, palette, plots, results
+from workflow_scripts.stages import draw_figures as figures
+from workflow_scripts.stages import make_cards as cards
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -12,13 +12,14 @@ import torch
 import torchvision
 
 from tests.network_data import SECTION, network, write_all
-from workflow_scripts import import_checkpoint, score_network
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import sha256
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import sha256
 from workflow_scripts.models import densenet_bc, torchvision_imagenet
+from workflow_scripts.networks import checkpoint, foreign
 from workflow_scripts.scores import himplos
 from workflow_scripts.scores.base import Batch, Head, Known, Statistics
-from workflow_scripts.training import checkpoint, foreign
+from workflow_scripts.stages import import_weights as import_checkpoint
+from workflow_scripts.stages import score_network
 
 RELEASED = "ce37894e8984013740ca1a598e5d48d30e7b0a22525ee3cee8e8d27fab3ce4e7"  # HIMPLoS, CIFAR-100 DenseNet
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.checkout import ROOT
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import cross_entropy, energy_oe, goe, outlier_exposure
 from workflow_scripts.methods.base import Batch
 from workflow_scripts.models import wide_resnet

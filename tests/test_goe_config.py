@@ -10,13 +10,13 @@ import torch
 import yaml
 
 from tests.checkout import ROOT
-from workflow_scripts import plugins
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import Wiring
+from workflow_scripts.core import plugins
+from workflow_scripts.networks.load import build
 from workflow_scripts.training.loop import Images, Training
-from workflow_scripts.training.network import build
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.validation import hold_out
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import read_plan
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config" / "goe.yaml").read_text()), ROOT, {})
 

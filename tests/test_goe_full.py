@@ -13,8 +13,8 @@ from PIL import Image
 
 from tests.checkout import ROOT, copy, snakemake
 from tests.test_himplos_config import random_cifar
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.training import checkpoint
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.work.expand import read_plan
 
 FULL = yaml.safe_load((ROOT / "config" / "goe.yaml").read_text())
 RECORDS = 400  # of the made-up 80 Million Tiny Images

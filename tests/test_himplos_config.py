@@ -17,9 +17,9 @@ import yaml
 from PIL import Image
 
 from tests.checkout import ROOT, copy, snakemake
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.models import densenet_bc, torchvision_imagenet
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import read_plan
 
 RAW = yaml.safe_load((ROOT / "config" / "himplos.yaml").read_text())
 PLAN = read_plan(RAW, ROOT, {})

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests import own_data
-from workflow_scripts import import_scores
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.stages import import_scores
 
 KNOWN, NOVEL = np.array([0.5, 1.0, 2.0, 3.0]), np.array([0.1, 0.2, 1.5])
 BOTH = np.concatenate([KNOWN, NOVEL])

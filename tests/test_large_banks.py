@@ -8,9 +8,10 @@ import h5py
 import numpy as np
 import pytest
 
-from workflow_scripts import precompute, score
 from workflow_scripts.scores import arrays, cached, knn
 from workflow_scripts.scores.base import Batch, Known
+from workflow_scripts.stages import precompute_statistics as precompute
+from workflow_scripts.stages import score_sets as score
 
 WIDTH, CLASSES = 24, 4
 

@@ -14,16 +14,18 @@ import torch
 from PIL import Image
 
 from tests.test_outliers import RECIPE, run
-from workflow_scripts import cards, features, train
-from workflow_scripts.data import rows
-from workflow_scripts.data.augment import augment
-from workflow_scripts.data.base import Images as Raw
-from workflow_scripts.data.geometry import resize
-from workflow_scripts.data.long_side import LongSide
-from workflow_scripts.data.randomness import uniforms
-from workflow_scripts.data.store import load_store, open_store, pixel_rows, streamed, write_store
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images import rows
+from workflow_scripts.data.images.augment import augment
+from workflow_scripts.data.images.geometry import resize
+from workflow_scripts.data.images.long_side import LongSide
+from workflow_scripts.data.images.randomness import uniforms
+from workflow_scripts.data.images.store import load_store, open_store, pixel_rows, streamed, write_store
+from workflow_scripts.data.readers.base import Images as Raw
 from workflow_scripts.methods import outlier_exposure
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import make_cards as cards
+from workflow_scripts.stages import train_network as train
 from workflow_scripts.training import images, outliers
 from workflow_scripts.training.loop import batches
 from workflow_scripts.training.outliers import load_outliers

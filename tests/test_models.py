@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from workflow_scripts import plugins
-from workflow_scripts.errors import OODError
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models import densenet_bc, resnet_cifar, wide_resnet, wide_resnet_biased
 
 # Counts by executing the released constructors (HIMPLoS 7a01249, G-OE 094d880, bg-resample cf1db77).

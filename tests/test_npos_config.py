@@ -12,11 +12,11 @@ import yaml
 
 from tests.checkout import ROOT, copy, snakemake
 from tests.test_himplos_config import random_data
-from workflow_scripts import plugins
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import Wiring
+from workflow_scripts.core import plugins
+from workflow_scripts.networks.load import build
 from workflow_scripts.training.loop import Images, Training
-from workflow_scripts.training.network import build
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import read_plan
 
 RAW = yaml.safe_load((ROOT / "config" / "npos.yaml").read_text())
 PLAN = read_plan(RAW, ROOT, {})

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests.test_evaluate import CONFIG, run  # noqa: F401
-from workflow_scripts import evaluate
 from workflow_scripts.metrics.compat import OOD_RULES
 from workflow_scripts.pictures import detection_by_recipe, synthesised_outliers
 from workflow_scripts.pictures.base import Run
 from workflow_scripts.scores import knn
 from workflow_scripts.scores.base import Batch, Known
+from workflow_scripts.stages import compute_metrics as evaluate
 
 
 def test_accuracy_by_the_nearest_class_mean(run, tmp_path, capsys):  # noqa: F811

@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from tests.checkout import ROOT
 from tests.network_data import CONFIG, SECTION, images, network, write_store
-from workflow_scripts import import_checkpoint
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import npos
 from workflow_scripts.methods.base import Sizes
 from workflow_scripts.models import resnet_cifar, torchvision_imagenet
-from workflow_scripts.training import checkpoint, foreign
+from workflow_scripts.networks import checkpoint, foreign
+from workflow_scripts.stages import import_weights as import_checkpoint
 
 CONFIGURATION = yaml.safe_load((ROOT / "config" / "npos.yaml").read_text())
 

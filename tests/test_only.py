@@ -10,9 +10,9 @@ import yaml
 
 from tests.checkout import ROOT, pretend_finished, would_run
 from tests.everyday_data import TINY, write
-from workflow_scripts.config.expand import Plan, read_plan
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import Plan, read_plan
 
 NETWORKS = {"train_network", "features_digits_all", "score_sets", "compute_metrics", "prepare_dataset"}
 

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from workflow_scripts import train as stage
-from workflow_scripts.data.base import Images as Raw
-from workflow_scripts.data.base import array_blocks, unlabelled
-from workflow_scripts.data.store import write_store
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.store import write_store
+from workflow_scripts.data.readers.base import Images as Raw
+from workflow_scripts.data.readers.base import array_blocks, unlabelled
 from workflow_scripts.methods import cross_entropy, goe, outlier_exposure
 from workflow_scripts.methods.base import Method
 from workflow_scripts.models import resnet_cifar
-from workflow_scripts.training import checkpoint, outliers, validation
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.stages import train_network as stage
+from workflow_scripts.training import outliers, validation
 from workflow_scripts.training.loop import Images, Training, batches
 from workflow_scripts.training.outliers import Outliers, load_outliers
 

@@ -18,7 +18,7 @@ import pytest
 from tests import checkout, own_data
 from tests.checkout import ROOT, would_run
 from workflow_scripts import export
-from workflow_scripts.data import unpack
+from workflow_scripts.data.archives import unpack
 from workflow_scripts.metrics.ood import ood_metrics
 
 PAGE = (ROOT / "docs" / "own.md").read_text(encoding="utf-8")

@@ -15,14 +15,17 @@ from PIL import Image
 
 from tests import own_data
 from tests.checkout import ROOT
-from workflow_scripts import import_checkpoint, own, prepare, score
-from workflow_scripts.config.expand import read_plan
 from workflow_scripts.config.load import load_config
+from workflow_scripts.core import own
+from workflow_scripts.core.digest import digest, own_code
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.readers import arrays, images
-from workflow_scripts.digest import digest, own_code
-from workflow_scripts.errors import OODError
 from workflow_scripts.models import own as own_model
-from workflow_scripts.training import checkpoint
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.stages import import_weights as import_checkpoint
+from workflow_scripts.stages import prepare_dataset as prepare
+from workflow_scripts.stages import score_sets as score
+from workflow_scripts.work.expand import read_plan
 
 RAW = {
     "variant": "mine", "seeds": [0],
@@ -171,7 +174,8 @@ def test_a_score_file_may_have_options_and_state(work):
                 str(work / "faces.test.h5"), "--train", str(work / "digits.train.h5"), "--out", str(work / "out.h5")])
     with h5py.File(work / "out.h5") as file:
         assert np.array_equal(file["faces.test"][()], 3 * (logits[:, 2] - logits.mean()))
-    assert set(digest("score", own.script(path))) - set(digest("score")) >= {"own/more.py", "own/blocks.py", "torch"}
+    more = set(digest("stages.score_sets", own.script(path))) - set(digest("stages.score_sets"))
+    assert more >= {"own/more.py", "own/blocks.py", "torch"}
 
 
 # -- networks -------------------------------------------------------------------------------------------------------

@@ -16,14 +16,14 @@ from PIL import Image
 from tests.checkout import copy, snakemake, would_run
 from tests.lmdb_data import MEMBERS, folder, packed, tar
 from tests.web_server import good, serving
-from workflow_scripts.config.expand import Plan
+from workflow_scripts.config.catalogue import load
 from workflow_scripts.config.load import load_config
-from workflow_scripts.data.catalogue import load
-from workflow_scripts.data.lmdb_store import Archive
-from workflow_scripts.data.raw import load_sources
-from workflow_scripts.data.store import load_store
-from workflow_scripts.errors import OODError
-from workflow_scripts.prepare import prepare
+from workflow_scripts.config.raw import load_sources
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives.lmdb_store import Archive
+from workflow_scripts.data.images.store import load_store
+from workflow_scripts.stages.prepare_dataset import prepare
+from workflow_scripts.work.expand import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 LMDB = "resources/lmdb/large.test.lmdb"
@@ -84,9 +84,9 @@ def newer_image(path: Path) -> None:
 @pytest.mark.parametrize(("edit", "pack", "prepare"), [
     (lambda path: None, 0, 0),
     (lambda path: write(path, threads=5), 0, 0),
-    (change("workflow_scripts/data/packing.py", "\n# a remark\n"), 0, 0),
-    (change("workflow_scripts/data/packing.py", "\nNEW = 1\n"), 1, 2),
-    (change("workflow_scripts/data/geometry.py", "\nNEW = 1\n"), 0, 2),
+    (change("workflow_scripts/data/archives/packing.py", "\n# a remark\n"), 0, 0),
+    (change("workflow_scripts/data/archives/packing.py", "\nNEW = 1\n"), 1, 2),
+    (change("workflow_scripts/data/images/geometry.py", "\nNEW = 1\n"), 0, 2),
     (rows(geometry="squash16"), 0, 1),
     (rows(options={"labels": "folders", "allow_corrupt": 3}), 1, 2),
     (newer_image, 1, 2),

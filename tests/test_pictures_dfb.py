@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from tests.network_data import images, write_store
-from workflow_scripts import panels
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models import resnet_gn
+from workflow_scripts.networks import checkpoint
 from workflow_scripts.pictures import foreground_background, score_scatter
 from workflow_scripts.pictures.base import Run
-from workflow_scripts.training import checkpoint
+from workflow_scripts.stages import make_panels as panels
 
 SECTION = {"name": "small", "model": "resnet_gn", "options": {"blocks": (1, 1), "width": 8}}
 

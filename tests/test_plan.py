@@ -13,14 +13,14 @@ import yaml
 from tests.checkout import ROOT, would_run
 from tests.everyday_data import TINY, write
 from workflow_scripts import plan as command
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import Wiring
 from workflow_scripts.planning import networks, setting
 from workflow_scripts.planning.count import count
 from workflow_scripts.planning.estimate import Estimator
 from workflow_scripts.planning.jobs import Jobs
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.expand import read_plan
 
 COSTS = networks.load()
 

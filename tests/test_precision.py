@@ -8,8 +8,8 @@ import torch
 from tests.test_resume import METHODS, RECIPE, images, pool, state, wide
 from tests.test_training import small
 from workflow_scripts.models import own, resnet_gn, torchvision_imagenet
+from workflow_scripts.networks.load import in_bfloat16
 from workflow_scripts.training.loop import Training
-from workflow_scripts.training.network import in_bfloat16
 
 SHORT = RECIPE | {"outliers": {"batch_size": 8, "order": "shuffled"},
                   "training": RECIPE["training"] | {"epochs": 2}}

@@ -16,10 +16,10 @@ import pytest
 
 from tests import checkout
 from workflow_scripts import progress
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.digest import ROOT
+from workflow_scripts.core.digest import ROOT
 from workflow_scripts.planning import setting
 from workflow_scripts.planning.jobs import Job, Jobs
+from workflow_scripts.wiring import Wiring
 
 FAILED = """Select jobs to execute...
 [Fri Jan  2 03:04:05 2026]

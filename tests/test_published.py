@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from tests.checkout import ROOT
-from workflow_scripts import tables
-from workflow_scripts.config import published as matching
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import latex, published, results
 from workflow_scripts.reporting.statistics import Seeds
+from workflow_scripts.stages import make_tables as tables
+from workflow_scripts.wiring import Wiring
+from workflow_scripts.work import published as matching
+from workflow_scripts.work.expand import read_plan
 
 
 def raw(**changes):

@@ -16,9 +16,10 @@ import pytest
 import yaml
 
 from tests.web_server import BODY, MD5, SHA256, Server, fetcher, good, in_turn, serving
-from workflow_scripts import fetch as stage
-from workflow_scripts.data import catalogue, checksums, raw
-from workflow_scripts.errors import OODError
+from workflow_scripts.config import catalogue, raw
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives import checksums
+from workflow_scripts.stages import fetch_archive as stage
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "config" / "sources.yaml"
@@ -120,7 +121,8 @@ def test_damaged_lock_file(fetch, tmp_path, text):
 # ---- the stage -------------------------------------------------------------------------------------------------------
 
 def run_stage(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "workflow_scripts.fetch", *words], cwd=ROOT, text=True, timeout=60,
+    return subprocess.run([sys.executable, "-m", "workflow_scripts.stages.fetch_archive", *words], cwd=ROOT,
+                          text=True, timeout=60,
                           capture_output=True, check=False, env={**os.environ, "NO_PROXY": "127.0.0.1"})
 
 

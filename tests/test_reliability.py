@@ -14,12 +14,12 @@ from PIL import Image
 
 from tests.checkout import ROOT
 from tests.test_config import small
-from workflow_scripts import reliability
-from workflow_scripts.config.expand import read_plan
-from workflow_scripts.config.wiring import RELIABILITY, Wiring
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.confidence import aurc, ece, errors_curve
 from workflow_scripts.reporting import confidences
+from workflow_scripts.stages import draw_reliability as reliability
+from workflow_scripts.wiring import RELIABILITY, Wiring
+from workflow_scripts.work.expand import read_plan
 
 SVG = "{http://www.w3.org/2000/svg}"
 RNG = np.random.default_rng(0)

@@ -13,9 +13,12 @@ import pytest
 
 from tests import reporting_data
 from tests.test_published import structure
-from workflow_scripts import cards, figures, report, tables
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import page, palette, published, results
+from workflow_scripts.stages import draw_figures as figures
+from workflow_scripts.stages import make_cards as cards
+from workflow_scripts.stages import make_report as report
+from workflow_scripts.stages import make_tables as tables
 
 VOID = {"meta", "link", "input", "img", "br", "hr"}
 SVG_VOID = {"path", "use", "rect", "line", "circle"}

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from tests.checkout import ROOT, copy, pretend_finished, snakemake, would_run
-from workflow_scripts.config.expand import Trained, read_plan
 from workflow_scripts.config.models import Score
-from workflow_scripts.digest import digest
+from workflow_scripts.core.digest import digest
+from workflow_scripts.work.expand import Trained, read_plan
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 PAPERS = len(PLAN.papers)
@@ -189,7 +189,7 @@ MATRIX = {
     "a method": (append("workflow_scripts/methods/goe.py", "\nNEW = 1\n"), of_recipe(method="goe")),
     "the metrics": (append("workflow_scripts/metrics/ood.py", "\nNEW = 1\n"), uses_metrics),
     "the page's template": (append("workflow_scripts/reporting/page/page.css", "\nb { color: inherit }\n"), PAGE),
-    "the cards": (append("workflow_scripts/cards.py", "\nNEW = 1\n"), rules("make_cards")),
+    "the cards": (append("workflow_scripts/stages/make_cards.py", "\nNEW = 1\n"), rules("make_cards")),
     "a picture": (append("workflow_scripts/pictures/background_weights.py", "\nNEW = 1\n"),
                   rules("draw_picture", lambda job: job.name == "background_weights")),
     "a reader": (append("workflow_scripts/data/readers/noise.py", "\nNEW = 1\n"),

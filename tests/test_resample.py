@@ -16,15 +16,15 @@ from torch.nn import functional
 
 from tests.network_data import write_store
 from tests.test_training import Images, images, small
-from workflow_scripts import select_outliers
-from workflow_scripts.data import selection
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images import selection
 from workflow_scripts.methods import background, cross_entropy, resample
 from workflow_scripts.methods.base import Batch, Sizes
+from workflow_scripts.methods.schedule import learning_rate
 from workflow_scripts.models import wide_resnet_biased
+from workflow_scripts.stages import select_outliers
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.outliers import Outliers
-from workflow_scripts.training.schedule import learning_rate
 
 CPU = torch.device("cpu")
 RECIPE = {

@@ -9,7 +9,7 @@ import torch
 
 from tests.test_resample import RECIPE, pool, wide
 from tests.test_training import images
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import background, cross_entropy, goe, npos, resample, vos
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.resume import Resume

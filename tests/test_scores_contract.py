@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.scores_data import CLASSES, WIDTH, evidence, run
-from workflow_scripts import plugins
-from workflow_scripts.errors import OODError
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.scores import (
     arrays,
     ash,

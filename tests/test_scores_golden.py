@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from workflow_scripts.precompute import class_sums
 from workflow_scripts.scores import (
     dice,
     dice_react,
@@ -25,6 +24,7 @@ from workflow_scripts.scores import (
     temperature,
 )
 from workflow_scripts.scores.base import Batch, Head, Known, Statistics
+from workflow_scripts.stages.precompute_statistics import class_sums
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "scores.npz")
 HEAD = Head(GOLDEN["himplos_W"], GOLDEN["himplos_b"])

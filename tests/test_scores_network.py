@@ -14,13 +14,14 @@ from torch import nn
 from torch.nn import functional
 
 from tests.network_data import CONFIG, images, network, write_all, write_store
-from workflow_scripts import plugins, score_network
-from workflow_scripts.errors import OODError
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.ood import auroc, curve
 from workflow_scripts.models import densenet_bc
 from workflow_scripts.models.base import Classifier
 from workflow_scripts.scores import base, mahalanobis, mahalanobis_ensemble, odin, temperature
 from workflow_scripts.scores.base import Batch, Known, Statistics
+from workflow_scripts.stages import score_network
 
 ON_NETWORK = [n for n in plugins.names("scores") if "network" in plugins.constant("scores", n, "NEEDS")]
 SMALL = {"mahalanobis_ensemble": {"held_out": 60, "magnitudes": (0.0, 0.01)}}
@@ -258,7 +259,7 @@ def refused(capsys, given, files):
 
 
 @pytest.mark.parametrize(("config", "message"), [
-    ({"score": "energy"}, "score 'energy' does not need the network; run workflow_scripts.score"),
+    ({"score": "energy"}, "score 'energy' does not need the network; run workflow_scripts.stages.score_sets"),
     ({"score": "odinn"}, "'odinn' is not known; did you mean 'odin'?"),
     ({"score": "odin", "options": {"eps": 1}}, "unknown key 'eps'; did you mean 'epsilon'?"),
     ({"score": "odin", "options": {"temperature": 0}}, "scores.odin.temperature"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.scores_data import CLASSES, WIDTH, evidence, run
-from workflow_scripts import plugins
+from workflow_scripts.core import plugins
 from workflow_scripts.scores import ash, gen, gradnorm, msp, scale, vim
 from workflow_scripts.scores.base import Batch, Known
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.scores_data import CLASSES, WIDTH, evidence, run
-from workflow_scripts import plugins, precompute, score
+from workflow_scripts.core import plugins
 from workflow_scripts.scores import cached
+from workflow_scripts.stages import precompute_statistics as precompute
+from workflow_scripts.stages import score_sets as score
 
 
 def write(path, **datasets):

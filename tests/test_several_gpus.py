@@ -15,10 +15,11 @@ import torch
 
 from tests import network_data, several_ranks
 from tests.checkout import ROOT
-from workflow_scripts import train
-from workflow_scripts.errors import OODError
-from workflow_scripts.training import checkpoint, launch
-from workflow_scripts.training.parallel import ALONE, Ranks
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.networks import checkpoint
+from workflow_scripts.stages import train_network as train
+from workflow_scripts.training import launch
+from workflow_scripts.training.ranks import ALONE, Ranks
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,8 @@ def test_the_train_stage_starts_its_processes_stops_with_them_and_goes_on(tmp_pa
     assert len([line for line in lines if line.startswith("epoch 1/10 ")]) == 1, "only the first rank speaks"
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen([sys.executable, "-m", "workflow_scripts.train", *words(tmp_path, "cut")], text=True,
+    with subprocess.Popen([sys.executable, "-m", "workflow_scripts.stages.train_network", *words(tmp_path, "cut")],
+                          text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         assert process.stdout.readline().startswith("epoch 1/10 ")
         process.send_signal(signal.SIGTERM)

@@ -96,7 +96,7 @@ def environment(folder: Path) -> dict[str, str]:
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (process / "cmdline").read_bytes().split(b"\0")
-            if b"workflow_scripts.train" in words and os.readlink(process / "cwd") == str(folder):
+            if b"workflow_scripts.stages.train_network" in words and os.readlink(process / "cwd") == str(folder):
                 lines = (process / "environ").read_bytes().decode().split("\0")
                 return dict(line.split("=", 1) for line in lines if "=" in line)
     return {}

@@ -12,15 +12,18 @@ import pytest
 import torch
 
 from tests.network_data import CONFIG, images, network, write_all, write_store
-from workflow_scripts import features, plugins, precompute, sweep
+from workflow_scripts.core import plugins
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.scores import energy, himplos
 from workflow_scripts.scores.base import Batch
+from workflow_scripts.stages import choose_options as sweep
+from workflow_scripts.stages import extract_features as features
+from workflow_scripts.stages import precompute_statistics as precompute
 
 
 def test_the_released_grid_is_the_default():
     """val_score.py of the same author: p in steps of 10, seven thresholds, noise of 0.3 for CIFAR."""
-    options = plugins.parse_options("", "sweep", {}, "sweep")
+    options = plugins.parse_options("stages", "choose_options", {}, "sweep")
     assert options.p == tuple(range(0, 100, 10)) and options.clip == (0.1, 0.5, 0.8, 1.0, 1.5, 2.25, 1e5)
     assert (options.pseudo_ood, options.std) == ("noise", 0.3)
 

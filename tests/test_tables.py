@@ -12,11 +12,11 @@ import sys
 import pytest
 
 from tests import reporting_data
-from workflow_scripts import tables
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import layout, results
 from workflow_scripts.reporting.inputs import need, read_config
 from workflow_scripts.reporting.statistics import METRICS, Metric, Seeds, average, best, noise, show
+from workflow_scripts.stages import make_tables as tables
 
 NAN = math.nan
 
@@ -269,6 +269,6 @@ def test_a_run_that_is_missing_is_said_and_never_nought(tmp_path):
 
 
 def test_tables_stage_imports_nothing_heavy():
-    code = ("import sys, workflow_scripts.tables, workflow_scripts.report; "
+    code = ("import sys, workflow_scripts.stages.make_tables, workflow_scripts.stages.make_report; "
             "print(*{'torch', 'pandas', 'matplotlib', 'numpy', 'sklearn'} & set(sys.modules))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from workflow_scripts.data.augment import augment, normalise, random_crop
-from workflow_scripts.data.randomness import permutation, uniforms
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.augment import augment, normalise, random_crop
+from workflow_scripts.data.images.randomness import permutation, uniforms
 from workflow_scripts.methods import cross_entropy
+from workflow_scripts.methods.schedule import learning_rate
 from workflow_scripts.models import resnet_cifar
-from workflow_scripts.training import checkpoint
+from workflow_scripts.networks import checkpoint
 from workflow_scripts.training.loop import Images, Training, batches
-from workflow_scripts.training.schedule import learning_rate
 
 RECIPE = {
     "normalise": "per_image", "augment": [{"random_crop": 2}],

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.data.unpack import CAP, extract, members
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives.unpack import CAP, extract, members
 
 GOOD = {"images/a/1.jpg": b"one" * 1000, "images/b/2.jpg": b"", "labels.txt": b"a\nb\n"}
 

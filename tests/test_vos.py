@@ -9,7 +9,7 @@ from scipy.stats import ks_2samp
 
 from tests.test_npos import TWO
 from tests.test_training import images, small
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import vos
 from workflow_scripts.training.loop import Training
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.writer import Writer
 

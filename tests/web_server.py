@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from workflow_scripts.data.download import download
+from workflow_scripts.data.archives.download import download
 
 BODY = bytes(range(256)) * 2000  # 512,000 bytes
 MD5, SHA256 = "md5:" + hashlib.md5(BODY).hexdigest(), "sha256:" + hashlib.sha256(BODY).hexdigest()

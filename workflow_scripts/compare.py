@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.errors import OODError, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.reporting import results
 from workflow_scripts.reporting.layout import Cell
 from workflow_scripts.reporting.statistics import Seeds, metric, noise

@@ -14,12 +14,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import OODError, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.planning import health, networks, setting
 from workflow_scripts.planning.estimate import Estimator, there
 from workflow_scripts.planning.jobs import Jobs
 from workflow_scripts.planning.measured import Measured
+from workflow_scripts.wiring import Wiring
 
 
 @stage

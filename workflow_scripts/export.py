@@ -25,18 +25,17 @@ import h5py
 import numpy as np
 import yaml
 
-from workflow_scripts import own
-from workflow_scripts.config import sections
-from workflow_scripts.config.expand import Plan, Trained
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.data.catalogue import Dataset
-from workflow_scripts.digest import ROOT, digest, own_code
-from workflow_scripts.errors import OODError, stage, unknown
-from workflow_scripts.files import atomic, sha256
+from workflow_scripts.config.catalogue import Dataset
+from workflow_scripts.core import own
+from workflow_scripts.core.digest import ROOT, digest, own_code
+from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.files import atomic, sha256
 from workflow_scripts.planning import setting
-from workflow_scripts.provenance import git_revision, packages
 from workflow_scripts.publish_list import publish
 from workflow_scripts.reporting.bundle_cards import data_card, model_card
+from workflow_scripts.stages.write_manifest import git_revision, packages
+from workflow_scripts.wiring import Wiring, sections
+from workflow_scripts.work.expand import Plan, Trained
 
 FORMAT = 1
 MANIFEST, ENTRY, WEIGHTS = "manifest.json", "entry.yaml", "weights.safetensors"
@@ -61,7 +60,7 @@ def weights(path: Path, out: Path, prefix: str) -> dict[str, Any]:
     """
     from safetensors.torch import save_file
 
-    from workflow_scripts.training import checkpoint
+    from workflow_scripts.networks import checkpoint
 
     content = checkpoint.read(path)
     save_file({name.removeprefix(prefix): tensor.clone().contiguous() for name, tensor in

@@ -14,11 +14,12 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-from workflow_scripts import report, tables
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.digest import ROOT
-from workflow_scripts.errors import stage
+from workflow_scripts.core.digest import ROOT
+from workflow_scripts.core.errors import stage
 from workflow_scripts.planning import setting
+from workflow_scripts.stages import make_report as report
+from workflow_scripts.stages import make_tables as tables
+from workflow_scripts.wiring import Wiring
 
 
 def write(wire: Wiring) -> Path:

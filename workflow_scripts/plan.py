@@ -21,13 +21,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from workflow_scripts import why
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import OODError, stage, unknown
+from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.planning import networks, setting
 from workflow_scripts.planning.estimate import Estimator, there
 from workflow_scripts.planning.jobs import Job, Jobs
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size, table
+from workflow_scripts.wiring import Wiring
 
 
 def arguments() -> argparse.ArgumentParser:

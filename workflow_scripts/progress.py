@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import stage
+from workflow_scripts.core.errors import stage
 from workflow_scripts.planning import setting, state
 from workflow_scripts.planning.jobs import TRAINING, Job, Jobs
 from workflow_scripts.planning.measured import Measured, kind
 from workflow_scripts.planning.text import hours
+from workflow_scripts.wiring import Wiring
 
 GROUPS = {
     "data": ("pack_dataset", "prepare_dataset"),

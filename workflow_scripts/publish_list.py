@@ -12,9 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
-from workflow_scripts.data.store import open_store
-from workflow_scripts.errors import stage
-from workflow_scripts.files import atomic
+from workflow_scripts.core.errors import stage
+from workflow_scripts.core.files import atomic
+from workflow_scripts.data.images.store import open_store
 
 
 def publish(store: Path, out: Path) -> int:

@@ -27,12 +27,12 @@ from typing import Any
 import yaml
 
 from workflow_scripts.compare import compare
-from workflow_scripts.config.expand import Plan, read_plan
-from workflow_scripts.data import sources
-from workflow_scripts.digest import ROOT, digest
-from workflow_scripts.errors import OODError, stage
-from workflow_scripts.files import sha256
-from workflow_scripts.provenance import git_revision, hardware, packages
+from workflow_scripts.core import sources
+from workflow_scripts.core.digest import ROOT, digest
+from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.files import sha256
+from workflow_scripts.stages.write_manifest import git_revision, hardware, packages
+from workflow_scripts.work.expand import Plan, read_plan
 
 KEYS = ("config", "code", "git", "packages", "inputs", "seeds", "hardware")
 

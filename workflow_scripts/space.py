@@ -17,13 +17,13 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from workflow_scripts.config.wiring import Wiring
-from workflow_scripts.errors import OODError, stage, unknown
+from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.planning import setting, state
 from workflow_scripts.planning.estimate import there
 from workflow_scripts.planning.jobs import Job, Jobs
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size, table
+from workflow_scripts.wiring import Wiring
 
 PRUNABLE = ("features", "precompute_statistics", "score_sets", "score_network", "fuse_scores", "measure_distances",
             "make_panels")

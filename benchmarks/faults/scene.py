@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests import checkout
-from workflow_scripts.files import sha256
+from workflow_scripts.core.files import sha256
 
 LIMIT = 900  # seconds after which any process is given up
 EVERY_SECOND = "--save-every 0.01"  # minutes

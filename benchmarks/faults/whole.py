@@ -98,7 +98,7 @@ def trains(scene: Scene) -> bool:
     """Whether a training of this copy still runs."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.cwd() == str(scene.folder) and "workflow_scripts.train" in process.cmdline():
+            if process.cwd() == str(scene.folder) and "workflow_scripts.stages.train_network" in process.cmdline():
                 return True
     return False
 

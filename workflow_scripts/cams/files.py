@@ -9,7 +9,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 
 _CHUNK = 2**20  # bytes of labels per HDF5 chunk
 

@@ -9,9 +9,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from workflow_scripts.config.models import Config
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import read_yaml
-from workflow_scripts.plugins import explain
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import read_yaml
+from workflow_scripts.core.plugins import explain
 
 # Snakemake's own keys may stand in a configuration beside ours.
 _LISTS = ("networks", "recipes", "scores", "papers", "experiments", "imported")

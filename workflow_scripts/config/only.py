@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, model_validator
 
 from workflow_scripts.config.base import Name, Strict
-from workflow_scripts.errors import OODError, unknown
+from workflow_scripts.core.errors import OODError, unknown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from workflow_scripts.config.expand import Key, Plan, Trained
+    from workflow_scripts.work.expand import Key, Plan, Trained
 
 
 def _listed(value: Any) -> Any:

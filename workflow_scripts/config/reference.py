@@ -15,9 +15,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from workflow_scripts import plugins
 from workflow_scripts.config import models
-from workflow_scripts.fidelity import DEFECTS, EVALUATION
+from workflow_scripts.config.fidelity import DEFECTS, EVALUATION
+from workflow_scripts.core import plugins
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "docs" / "config.md"

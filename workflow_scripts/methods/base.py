@@ -5,7 +5,7 @@ A method is one module in this folder with
 ``Options``
     its hyper-parameters, a frozen standard dataclass with a docstring below each field;
 ``DEFECTS``
-    optional; ids out of :data:`workflow_scripts.fidelity.DEFECTS` that it can reproduce;
+    optional; ids out of :data:`workflow_scripts.config.fidelity.DEFECTS` that it can reproduce;
 ``OUTLIERS``
     optional; when it trains with the recipe's outliers: ``"always"``, or the id of the defect that makes it so;
 ``AT_MOST``

@@ -19,7 +19,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.methods.mixup import mixing
 from workflow_scripts.training.segmentation import upsampled

@@ -24,7 +24,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts import plugins
+from workflow_scripts.core import plugins
 from workflow_scripts.methods.base import Batch, Method, looking
 from workflow_scripts.methods.outlier_exposure import uniform_cross_entropy
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.methods.base import Batch, Method, Sizes
-from workflow_scripts.training.schedule import bit_mixup
+from workflow_scripts.methods.schedule import bit_mixup
 
 DEFECTS = ("dfb.2h-1",)
 

@@ -23,7 +23,7 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import probe, prototypes
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes, looking
 from workflow_scripts.methods.synthesis import Found, Queues, Synthesis

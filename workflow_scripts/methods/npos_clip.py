@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import npos
 from workflow_scripts.methods.base import Batch, Looks, Sizes
 

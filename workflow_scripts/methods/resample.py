@@ -24,7 +24,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import background
 from workflow_scripts.methods.base import Batch, Sizes
 

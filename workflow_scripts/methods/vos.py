@@ -22,7 +22,7 @@ from scipy.special import gammainccinv
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods.base import Batch, Method, Sizes
 from workflow_scripts.methods.synthesis import Queues
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.confidence import errors_curve, excess
 from workflow_scripts.metrics.ood import Counts, Curve, auroc, average_precision, checked, curve, fpr95
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 
 Counts = NDArray[np.int64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from workflow_scripts.data import selection
+from workflow_scripts.data.images import selection
 
 SEEDS = 5
 

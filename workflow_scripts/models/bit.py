@@ -19,7 +19,7 @@ from timm.layers import StdConv2d
 from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models.base import Classifier, last
 from workflow_scripts.models.resnet_gn import frozen_convolution
 

@@ -20,7 +20,7 @@ from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models.base import Classifier
 
 MAPS = False  # a transformer's tokens are no feature maps

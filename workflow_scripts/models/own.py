@@ -17,8 +17,8 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts import own
-from workflow_scripts.errors import OODError, nearest
+from workflow_scripts.core import own
+from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.models.base import Classifier
 
 MAPS = False

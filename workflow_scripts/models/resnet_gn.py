@@ -15,7 +15,7 @@ from annotated_types import Gt, MinLen
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models.base import Classifier, last, relu
 
 EPS = 1e-10  # of weight standardisation, as in BiT

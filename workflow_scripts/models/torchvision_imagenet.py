@@ -16,7 +16,7 @@ from annotated_types import Gt
 from torch import Tensor, nn
 from torchvision.models import mobilenetv2, resnet
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models.base import Classifier, last
 
 RESNETS = {

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models.base import Classifier, last, relu
 
 

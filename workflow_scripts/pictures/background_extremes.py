@@ -10,8 +10,8 @@ import numpy as np
 from annotated_types import Gt
 from matplotlib.figure import Figure
 
-from workflow_scripts.data.selection import softplus
-from workflow_scripts.data.store import streamed
+from workflow_scripts.data.images.selection import softplus
+from workflow_scripts.data.images.store import streamed
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import plots
 

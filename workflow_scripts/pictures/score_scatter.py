@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from annotated_types import Gt
 
-from workflow_scripts.errors import unknown
+from workflow_scripts.core.errors import unknown
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import palette, plots
 

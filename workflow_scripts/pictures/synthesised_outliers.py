@@ -16,7 +16,7 @@ import numpy as np
 from annotated_types import Gt
 from matplotlib.figure import Figure
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import palette, plots
 

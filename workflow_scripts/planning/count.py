@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts import plugins
-from workflow_scripts.digest import ROOT
-from workflow_scripts.errors import stage
+from workflow_scripts.core import plugins
+from workflow_scripts.core.digest import ROOT
+from workflow_scripts.core.errors import stage
 from workflow_scripts.planning import networks
 from workflow_scripts.planning.setting import read
 

@@ -17,12 +17,13 @@ from typing import Any
 
 import psutil
 
-from workflow_scripts.config.expand import Plan
-from workflow_scripts.data import catalogue, sources
-from workflow_scripts.data.checksums import Expected
-from workflow_scripts.errors import OODError
+from workflow_scripts.config import catalogue
+from workflow_scripts.core import sources
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives.checksums import Expected
 from workflow_scripts.planning import state
 from workflow_scripts.planning.text import size
+from workflow_scripts.work.expand import Plan
 
 SHARED = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "afs", "glusterfs", "fuse.sshfs",
           "fuse.glusterfs", "wekafs", "panfs", "orangefs"}

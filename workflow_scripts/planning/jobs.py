@@ -11,8 +11,8 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
-from workflow_scripts.config.expand import Trained
-from workflow_scripts.config.wiring import FIGURES, RELIABILITY, Wiring
+from workflow_scripts.wiring import FIGURES, RELIABILITY, Wiring
+from workflow_scripts.work.expand import Trained
 
 TRAINING = ("train_network", "import_weights", "choose_recipe")
 ON_GPU = (*TRAINING, "make_masks", "cache_trunk", "features", "measure_distances", "make_panels", "score_network",

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from workflow_scripts.config import sections
 from workflow_scripts.config.base import Strict
-from workflow_scripts.config.expand import Plan, Trained
-from workflow_scripts.digest import ROOT
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import read_yaml
-from workflow_scripts.plugins import explain
+from workflow_scripts.core.digest import ROOT
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import read_yaml
+from workflow_scripts.core.plugins import explain
+from workflow_scripts.wiring import sections
+from workflow_scripts.work.expand import Plan, Trained
 
 TABLE = ROOT / "config" / "costs.yaml"
 CLASSES = 10  # that parameters are counted with

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from workflow_scripts.config.expand import Plan, read_plan
-from workflow_scripts.digest import ROOT
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import read_yaml
+from workflow_scripts.core.digest import ROOT
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import read_yaml
+from workflow_scripts.work.expand import Plan, read_plan
 
 
 def add(parser: argparse.ArgumentParser) -> None:

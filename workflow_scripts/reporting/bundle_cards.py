@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 import yaml
 
-from workflow_scripts.data.catalogue import Dataset
+from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.reporting.results import read_metrics
 
 SHOWN = {"auroc": "AUROC", "fpr95": "FPR95 (ID+)"}

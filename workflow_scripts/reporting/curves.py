@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 
 
 def read_scores(path: str | Path, id_name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 
 
 def read_config(argument: str) -> dict[str, Any]:

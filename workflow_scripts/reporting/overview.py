@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow_scripts.files import atomic
+from workflow_scripts.core.files import atomic
 from workflow_scripts.reporting import latex
 from workflow_scripts.reporting.layout import Cell
 from workflow_scripts.reporting.results import AVERAGE, Result

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from workflow_scripts.files import atomic
+from workflow_scripts.core.files import atomic
 from workflow_scripts.reporting import palette
 from workflow_scripts.reporting.curves import Histogram, Roc
 from workflow_scripts.reporting.layout import Row, Table, heading

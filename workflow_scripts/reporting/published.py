@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import atomic
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import atomic
 from workflow_scripts.reporting.results import Result
 from workflow_scripts.reporting.statistics import METRICS, Seeds, average, metric
 

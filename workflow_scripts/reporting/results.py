@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import atomic
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import atomic
 from workflow_scripts.reporting.inputs import need
 from workflow_scripts.reporting.statistics import Seeds, average
 
@@ -189,7 +189,7 @@ def read_csv(path: str | Path) -> list[Result]:
         reader = csv.DictReader(file)
         if reader.fieldnames != HEADER:
             raise OODError(f"{path}: expected the columns {','.join(HEADER)}, found {reader.fieldnames}; make it with "
-                           "python -m workflow_scripts.tables")
+                           "python -m workflow_scripts.stages.make_tables")
         try:
             return [Result(r["id"], r["network"], r["recipe"], r["label"], r["score"], r["dataset"], r["group"],
                            r["metric"], Seeds.parse(r["values"]), *(int(r[c]) if r[c] else None for c in HEADER[11:13]))

@@ -24,7 +24,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 
 KINDS = frozenset({
     "logits",  # (N, K) of the images to score

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from array_api_compat import array_namespace
 
-from workflow_scripts.errors import OODError, nearest
+from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.scores.base import Batch, BatchNorm, Head, Statistics
 
 ROWS = 4096  # images per block

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from annotated_types import Gt
 from array_api_compat import device
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.scores.arrays import float64, in_memory, largest, namespace
 from workflow_scripts.scores.base import Batch, Known
 

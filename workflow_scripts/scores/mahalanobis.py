@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.scores.arrays import blocks, float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 

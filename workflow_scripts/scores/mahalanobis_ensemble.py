@@ -25,7 +25,7 @@ from annotated_types import Ge, Gt, MinLen
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.scores.base import Known
 from workflow_scripts.scores.mahalanobis import Gaussians, squared_distances

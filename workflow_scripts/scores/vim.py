@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from annotated_types import Gt
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.scores.arrays import affine, blocks, float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 

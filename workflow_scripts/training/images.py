@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from workflow_scripts.data.augment import augment, normalise
-from workflow_scripts.data.dataset import Decoded, Order, loader
-from workflow_scripts.data.long_side import LongSide
-from workflow_scripts.data.rows import CentreCrops, Encoded
-from workflow_scripts.data.store import Store
-from workflow_scripts.errors import OODError
-from workflow_scripts.training.parallel import ALONE, Ranks
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.augment import augment, normalise
+from workflow_scripts.data.images.dataset import Decoded, Order, loader
+from workflow_scripts.data.images.long_side import LongSide
+from workflow_scripts.data.images.rows import CentreCrops, Encoded
+from workflow_scripts.data.images.store import Store
+from workflow_scripts.training.ranks import ALONE, Ranks
 from workflow_scripts.training.tokens import Tokens
 
 
@@ -130,7 +130,7 @@ def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tenso
     """The images of a store, ready to train on.
 
     Args:
-        store: read by :func:`workflow_scripts.data.store.load_store`; no noise set.
+        store: read by :func:`workflow_scripts.data.images.store.load_store`; no noise set.
         workers: processes that decode, where images are not stored.
         masks: label maps of the images.
         ranks: the processes that train on them.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.training.resume import SIGNALS
 
 

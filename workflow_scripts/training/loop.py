@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.data.augment import augment_masks, resize_masks
-from workflow_scripts.data.randomness import permutation
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.augment import augment_masks, resize_masks
+from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
+from workflow_scripts.methods.schedule import learning_rate, resolved
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.outliers import Outliers
-from workflow_scripts.training.parallel import ALONE, Ranks, shared
+from workflow_scripts.training.ranks import ALONE, Ranks, shared
 from workflow_scripts.training.resume import Resume
-from workflow_scripts.training.schedule import learning_rate, resolved
 from workflow_scripts.training.segmentation import segmentation
 from workflow_scripts.training.validation import accuracy, hold_out
 

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workflow_scripts.data.augment import augment, normalise
-from workflow_scripts.data.long_side import LongSide
-from workflow_scripts.data.randomness import permutation
-from workflow_scripts.data.rows import CentreCrops
-from workflow_scripts.data.store import open_store, pixel_rows
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.augment import augment, normalise
+from workflow_scripts.data.images.long_side import LongSide
+from workflow_scripts.data.images.randomness import permutation
+from workflow_scripts.data.images.rows import CentreCrops
+from workflow_scripts.data.images.store import open_store, pixel_rows
 
 RESIDENT = 4 * 2**30  # bytes; 1.4 million images of 32x32 (300K Random Images: 0.9 GB, Tiny Images: 244 GB)
 CHUNKS = 64  # HDF5 chunks (of 1 MiB) that are in memory at once, and mixed, when a larger store is shuffled

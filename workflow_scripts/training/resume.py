@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import atomic
-from workflow_scripts.training.parallel import ALONE, Ranks
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import atomic
+from workflow_scripts.training.ranks import ALONE, Ranks
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 

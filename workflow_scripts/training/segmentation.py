@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from workflow_scripts.data.augment import normalise, resize_masks
+from workflow_scripts.data.images.augment import normalise, resize_masks
 from workflow_scripts.methods.base import looking
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 
 
 class Tokens:
-    """Rows of ``tokens`` of a file of :mod:`workflow_scripts.cache_trunk`.
+    """Rows of ``tokens`` of a file of :mod:`workflow_scripts.stages.cache_trunk`.
 
     Args:
         path: the file.

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.data.augment import augment
-from workflow_scripts.data.randomness import permutation
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.augment import augment
+from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.methods.base import looking
 from workflow_scripts.training.images import Images
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 
 BEAT, DEAD = 10.0, 120.0  # seconds; on a network file system a change may be seen a minute later
 

@@ -15,10 +15,10 @@ import h5py
 import numpy as np
 from annotated_types import MinLen
 
-from workflow_scripts.data.base import Images, Numbered, array_blocks, raw_files, unlabelled
-from workflow_scripts.data.sources import shown
-from workflow_scripts.errors import OODError, nearest
-from workflow_scripts.files import sha256
+from workflow_scripts.core.errors import OODError, nearest
+from workflow_scripts.core.files import sha256
+from workflow_scripts.core.sources import shown
+from workflow_scripts.data.readers.base import Images, Numbered, array_blocks, raw_files, unlabelled
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import MinLen
 
-from workflow_scripts.data import unpack
-from workflow_scripts.data.base import BLOCK, Images, raw_files
-from workflow_scripts.data.sources import shown
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import sha256
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import sha256
+from workflow_scripts.core.sources import shown
+from workflow_scripts.data.archives import unpack
+from workflow_scripts.data.readers.base import BLOCK, Images, raw_files
 
 PIXELS = 3 * 32 * 32
 

@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Le
 
-from workflow_scripts.data.base import Images, array_blocks
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import sha256
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import sha256
+from workflow_scripts.data.readers.base import Images, array_blocks
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, MinLen
 
-from workflow_scripts.data.base import Images, raw_files, threads, unlabelled
-from workflow_scripts.data.collection import Collection, collect
-from workflow_scripts.data.imagenet import class_list
-from workflow_scripts.data.lmdb_store import Archive
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives.collection import Collection, collect
+from workflow_scripts.data.archives.imagenet import class_list
+from workflow_scripts.data.archives.lmdb_store import Archive
+from workflow_scripts.data.readers.base import Images, raw_files, threads, unlabelled
 from workflow_scripts.data.readers.images import decode
-from workflow_scripts.errors import OODError
 
 _AHEAD = 8  # images per thread that may wait in memory
 

@@ -16,12 +16,12 @@ from typing import Annotated
 import lmdb
 from annotated_types import Ge, MinLen
 
-from workflow_scripts.data.base import Images, raw_files, unlabelled
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import sha256
+from workflow_scripts.core.sources import shown
+from workflow_scripts.data.archives.unpack import members
+from workflow_scripts.data.readers.base import Images, raw_files, unlabelled
 from workflow_scripts.data.readers.lmdb_images import decoded
-from workflow_scripts.data.sources import shown
-from workflow_scripts.data.unpack import members
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import sha256
 
 DATA = "data.mdb"
 

@@ -16,7 +16,7 @@ import numpy as np
 from annotated_types import Ge
 from scipy.ndimage import gaussian_filter
 
-from workflow_scripts.data.base import BLOCK, Images, unlabelled
+from workflow_scripts.data.readers.base import BLOCK, Images, unlabelled
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import skimage
 from annotated_types import Ge, MinLen
 from PIL import Image
 
-from workflow_scripts.data.base import Images, array_blocks, unlabelled
-from workflow_scripts.errors import OODError, unknown
-from workflow_scripts.files import sha256
+from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.core.files import sha256
+from workflow_scripts.data.readers.base import Images, array_blocks, unlabelled
 
 # Name (that of the function in skimage.data where there is one) -> file in skimage/data. Only files inside the wheel.
 PICTURES = {

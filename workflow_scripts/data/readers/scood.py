@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge, MinLen
 
-from workflow_scripts.data.base import Images, raw_files
-from workflow_scripts.data.collection import Collection, collect
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import sha256
+from workflow_scripts.core.sources import shown
+from workflow_scripts.data.archives.collection import Collection, collect
+from workflow_scripts.data.readers.base import Images, raw_files
 from workflow_scripts.data.readers.lmdb_images import Options as Everything
 from workflow_scripts.data.readers.lmdb_images import decoded
-from workflow_scripts.data.sources import shown
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import sha256
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import scipy.io
 from annotated_types import MinLen
 
-from workflow_scripts.data.base import Images, array_blocks, raw_files
-from workflow_scripts.data.sources import shown
-from workflow_scripts.errors import OODError
-from workflow_scripts.files import sha256
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import sha256
+from workflow_scripts.core.sources import shown
+from workflow_scripts.data.readers.base import Images, array_blocks, raw_files
 
 
 @dataclass(frozen=True)

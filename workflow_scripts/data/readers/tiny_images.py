@@ -16,9 +16,9 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, MinLen
 
-from workflow_scripts.data.base import Images, Numbered, array_blocks, raw_files, unlabelled
-from workflow_scripts.data.sources import fingerprint
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.sources import fingerprint
+from workflow_scripts.data.readers.base import Images, Numbered, array_blocks, raw_files, unlabelled
 
 SIDE = 32
 RECORD = SIDE * SIDE * 3  # bytes

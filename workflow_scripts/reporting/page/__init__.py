@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.errors import OODError
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import comparison, layout, overview, published, results
 from workflow_scripts.reporting.inputs import need
 from workflow_scripts.reporting.layout import Cell

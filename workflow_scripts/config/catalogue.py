@@ -1,0 +1,267 @@
+"""The table of datasets (``config/datasets.yaml``): checked rows, and what of their raw files is there.
+
+Imported while the Snakefile is parsed, so it needs pydantic, yaml and the standard library only. ``load`` checks every
+row against its reader's options without importing the reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+
+from workflow_scripts.core import plugins, sources
+from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.core.files import read_yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SplitName = Literal["train", "val", "test"]
+Geometry = Annotated[str, StringConstraints(
+    pattern=r"^(native|(squash|crop|short|resize[1-9][0-9]*crop)[1-9][0-9]*(bicubic)?)$")]
+PACKED = "lmdb_images"  # the reader whose raw files are packed
+# Options that name raw files beside `files`, and what is lost without them.
+_COMPANIONS = {"devkit": " (it names the classes of images that lie in no class folder)",
+               "exclude": " (the list of images to leave out)", "lists": " (the lists of the images)"}
+_COMPRESSED = {".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz"}
+_NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")])
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+
+
+class Sample(_Strict):
+    """A random subset of every split."""
+
+    n: Annotated[int, Field(gt=0)]
+    """Images to take; a smaller set is taken whole."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the draw."""
+
+
+class Dataset(_Strict):
+    """One row of the table: a dataset as it is used here."""
+
+    label: str = ""
+    """Name in tables and figures; left out: the row's key."""
+    reader: str
+    """Module in `workflow_scripts/data/readers`, one per format."""
+    options: dict[str, Any] = {}
+    """Options of the reader that all splits share."""
+    splits: dict[SplitName, dict[str, Any] | None]
+    """Splits by name; each with its own options of the reader (over the shared ones)."""
+    classes: Annotated[int, Field(ge=0)] | list[str] = 0
+    """Classes of a labelled set: their names in the order of the labels, or their number; 0: labels are not used."""
+    geometry: Geometry = "native"
+    """How images reach the stored size (PIL bilinear): `native` as they are; `squashN` to N x N whatever their shape;
+    `cropN` shorter side to N, then the central N x N; `shortN` shorter side to N and the long side kept, so that
+    training takes random windows of it (evaluation the central N x N); `resizeMcropN` shorter side to M, then the
+    central N x N. A name that ends in `bicubic` resamples so."""
+    pixels: Literal["stored", "decoded"] = "stored"
+    """`decoded`: nothing is stored; images are decoded from their LMDB file whenever they are read, for sets that no
+    disk holds at 224x224 and for random resized crops of the whole image (reader `lmdb_images`)."""
+    keep: str = ""
+    """File (a path below the repository) with the names of the images to keep, one a line, such as
+    `config/lists/x.txt`; `python -m workflow_scripts.publish_list` writes one from a store."""
+    archive: str = ""
+    """Row whose LMDB file this one is read from (reader `lmdb_images`, the same raw files); left out: its own."""
+    limit_per_class: Annotated[int, Field(gt=0)] | None = None
+    """Keep the first so many images of each class, in file order."""
+    sample: Sample | None = None
+    """Then draw a random subset (where there is no `keep`)."""
+    hold_out: Annotated[int, Field(gt=0)] | None = None
+    """So many images of `train`, evenly spread over it, are the split `val` instead: outliers to choose recipes by."""
+    counts: dict[SplitName, Annotated[int, Field(gt=0)]] = {}
+    """Images of the complete set, after `limit_per_class` and `sample`; fewer are reported when it is prepared."""
+    about: str = ""
+    """What it is and what it is used for."""
+    licence: str = ""
+    """Terms of use."""
+    citation: str = ""
+    """Whom to cite."""
+    url: str | list[str] = []
+    """Where a user gets it."""
+    name: str = ""
+    """The row's key; set when the table is read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _held_out(cls, row: Any) -> Any:
+        """`val` is read as `train` is."""
+        if isinstance(row, Mapping) and row.get("hold_out") and isinstance(row.get("splits"), Mapping):
+            if "train" not in row["splits"] or "val" in row["splits"]:
+                raise ValueError("hold_out makes the split val out of train; the row needs train and no val")
+            return {**row, "splits": {**row["splits"], "val": row["splits"]["train"]}}
+        return row
+
+    @model_validator(mode="after")
+    def _decodable(self) -> Dataset:
+        if self.pixels == "decoded" and (self.reader != PACKED or self.geometry.startswith(("native", "short"))):
+            raise ValueError(f"pixels: decoded goes with the reader {PACKED} and a geometry of fixed size")
+        return self
+
+    def options_of(self, split: str) -> dict[str, Any]:
+        """The reader's options of a split."""
+        return {**self.options, **(self.splits[split] or {})}
+
+    def section(self, split: str, root: str | os.PathLike | None) -> dict[str, Any]:
+        """All that the split's store depends on; plain JSON. Documentation is no part of it."""
+        return {
+            "dataset": self.name, "split": split, "reader": self.reader, "options": self.options_of(split),
+            "classes": self.classes, "geometry": self.geometry, "limit_per_class": self.limit_per_class,
+            "sample": self.sample.model_dump() if self.sample else None, "count": self.counts.get(split),
+            "raw": fingerprint(self, split, root), **({"keep": _list(self.keep)} if self.keep else {}),
+            **({"hold_out": self.hold_out} if self.hold_out and split != "test" else {}),
+            **({"only": _list(only)} if (only := self.options_of(split).get("only")) else {}),
+            **({"pixels": self.pixels} if self.pixels != "stored" else {}),
+        }
+
+
+def _list(name: str) -> list[str]:
+    """A list of images in a section: its name and the hash of its content."""
+    path = REPOSITORY / name
+    return [name, hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""]
+
+
+def load(path: str | os.PathLike, extra: Sequence[Mapping[str, Any]] = ()) -> dict[str, Dataset]:
+    """Read and check the table.
+
+    Args:
+        path: the YAML file, a mapping from name to row.
+        extra: further tables of the same form; their rows replace rows of the same name.
+
+    Raises:
+        OODError: one line per problem: place, what was found, what is allowed, the nearest match.
+    """
+    path = Path(path)
+    table = read_yaml(path, "table of datasets")
+    datasets, problems = {}, []
+    for where, rows in ((path.name, table), *(("datasets", more) for more in extra)):
+        if not isinstance(rows, Mapping):
+            raise OODError(f"{where}: a mapping from dataset names to rows expected, found {type(rows).__name__}")
+        for name, row in rows.items():
+            try:
+                datasets[name] = _row(f"{where}: {name}", name, row)
+            except OODError as error:
+                problems.append(str(error))
+    if problems:
+        raise OODError("\n".join(problems))
+    return datasets
+
+
+def archive_row(row: Dataset, datasets: Mapping[str, Dataset]) -> Dataset:
+    """The row whose LMDB file a row is read from: itself, or the one its `archive` names.
+
+    Raises:
+        OODError: there is no such row, or it reads other files.
+    """
+    if not row.archive:
+        return row
+    if row.archive not in datasets:
+        raise unknown(f"dataset '{row.name}', key archive", row.archive, datasets)
+    other = datasets[row.archive]
+    if other.archive or {row.reader, other.reader} != {PACKED} or any(
+            split not in other.splits or files(row, split) != files(other, split) for split in row.splits):
+        raise OODError(f"dataset '{row.name}', key archive: '{row.archive}' must be a row with an archive of its own: "
+                       f"reader {PACKED}, the same splits and the same `files`")
+    return other
+
+
+def _row(where: str, name: Any, row: Any) -> Dataset:
+    try:
+        _NAME.validate_python(name)
+    except ValidationError:
+        raise OODError(f"{where}: a dataset's name is made of a-z, 0-9 and _ (it becomes part of file names)") from None
+    if not isinstance(row, Mapping) or "name" in row:
+        raise OODError(f"{where}: a row is a mapping with reader, splits, ... (its name is its key)")
+    allowed = [key for key in Dataset.model_fields if key != "name"]
+    try:
+        dataset = Dataset.model_validate({**row, "name": name})
+    except ValidationError as error:
+        lines = plugins.explain(error, where, {(): allowed, ("sample",): list(Sample.model_fields)})
+        raise OODError("\n".join(lines)) from None
+    if not dataset.splits:
+        raise OODError(f"{where}.splits: at least one of train, val, test expected")
+    for split in dataset.splits:
+        plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), f"{where}.splits.{split}")
+    return dataset
+
+
+def files(dataset: Dataset, split: str) -> tuple[str, ...]:
+    """Patterns of the split's raw files; none for sets that are bundled or made."""
+    options = plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), dataset.name)
+    return sources.alternatives(getattr(options, "files", ()))
+
+
+def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[list] | None:
+    """What identifies the split's raw files: see :func:`workflow_scripts.core.sources.fingerprint`, one per file.
+
+    Returns:
+        An empty list for bundled sets and noise; ``None`` when the raw files are not there.
+    """
+    patterns = files(dataset, split)
+    if not patterns:
+        return []
+    beside = [path for names in companions(dataset, split, root).values() for path in sources.locate(names, root)]
+    found = sources.locate(patterns, root)
+    return [sources.fingerprint(path, root) for path in [*found, *beside]] if found else None
+
+
+def companions(dataset: Dataset, split: str, root: str | os.PathLike | None) -> dict[str, tuple[str, ...]]:
+    """Raw files that a split needs beside its `files`: option -> patterns.
+
+    ImageNet's development kit counts only where the images are, or are to be brought as, an archive or a flat folder.
+    """
+    options = plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), dataset.name)
+    needed = {name: sources.alternatives(getattr(options, name)) for name in _COMPANIONS if getattr(options, name, ())}
+    found = sources.locate(files(dataset, split), root)
+    if "devkit" in needed and (options.labels == "none" or found and (
+            found[0].suffix == ".lmdb" or any(map(_has_folders, found)))):
+        del needed["devkit"]
+    return needed
+
+
+def _has_folders(path: Path) -> bool:
+    return path.is_dir() and any(entry.is_dir() for entry in os.scandir(path))
+
+
+def to_pack(dataset: Dataset, split: str, root: str | os.PathLike | None, limited: bool) -> bool:
+    """Whether the split is read from an LMDB file that is yet to be made of its raw files.
+
+    Args:
+        limited: the run takes a few images only, which are read from the raw files; compressed ones cannot be.
+    """
+    if dataset.reader != PACKED:
+        return False
+    found = sources.locate(files(dataset, split), root)
+    if len(found) == 1 and found[0].suffix == ".lmdb":
+        return False
+    return not limited or any(PurePath(path).suffix in _COMPRESSED for path in found or files(dataset, split))
+
+
+def missing(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[str]:
+    """One message for the split's raw files that are not there: dataset, files expected, where to get them."""
+    patterns = files(dataset, split)
+    if not patterns or sources.locate(patterns, root):
+        return []
+    return [_expected(dataset, split, root, patterns)]
+
+
+def lacking(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[str]:
+    """One message for each raw file that the split needs beside its `files` and that is not there."""
+    return [_expected(dataset, split, root, patterns, _COMPANIONS[option])
+            for option, patterns in companions(dataset, split, root).items() if not sources.locate(patterns, root)]
+
+
+def _expected(dataset: Dataset, split: str, root: str | os.PathLike | None, patterns: Sequence[str],
+              why: str = "") -> str:
+    where = f"the data root {root}" if root is not None else "the data root, which is not set"
+    urls = [dataset.url] if isinstance(dataset.url, str) else dataset.url
+    return (f"dataset '{dataset.name}' ({split}): {' or '.join(patterns)} expected below {where}{why}"
+            f"{'; get it from ' + ' or '.join(urls) if urls else ''}; the config key data_root or the environment "
+            "variable OOD_DATA names the data root")

@@ -1,0 +1,69 @@
+"""Files: atomic writing, checksums, YAML."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.core.errors import OODError
+
+
+@contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; on success it replaces ``path``, on any error it is removed.
+
+    What stood at ``path`` before stays until the new file is whole, so nothing good is lost by a failed run. Of two
+    processes that write one file the later counts: it removes the other's temporary file, as it removes what a killed
+    process left.
+
+    Raises:
+        OODError: another process began to write ``path`` after this one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        left.unlink(missing_ok=True)
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.partial")
+    try:
+        yield partial
+        try:
+            os.replace(partial, path)
+        except FileNotFoundError:
+            raise OODError(f"{path}: another process began to write it after this one; its result counts") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hexadecimal; read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_yaml(path: str | os.PathLike, what: str = "file") -> Any:
+    """What a YAML file holds.
+
+    Args:
+        what: what is said to be missing where there is none.
+
+    Raises:
+        OODError: it is not there, or not valid YAML.
+    """
+    import yaml  # only here: most jobs read none
+    try:
+        from yaml import CSafeLoader as SafeLoader  # libyaml, where PyYAML was built with it: ten times as fast
+    except ImportError:
+        from yaml import SafeLoader
+
+    try:
+        return yaml.load(Path(path).read_bytes(), Loader=SafeLoader)
+    except FileNotFoundError:
+        raise OODError(f"{path}: the {what} is not there") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OODError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None

@@ -1,0 +1,220 @@
+"""A user's own Python files: where they lie, what they must define, and how they are loaded (docs/own.md).
+
+Standard library only: the configuration is checked with it, without executing anything of the user's.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from workflow_scripts.core.errors import OODError, unknown
+
+LIBRARIES = ("torchvision", "timm")  # `timm:NAME` and `torchvision:NAME` name a model of theirs
+
+
+class Code(NamedTuple):
+    """A user's module: its dotted name below a folder that is put on Python's path; without a folder an installed one.
+    """
+
+    folder: str
+    module: str
+
+    @property
+    def file(self) -> Path | None:
+        """Its file; ``None`` where the folder has no such module, or it is an installed one."""
+        path = Path(self.folder, *self.module.split("."))
+        there = [p for p in (path.with_suffix(".py"), path / "__init__.py") if self.folder and p.is_file()]
+        return there[0] if there else None
+
+
+def is_file(name: str) -> bool:
+    """Whether the name of a plugin is the path of a user's file."""
+    return name.endswith(".py")
+
+
+def script(path: str | Path) -> Code:
+    """A single file, in its folder."""
+    return Code(str(Path(path).parent), Path(path).stem)
+
+
+def factory(text: str, folder: str, where: str) -> tuple[Code, str]:
+    """``package.module:function`` or ``/path/file.py:function`` -> the module and the function's name.
+
+    Raises:
+        OODError: another form.
+    """
+    module, _, function = text.rpartition(":")
+    if not module or not function.isidentifier() and module not in LIBRARIES:
+        raise OODError(f"{where}: expected package.module:function, ./file.py:function, torchvision:name or timm:name, "
+                       f"found '{text}'")
+    if is_file(module):
+        return script(module), function
+    return Code("" if module in LIBRARIES else folder, module), function
+
+
+def parsed(path: Path, where: str) -> ast.Module:
+    """The syntax tree of a user's file. Raises OODError when it is not there or no Python."""
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except OSError:
+        raise OODError(f"{where}: there is no file {path}; a path that begins with ./ is relative to the configuration "
+                       "file") from None
+    except (SyntaxError, ValueError) as error:
+        raise OODError(f"{where}: {path}, line {getattr(error, 'lineno', '?')}: no valid Python "
+                       f"({getattr(error, 'msg', error)})") from None
+
+
+def defined(tree: ast.Module) -> set[str]:
+    """Names that a file defines at its top: functions, classes, variables, imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return names
+
+
+def check_factory(text: str, folder: str, where: str) -> None:
+    """Refuse a network whose file or function is not there, without importing it.
+
+    Raises:
+        OODError: naming ``where``.
+    """
+    code, function = factory(text, folder, where)
+    if not code.folder:
+        top = code.module.split(".")[0]
+        if top not in sys.modules and importlib.util.find_spec(top) is None:
+            raise OODError(f"{where}: no installed package '{top}'; for a file of your own set options.folder, e.g. "
+                           "folder: ./, or name it, e.g. ./net.py:make")
+        return
+    if not Path(code.folder).is_absolute():
+        raise OODError(f"{where}: folder '{code.folder}' should be absolute or begin with ./ (relative to the "
+                       "configuration file)")
+    if code.file is None:
+        raise OODError(f"{where}: there is no module {code.module} in {code.folder}; expected "
+                       f"{code.module.replace('.', '/')}.py there")
+    names = defined(parsed(code.file, where))
+    if function not in names:
+        raise unknown(f"{where}: function in {code.file}", function, names)
+
+
+def check_score(path: str, where: str, kinds: frozenset[str]) -> None:
+    """Refuse a score file that is not there or lacks what a score offers, without importing it.
+
+    Raises:
+        OODError: naming ``where``.
+    """
+    if not Path(path).is_absolute():
+        raise OODError(f"{where}: '{path}' should be absolute or begin with ./ (relative to the configuration file)")
+    names = defined(parsed(Path(path), where))
+    for name, form in (("NEEDS", 'NEEDS = frozenset({"logits"})'),
+                       ("score", "def score(options, known, state, batch): ...")):
+        if name not in names:
+            raise OODError(f"{where}: {path} defines no {name}; a score file has a line such as {form} (docs/own.md)")
+    from workflow_scripts.core import plugins  # which finds files by this module
+
+    for need in plugins.constant("scores", path, "NEEDS", frozenset()):
+        if need not in kinds:
+            raise unknown(f"{where}: {path}, NEEDS", need, kinds)
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """End an exception in the user's code as one line with its place."""
+    try:
+        yield
+    except OODError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [f for f in frames if not f.filename.startswith((sys.prefix, str(Path(__file__).parents[1]), "<"))]
+        frame = (theirs or frames)[-1]
+        text = (str(error).strip().splitlines() or [""])[0]
+        raise OODError(f"{what}: {type(error).__name__}: {text} ({frame.filename}, line {frame.lineno})") from error
+
+
+def load(code: Code, what: str) -> ModuleType:
+    """Import a user's module with its folder on Python's path.
+
+    Raises:
+        OODError: it cannot be imported, or an installed package has its name.
+    """
+    if code.folder and code.folder not in sys.path:
+        sys.path.insert(0, code.folder)
+    with told(what):
+        module = importlib.import_module(code.module)
+    if code.folder and Path(module.__file__).resolve() != code.file.resolve():
+        raise OODError(f"{what}: {code.file} has the name of another module, {module.__file__}; rename the file")
+    return module
+
+
+def load_score(path: str) -> ModuleType:
+    """A score file whose every value is checked.
+
+    Raises:
+        OODError: see :func:`load`.
+    """
+    folder, what = str(Path(path).parent), f"score file {path}"
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # for what it imports of its folder
+    spec = importlib.util.spec_from_file_location(f"own_score_{hashlib.sha256(path.encode()).hexdigest()}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    with told(what):
+        spec.loader.exec_module(module)
+    module.score = checked(module.score, path)
+    if hasattr(module, "fit"):
+        module.fit = placed(module.fit, what)
+    return module
+
+
+def placed(function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """``function`` of a user, an exception in which is one line with its place."""
+
+    @functools.wraps(function)
+    def run(*given: Any) -> Any:
+        with told(what):
+            return function(*given)
+
+    return run
+
+
+def checked(score: Callable[..., Any], path: str) -> Callable[..., Any]:
+    """``score`` of a user, which must give one finite number for each image.
+
+    Raises:
+        OODError: another shape, no numbers, NaN or infinite values; an exception in it, with its place.
+    """
+
+    @functools.wraps(score)
+    def run(options: Any, known: Any, state: Any, *images: Any) -> Any:
+        with told(f"score file {path}"):
+            values = score(options, known, state, *images)
+        parts = [images[-1]] if len(images) > 1 else [v for v in vars(images[0]).values() if v is not None]
+        count, shape = len(parts[0]), getattr(values, "shape", None)
+        if shape is None or tuple(shape) != (count,):
+            found = type(values).__name__ if shape is None else f"shape {tuple(shape)}"
+            raise OODError(f"score file {path}: score gave {found} for {count} images; return an array of shape "
+                           f"({count},), one number for each image")
+        bad = values != values  # NaN
+        bad = bad | (abs(values) == float("inf"))
+        if bool(bad.any()):
+            raise OODError(f"score file {path}: score gave NaN or infinite values for {int(bad.sum())} of {count} "
+                           f"images, first in row {[bool(b) for b in bad].index(True)}; its inputs are finite, so look "
+                           "for a logarithm or a division in it")
+        return values
+
+    return run

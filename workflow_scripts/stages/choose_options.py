@@ -1,0 +1,231 @@
+"""Choose options of a score without any OOD image: ID images against pseudo-OOD made from them.
+
+HIMPLoS's p and lambda (`clip`), or K of KNN (with `--train`, the ID train features, in place of `--statistics`).
+
+checkpoint + ID store + statistics -> a table of AUROC and FPR95 over the grid, and the choice:
+
+    python -m workflow_scripts.stages.choose_options --config '{"network": {"name": "resnet18", "model":
+    "resnet_cifar", "options": {}},
+        "normalise": "per_image", "batch_size": 256, "options": {"pseudo_ood": "noise", "std": 0.3}}'
+        --checkpoint seed0.pt --store DATA/cifar10.train.h5 --statistics SEED0.h5 --csv sweep.csv --json choice.json
+
+The store holds ID images that are not test images: held out from training, or the train images themselves. Pseudo-OOD
+is each image with Gaussian noise added to the network input (released tuning), or its 3x3 jigsaw. Both are passed
+through the network once; every point of the grid is arithmetic on the features. ``statistics`` is what
+``workflow_scripts.stages.precompute_statistics`` writes. AUROC and FPR95 have ID as positive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Interval, MinLen
+from torch import Tensor, nn
+
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.files import atomic
+from workflow_scripts.data.images.jigsaw import jigsaw
+from workflow_scripts.data.images.randomness import uniforms
+from workflow_scripts.data.images.store import Store, open_store, pixel_rows
+from workflow_scripts.metrics.ood import auroc, curve, fpr95
+from workflow_scripts.networks import device
+from workflow_scripts.networks.load import trained
+from workflow_scripts.scores import cached, himplos, knn
+from workflow_scripts.scores.base import Batch, Head, Known, Statistics
+from workflow_scripts.stages.extract_features import inputs, sized
+
+KEYS = ("network", "normalise", "batch_size", "options", "score")
+CHOSEN = {"himplos": ("p", "clip"), "knn": ("K",)}  # by score
+NUMBERS = ("auroc", "fpr95", "n_id", "n_pseudo")
+ROWS = 4096  # images scored at once
+
+
+@dataclass(frozen=True)
+class Options:
+    p: Annotated[tuple[Annotated[float, Interval(ge=0, le=100)], ...], MinLen(1)] = (
+        0, 10, 20, 30, 40, 50, 60, 70, 80, 90)
+    """Mask percentiles to try."""
+    clip: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.1, 0.5, 0.8, 1.0, 1.5, 2.25, 1e5)
+    """Upper clips (lambda) to try, in feature units."""
+    K: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (50, 100, 200, 300, 500, 1000)
+    """Neighbours to try (KNN); those larger than the train set are left out."""
+    pseudo_ood: Literal["noise", "jigsaw"] = "noise"
+    """What stands for OOD: Gaussian noise added to the network input, or its 3x3 cells in random order."""
+    std: Annotated[float, Gt(0)] = 0.3
+    """Standard deviation of the noise; 0.3 for CIFAR, 0.5 for ImageNet."""
+    images: Annotated[int, Gt(1)] = 10_000
+    """ID images to take at most, evenly spaced in the store."""
+    criterion: Literal["auroc", "fpr95"] = "auroc"
+    """What is best at the chosen point; equal: the other one, then the smaller p or K, then the larger clip."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Of the noise or the jigsaw."""
+
+
+def normals(seed: int, index: Tensor, draws: int) -> Tensor:
+    """Independent standard normal numbers of each image, by Box and Muller's transform. index (B,) -> (B, draws)."""
+    pairs = (draws + 1) // 2
+    u, angle = uniforms(seed, 0, index, 2 * pairs).split(pairs, dim=1)
+    radius = torch.sqrt(-2 * torch.log1p(-u))  # u < 1
+    angle = 2 * math.pi * angle
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :draws]
+
+
+def add_noise(x: Tensor, std: float, seed: int, index: Tensor) -> Tensor:
+    """Network inputs plus Gaussian noise. x (B, 3, H, W), index (B,) image numbers."""
+    return x + std * normals(seed, index, x[0].numel()).reshape(x.shape)
+
+
+def spaced(path: str, count: int) -> Store:
+    """At most ``count`` images of a store, evenly spaced. Raises OODError when there are fewer than two."""
+    with open_store(path) as file:
+        step = -(-len(file["labels"]) // count)
+        kind = "inputs" if "inputs" in file else "images"
+        pixels = pixel_rows(file)[::step]
+        store = Store(**{"images": None, "inputs": None, kind: pixels}, labels=file["labels"][::step], names=[],
+                      classes=(), attrs={})
+    if len(store.labels) < 2:
+        raise OODError(f"{path}: a sweep needs at least two images, found {len(store.labels)}")
+    return store
+
+
+@torch.inference_mode()
+def extract(network: nn.Module, store: Store, config: dict[str, Any], options: Options, where: torch.device,
+            ) -> tuple[Tensor, Tensor]:
+    """Features of the images and of their pseudo-OOD copies, (N, D) each.
+
+    Raises:
+        OODError: a feature is not finite.
+    """
+    clean, changed = [], []
+    for start, x in inputs(store, config, where):
+        index = torch.arange(start, start + len(x), device=where)
+        pseudo = (add_noise(x, options.std, options.seed, index) if options.pseudo_ood == "noise"
+                  else jigsaw(x, options.seed, index))
+        clean.append(network.features(x))
+        changed.append(network.features(pseudo))
+        if not (torch.isfinite(clean[-1]).all() and torch.isfinite(changed[-1]).all()):
+            raise OODError(f"features of images {start}..{start + len(x) - 1} are not finite; the network has diverged "
+                           "or the images are damaged")
+    return torch.cat(clean), torch.cat(changed)
+
+
+def grid(options: Options, known: Known, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
+    """A row of the table for each p and clip: HIMPLoS of cached features, ID positive."""
+    for p in options.p:
+        state = himplos.fit(himplos.Options(p=p), known)  # the masks depend on p alone
+        for clip in options.clip:
+            point = himplos.Options(p=p, clip=clip)
+            scores = [np.concatenate([himplos.score(point, known, state, Batch(features=rows)).cpu().numpy()
+                                      for rows in part.split(ROWS)]) for part in (clean, pseudo)]
+            yield {"p": p, "clip": clip, **compared(*scores)}
+
+
+def compared(known: np.ndarray, pseudo: np.ndarray) -> dict[str, Any]:
+    """The numbers of a point: scores of images and of pseudo-OOD, ID positive."""
+    joined = curve(known, pseudo)
+    return {"auroc": auroc(joined), "fpr95": fpr95(joined), "n_id": len(known), "n_pseudo": len(pseudo)}
+
+
+def neighbours(options: Options, train: Tensor, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
+    """A row of the table for each K: the K-th neighbour among the train features (M, D).
+
+    The images are train images and would find themselves first; for them it is the (K + 1)-th.
+
+    Raises:
+        OODError: no K has that many train features.
+    """
+    fitting = [K for K in options.K if len(train) > K]
+    if not fitting:
+        raise OODError(f"sweep.K: the smallest is {min(options.K)}, but there are only {len(train)} ID train features; "
+                       "choose smaller ones")
+    bank = knn.fit(knn.Options(K=1), Known(train_features=train))
+    for K in fitting:
+        scores = [np.concatenate([knn.score(knn.Options(K=k), Known(), bank, Batch(features=rows)).cpu().numpy()
+                                  for rows in part.split(ROWS)]) for part, k in ((clean, K + 1), (pseudo, K))]
+        yield {"K": K, **compared(*scores)}
+
+
+def best(rows: list[dict[str, Any]], criterion: str) -> dict[str, Any]:
+    """The row of the choice: best by ``criterion``, then by the other number, then the least K, mask and clipping."""
+    def rank(row: dict[str, Any]) -> tuple[float, ...]:
+        numbers = (-row["auroc"], row["fpr95"])
+        return (*(numbers if criterion == "auroc" else numbers[::-1]), row.get("p", row.get("K")), -row.get("clip", 0))
+    return min(rows, key=rank)
+
+
+def evidence(network: nn.Module, path: str, where: torch.device) -> Known:
+    """Head and prototypes. Raises OODError when the statistics are of another network."""
+    statistics = cached.statistics(path)
+    head = network.head
+    if statistics.class_means.shape != tuple(head.weight.shape):
+        raise OODError(f"{path}: class means {statistics.class_means.shape}, but the checkpoint's head is "
+                       f"{tuple(head.weight.shape)}; the two belong to different networks")
+    moved = Statistics(*(torch.from_numpy(part).to(where) for part in (statistics.class_means, statistics.counts,
+                                                                       statistics.mean)))
+    return Known(head=Head(head.weight.detach(), head.bias.detach()), statistics=moved)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--store", required=True, help="ID images that are not test images")
+    parser.add_argument("--statistics", help="class means of the ID train features, for HIMPLoS")
+    parser.add_argument("--train", help="ID train features, for KNN")
+    parser.add_argument("--csv", required=True, help=f"table to write: p, clip (or K), {', '.join(NUMBERS)}")
+    parser.add_argument("--json", required=True, help="choice to write: p, clip (or K), their numbers, the options")
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    given = arguments().parse_args(argv)
+    config = {"options": {}, "score": "himplos", **given.config}
+    for key in config:
+        if key not in KEYS:
+            raise unknown("--config", key, KEYS)
+    lacking = [key for key in KEYS if key not in config]
+    if lacking:
+        raise OODError(f"--config: missing {', '.join(lacking)}")
+    options = plugins.parse_options("stages", "choose_options", config["options"], "sweep")
+    if config["score"] not in CHOSEN:
+        raise unknown("--config score", config["score"], CHOSEN)
+    source = "train" if config["score"] == "knn" else "statistics"
+    if getattr(given, source) is None:
+        raise OODError(f"--{source}: options of {config['score']} are chosen with it; give the file")
+    where = device.pick(given.device, given.threads)
+    network = trained(config["network"], given.checkpoint, where)
+    store = spaced(given.store, options.images)
+    clean, pseudo = extract(network, store, sized(config, network, store, where), options, where)
+    if source == "train":
+        with cached.Features(Path(given.train)) as file:
+            train = torch.from_numpy(file.whole("features")).to(where)
+        rows = list(neighbours(options, train, clean, pseudo))
+    else:
+        rows = list(grid(options, evidence(network, given.statistics, where), clean, pseudo))
+    choice = best(rows, options.criterion)
+    with atomic(given.csv) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    with atomic(given.json) as partial:
+        partial.write_text(json.dumps({**choice, "options": asdict(options)}, indent=1, sort_keys=True) + "\n")
+    print(f"{', '.join(f'{key} = {choice[key]}' for key in CHOSEN[config['score']])}: "
+          f"AUROC {choice['auroc']:.4f}, FPR95 {choice['fpr95']:.4f} "
+          f"({len(clean)} images, {len(rows)} points)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Figures of one paper on how far its networks' confidences can be relied on: SVG and PNG.
+
+Command: ``python -m workflow_scripts.stages.draw_reliability --config JSON --out-dir figures/goe`` writes
+``{risk_coverage,confidences,reliability}.{svg,png}`` there: the error rate among the most confident share of the ID
+test images, the confidences of right, wrong and OOD images, and the reliability diagram with its ECE.
+
+Config keys: ``paper``, ``score`` (the confidence), ``probability`` (true: exp of that score is a probability), ``runs``
+(each ``id``, ``network``, ``label``, ``seed``, ``sets`` = OOD sets, ``scores`` = path of the score file, ``features`` =
+path of the ID test features); optional ``names``. A run whose files are not there is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.reporting import curves, plots, plots_id
+from workflow_scripts.reporting.confidences import Seen, Training
+from workflow_scripts.reporting.inputs import need, read_config
+from workflow_scripts.stages.compute_metrics import read_id_task
+
+
+def seen(run: dict[str, Any], where: str, probability: bool) -> Seen | None:
+    """What one network says of its test images; ``None`` where it has not run.
+
+    Raises:
+        OODError: a key or a set is missing, or scores and features are of different runs.
+    """
+    paths = [need(run, key, str, where) for key in ("scores", "features")]
+    if not all(Path(path).is_file() for path in paths):
+        return None
+    known, sets = curves.read_scores(paths[0], need(run, "id", str, where))
+    correct, softmax = read_id_task(Path(paths[1]))
+    wanted = need(run, "sets", list, where)
+    lacking = [name for name in wanted if name not in sets]
+    if lacking or known.size != correct.size:
+        raise OODError(f"{paths[0]}: expected the scores of {', '.join(wanted)} and {correct.size} of the ID test set, "
+                       f"found {known.size} of that and none of {lacking}; delete it and run again")
+    ood = np.concatenate([sets[name] for name in wanted])
+    return Seen(np.exp(known) if probability else known, correct, softmax, np.exp(ood) if probability else ood)
+
+
+def draw(config: dict[str, Any], folder: Path) -> None:
+    """All figures of a paper, into ``folder``."""
+    names, probability = config.get("names", {}), bool(config.get("probability"))
+    score = need(config, "score", str, "config")
+    salt = re.sub(r"\W+", "-", need(config, "paper", str, "config"))
+    found: dict[tuple[str, str, str], list[Seen]] = {}
+    seeds: set[int] = set()
+    for i, run in enumerate(need(config, "runs", list, "config")):
+        where = f"config.runs[{i}]"
+        key = tuple(need(run, k, str, where) for k in ("id", "network", "label"))
+        if one := seen(run, where, probability):
+            found.setdefault(key, []).append(one)
+            seeds.add(need(run, "seed", int, where))
+    trainings = [Training(*key, tuple(of)) for key, of in found.items()]
+    printed = names.get(score, score)
+    said = f"Seeds {', '.join(map(str, sorted(seeds)))}."
+    for name, title, caption, figure in (
+        ("risk_coverage", "Risk over coverage",
+         f"Errors among the ID test images that {printed} is most certain of, over the share of images accepted; the "
+         f"area is AURC. Lines: mean over seeds, bands: smallest to largest. {said}",
+         lambda: plots_id.draw_risks(trainings, names)),
+        ("confidences", "Confidences of right, wrong and OOD images",
+         f"{'Softmax probability of the predicted class' if probability else printed}; share of the images of each "
+         f"kind per bin, on a root scale, all OOD sets and seeds together. {said}",
+         lambda: plots_id.draw_confidences(trainings, names, printed, probability)),
+        ("reliability", "Reliability diagram",
+         "Accuracy over the softmax probability of the predicted class, ID test images in 15 bins. On the diagonal "
+         "the network is right as often as it says. ECE: mean ± standard deviation over seeds, with which the bars "
+         f"are joined. {said}", lambda: plots_id.draw_reliability(trainings, names)),
+    ):
+        nothing = "No scores yet: no run of this paper has finished."
+        plots.save(figure() if trainings else plots.empty(nothing), folder, name, title,
+                   caption if trainings else nothing, salt)
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the stage."""
+    parser = command(__spec__, __doc__)
+    parser.add_argument("--config", required=True, help="JSON text, or the path of a JSON file")
+    parser.add_argument("--out-dir", required=True, type=Path, help="folder for the figures")
+    args = parser.parse_args(argv)
+    draw(read_config(args.config), args.out_dir)
+
+
+if __name__ == "__main__":
+    main()

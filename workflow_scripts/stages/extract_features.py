@@ -1,0 +1,175 @@
+"""Pass every image of a list of sets through a trained network once: stores -> features, logits, head.
+
+    python -m workflow_scripts.stages.extract_features --config JSON --checkpoint seed0.pt \\
+        --stores DATA/digits.test.h5 DATA/faces.test.h5 DATA/grass.test.h5 --out digits.test.h5 ood.h5
+
+A set goes into the file of its name; all others go into the one file of another name, in a group each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.files import atomic
+from workflow_scripts.data.images.augment import normalise
+from workflow_scripts.data.images.jigsaw import jigsaw
+from workflow_scripts.data.images.store import Store, streamed
+from workflow_scripts.networks import device
+from workflow_scripts.networks.batching import batch_size
+from workflow_scripts.networks.load import trained
+from workflow_scripts.networks.memory import keep_freed_memory
+
+SHUFFLED = 2000  # ID train images
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = command(__spec__, __doc__)
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
+                        help="network, normalise, batch_size, precision and sets, as the workflow prints them")
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
+    parser.add_argument("--out", required=True, nargs="+", help="a features file for each set, or for several")
+    parser.add_argument("--head", help="file for the head (and the last batch norm)")
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    args = arguments().parse_args(argv)
+    sets = args.config["sets"]
+    if len(sets) != len(args.stores):
+        raise OODError(f"{len(sets)} sets need as many --stores, found {len(args.stores)}")
+    files = divided(sets, args.out)
+    where = device.pick(args.device, args.threads)
+    if where.type == "cpu":
+        keep_freed_memory()
+    network = trained(args.config["network"], args.checkpoint, where)
+    with streamed(args.stores[0]) as store:
+        config = sized(args.config, network, store, where)
+    sources = dict(zip(sets, args.stores, strict=True))
+    for target, names in files.items():
+        with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
+            for name in names:
+                with streamed(sources[name]) as store:
+                    extract(network, store, config, where, name, file if stem(target) == name else
+                            file.create_group(name))
+                print(f"{name}: {len(store.labels)} images", flush=True)
+    if args.head:
+        write_head(network, args.head)
+
+
+def stem(path: str) -> str:
+    """A file's name without its suffix."""
+    return Path(path).stem
+
+
+def divided(sets: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
+    """File -> the sets that it holds.
+
+    Raises:
+        OODError: a set twice, a set without a file or a file without a set, or several files that are no set's.
+    """
+    others = [path for path in files if stem(path) not in sets]
+    found = {path: [name for name in sets if stem(path) == name] for path in files if path not in others}
+    rest = [name for name in sets if name not in map(stem, found)]
+    if len(set(sets)) < len(sets) or len(found) + len(others) < len(files):
+        raise OODError(f"--out: a set or a file is given twice: {', '.join([*sets, *files])}")
+    if len(others) != bool(rest):
+        raise OODError(f"--out: {len(rest)} sets without a file of their name ({', '.join(rest) or 'none'}) need "
+                       f"{'one other file' if rest else 'no other file'}, found {', '.join(others) or 'none'}")
+    return found | ({others[0]: rest} if rest else {})
+
+
+@torch.inference_mode()
+def extract(network: nn.Module, store: Store, config: dict, where: torch.device, name: str, file: h5py.Group) -> None:
+    """Write ``features`` (N, D) and ``logits`` (N, K) float32 and ``labels`` of one set, batch by batch.
+
+    A network with a background output adds its logit, ``background`` (N,), and for the ID train set those of some of
+    its images with their cells in random order: ``shuffled/logits`` (M, K) and ``shuffled/background`` (M,).
+
+    Raises:
+        OODError: a feature or logit is not finite.
+    """
+    count, background = len(store.labels), getattr(network, "background", None)
+    for start, x in inputs(store, config, where):
+        h = penultimate(network, x, config)
+        z = network.head(h)
+        if not (torch.isfinite(h).all() and torch.isfinite(z).all()):
+            raise OODError(f"set '{name}': features of images {start}..{start + len(x) - 1} are not finite; "
+                           "the network has diverged or the images are damaged")
+        if not start:
+            for key, width in (("features", h.shape[1]), ("logits", z.shape[1])):
+                file.create_dataset(key, (count, width), np.float32, track_times=False)
+            if background is not None:
+                file.create_dataset("background", (count,), np.float32, track_times=False)
+        file["features"][start:start + len(x)] = h.float().cpu().numpy()
+        file["logits"][start:start + len(x)] = z.float().cpu().numpy()
+        if background is not None:
+            file["background"][start:start + len(x)] = background(h)[:, 0].float().cpu().numpy()
+    file.create_dataset("labels", data=store.labels, track_times=False)
+    if background is not None and name.endswith(".train"):
+        for key, array in shuffled(network, store, config, where).items():
+            file.create_dataset(f"shuffled/{key}", data=array, track_times=False)
+
+
+def shuffled(network: nn.Module, store: Store, config: dict, where: torch.device) -> dict[str, np.ndarray]:
+    """``logits`` (M, K) and ``background`` (M,) of at most :data:`SHUFFLED` images, evenly spaced, as jigsaws."""
+    step, size = -(-len(store.labels) // SHUFFLED), config["batch_size"]
+    numbers = np.arange(0, len(store.labels), step)
+    parts = []
+    for start in range(0, len(numbers), size):
+        rows = numbers[start:start + size]
+        x = normalise(torch.from_numpy(store.images[rows[0]:rows[-1] + 1:step]).to(where), config["normalise"])
+        h = penultimate(network, jigsaw(x, 0, torch.from_numpy(rows).to(where)), config)
+        parts.append((network.head(h), network.background(h)[:, 0]))
+    logits, background = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
+    return {"logits": logits, "background": background}
+
+
+def penultimate(network: nn.Module, x: Tensor, config: dict) -> Tensor:
+    """Penultimate features (B, D) float32; ``precision: bfloat16`` computes what is before them in bfloat16."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.get("precision") == "bfloat16"):
+        h = network.features(x)
+    return h.float()
+
+
+def sized(config: dict, network: nn.Module, store: Store, where: torch.device) -> dict:
+    """``config`` with the number of images of a pass in place of what was asked for (see :func:`batch_size`)."""
+    _, example = next(inputs(store, config | {"batch_size": 1}, where))
+    return config | {"batch_size": batch_size(config["batch_size"], network, example)}
+
+
+def inputs(store: Store, config: dict, where: torch.device) -> Iterator[tuple[int, Tensor]]:
+    """(number of the first image, (B, 3, H, W) network inputs); noise sets are inputs already and pass unchanged."""
+    size = config["batch_size"]
+    for start in range(0, len(store.labels), size):
+        if store.images is None:
+            x = torch.from_numpy(store.inputs[start:start + size]).to(where)
+            yield start, x.to(memory_format=torch.channels_last)
+        else:
+            yield start, normalise(torch.from_numpy(store.images[start:start + size]).to(where), config["normalise"])
+
+
+def write_head(network: nn.Module, target: str) -> None:
+    """Write the head's ``weight`` (K, D), ``bias`` (K,), and the last batch norm's ``bn_weight``, ``bn_bias`` (D,)."""
+    arrays = {"weight": network.head.weight, "bias": network.head.bias}
+    if network.last_batchnorm is not None:
+        arrays |= {"bn_weight": network.last_batchnorm.weight, "bn_bias": network.last_batchnorm.bias}
+    with atomic(target) as partial, h5py.File(partial, "w") as file:
+        for key, tensor in arrays.items():
+            file.create_dataset(key, data=tensor.detach().cpu().numpy(), track_times=False)
+
+
+if __name__ == "__main__":
+    main()

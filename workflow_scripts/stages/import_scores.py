@@ -1,0 +1,182 @@
+"""Scores that another tool computed -> our score file and metrics, so that they stand in the same tables.
+
+    python -m workflow_scripts.stages.import_scores --config '{"id": "digits", "groups": {"far": ["faces"]}, "score":
+    "knn",
+        "higher_is": "ood", "files": {"faces": 0}}' --files theirs.npz --stores digits.test.h5 faces.test.h5
+        --scores seed0.h5 --metrics seed0.csv
+
+`files` gives for each set the number of its file. A file (`.npz` of arrays, `.csv` of columns) holds either an array
+named after the set; or `id` and `ood`; or `scores` and `labels`; or `scores` of its set alone. `labels`: what they say
+(`negative_is_ood`, `one_is_ood`, `one_is_id`). `higher_is`: `id`, or `ood`, which turns the sign. `count`: `same` (as
+many scores as the stores have images, in any order) or `any`. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas
+
+from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.files import atomic
+from workflow_scripts.data.images.store import open_store
+from workflow_scripts.metrics.compat import OOD_RULES, ood_images
+from workflow_scripts.metrics.ood import checked, ood_metrics
+from workflow_scripts.stages.compute_metrics import Row, write
+
+DEFAULTS = {"higher_is": "id", "labels": "negative_is_ood", "count": "same", "score": "score", "compat": []}
+ID, OOD = "id", "ood"
+FORMS = "an array named after its set, id and ood, scores and labels, or scores alone"
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of an ``.npz`` or columns of a ``.csv`` by name.
+
+    Raises:
+        OODError: it is missing, cut off, or holds objects.
+    """
+    try:
+        if path.suffix == ".csv":
+            table = pandas.read_csv(path, skipinitialspace=True)
+            return {str(name).strip(): table[name].to_numpy() for name in table}
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise OODError(f"{path}: there is no such file; correct `files` of the entry") from None
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OODError(f"{path}: cannot be read ({reason}); expected an .npz of arrays of numbers or a .csv with a "
+                       "line of column names") from None
+
+
+def split(scores: np.ndarray, labels: np.ndarray, meaning: str, where: str) -> dict[str, np.ndarray]:
+    """ID and OOD scores by their labels. scores (N,), labels (N,) whole numbers.
+
+    Raises:
+        OODError: not a label for each score, labels that mean nothing, or one side without images.
+    """
+    if labels.shape != scores.shape:
+        raise OODError(f"{where}: labels of shape {labels.shape} for scores of shape {scores.shape}; expected one for "
+                       "each, (N,)")
+    if labels.dtype.kind not in "iufb" or not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
+        raise OODError(f"{where}: labels should be whole numbers, found {labels.dtype} such as "
+                       f"{labels[:3].tolist()}; name the sides by numbers")
+    values = np.unique(labels)
+    if meaning == "negative_is_ood":
+        novel, allowed = labels < 0, True
+        hint = "; of labels 0 and 1 say which is OOD, labels: one_is_ood or one_is_id"
+    else:
+        novel, allowed = labels == (meaning == "one_is_ood"), set(values.tolist()) <= {0, 1}
+        hint = "; expected both 0 and 1, and nothing else"
+    if not allowed or novel.all() or not novel.any():
+        some = ", ".join(map(str, values[:6].tolist())) + (", ..." if len(values) > 6 else "")
+        raise OODError(f"{where}: labels {some} do not tell ID from OOD images by labels: {meaning}{hint}")
+    return {ID: scores[~novel], OOD: scores[novel]}
+
+
+def sides(content: dict[str, np.ndarray], name: str, meaning: str, where: str) -> dict[str, np.ndarray]:
+    """What a file holds of the set ``name``: ``{name: scores}``, or ID and OOD scores.
+
+    Raises:
+        OODError: none of the forms.
+    """
+    if name in content:
+        return {name: content[name]}
+    if {ID, OOD} <= content.keys():
+        return {ID: content[ID], OOD: content[OOD]}
+    scores = next((content[key] for key in ("scores", "score") if key in content), None)
+    labels = next((content[key] for key in ("labels", "label") if key in content), None)
+    if scores is None:
+        raise OODError(f"{where}: it holds {', '.join(content) or 'nothing'}, expected {FORMS}")
+    return {name: scores} if labels is None else split(checked(scores, f"{where}, scores"), labels, meaning, where)
+
+
+def gathered(config: dict[str, Any], files: list[Path]) -> dict[str, np.ndarray]:
+    """Set -> its scores (N,) float64, higher = more ID; the ID set among them.
+
+    Raises:
+        OODError: see :func:`read`, :func:`sides`; NaN, other shapes; no ID scores, or others in another file.
+    """
+    known, found = config["id"], {}
+    contents = [read(path) for path in files]
+    for name, number in config["files"].items():
+        where = f"{files[number]} (set '{name}')"
+        parts = sides(contents[number], name, config["labels"], where)
+        if name == known and OOD in parts:
+            raise OODError(f"{where}: it holds ID and OOD scores; name the OOD set that they are of instead")
+        for side, values in parts.items():
+            place = known if side == ID else name
+            values = checked(values, f"{where}{f', {side}' if side != name else ''}")
+            values = -values if config["higher_is"] == "ood" else values
+            if place in found and not np.array_equal(found[place][0], values):
+                raise OODError(f"{where}: other scores of the ID set than in {found[place][1]}; expected those of "
+                               "one detector, in the same order; give an entry to each")
+            found.setdefault(place, (values, files[number]))
+    if known not in found:
+        raise OODError(f"{', '.join(map(str, files))}: no scores of the ID set '{known}'; expected them as id beside "
+                       f"ood, by labels, or in a file of their own, e.g. files: {{{known}: ./id.npz}}")
+    return {name: values for name, (values, _) in found.items()}
+
+
+def counted(scores: dict[str, np.ndarray], stores: list[Path]) -> None:
+    """Refuse other numbers of scores than our sets have images.
+
+    Raises:
+        OODError: naming the set.
+    """
+    for path in stores:
+        name = path.name.split(".")[0]
+        with open_store(path) as store:
+            count = len(store["labels"])
+        if name in scores and len(scores[name]) != count:
+            raise OODError(f"imported scores, set '{name}': {len(scores[name]):,} scores, our set has {count:,} "
+                           "images; if they are of another list of images, say so: count: any")
+
+
+def rows(config: dict[str, Any], scores: dict[str, np.ndarray]) -> list[Row]:
+    """The metrics of the evaluate stage that need no logits."""
+    known, found = scores[config["id"]], []
+    for group, names in config["groups"].items():
+        for name in names:
+            novel = scores[name]
+            values = {metric: (value, novel.size) for metric, value in ood_metrics(known, novel).items()}
+            for paper in config["compat"]:
+                count = ood_images(paper, known.size, novel.size)
+                values |= {f"{m}@{paper}": (value, count) for m, value in OOD_RULES[paper](known, novel).items()}
+            found += [Row(config["score"], name, group, metric, value, known.size, count)
+                      for metric, (value, count) in values.items()]
+    return found
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.stages.import_scores", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
+                        help=f"id, groups, files; {', '.join(DEFAULTS)}")
+    parser.add_argument("--files", nargs="+", required=True, type=Path, help="score files")
+    parser.add_argument("--stores", nargs="*", default=[], type=Path, help="our stores of the sets, to count images")
+    parser.add_argument("--scores", required=True, type=Path, help="HDF5 to write")
+    parser.add_argument("--metrics", required=True, type=Path, help="CSV to write")
+    args = parser.parse_args(argv)
+    config = {**DEFAULTS, **args.config}
+    scores = gathered(config, args.files)
+    if config["count"] == "same":
+        counted(scores, args.stores)
+    with atomic(args.scores) as partial, h5py.File(partial, "w") as out:
+        out.attrs.update(score="imported", name=config["score"], options="{}")
+        for name, values in scores.items():
+            out.create_dataset(f"{name}.test", data=values, track_times=False)
+    write(rows(config, scores), args.metrics)
+    print(", ".join(f"{name}: {len(values)} scores" for name, values in scores.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Label maps of a store's images from the class activation maps of a classifier: store + checkpoint -> one HDF5 file.
+
+    python -m workflow_scripts.stages.make_masks --config '{"network": {"name": "bit", "model": "bit", "options": {}},
+        "normalise": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}, "options": {"by": "true"}}'
+        --checkpoint seed0.pt --store DATA/cifar10_128.train.h5 --out masks.h5
+
+The maps themselves are not kept. The file: :mod:`workflow_scripts.cams.files`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
+
+import h5py
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Interval, MinLen
+from torch import nn
+
+from workflow_scripts.cams.files import create_masks
+from workflow_scripts.cams.maps import activation_maps
+from workflow_scripts.cams.masks import foreground, label_maps
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.files import atomic
+from workflow_scripts.data.images.store import Store, streamed
+from workflow_scripts.networks import device
+from workflow_scripts.networks.load import trained
+from workflow_scripts.stages.extract_features import inputs
+
+KEYS = ("network", "normalise", "options")
+
+
+@dataclass(frozen=True)
+class Options:
+    by: Literal["true", "predicted"] = "true"
+    """Class whose activation is taken: the image's own, or (as released) the one predicted."""
+    scales: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (1.0, 0.5, 1.5, 2.0)
+    """Sizes at which the image is passed through the network."""
+    flip: bool = True
+    """Add the mirror image's activation, turned back."""
+    sigma: Annotated[float, Ge(0)] = 4.0
+    """Standard deviation of the Gaussian filter in pixels; 0: none."""
+    threshold: Annotated[float, Interval(gt=0, lt=1)] = 0.5
+    """Share of the filtered map's range above which a pixel is foreground."""
+    batch_size: Annotated[int, Gt(0)] = 64
+    """Images per pass."""
+
+
+def check(store: Store, network: nn.Module, path: str) -> None:
+    """Refuse a store that is not of the network's ID set.
+
+    Raises:
+        OODError: no images, other classes, or a class without images.
+    """
+    if store.images is None or not store.classes:
+        raise OODError(f"{path}: label maps are made of images with classes; give the store of the ID train images")
+    if len(store.classes) != network.head.out_features:
+        raise OODError(f"{path}: {len(store.classes)} classes, but the checkpoint has {network.head.out_features}; the "
+                       "two belong to different ID sets")
+    counts = np.bincount(store.labels, minlength=len(store.classes))
+    if not counts.all():
+        empty = [store.classes[i] for i in np.flatnonzero(counts == 0)]
+        raise OODError(f"{path}: {len(empty)} of {len(store.classes)} classes have no image: {', '.join(empty[:5])}; "
+                       "every class needs at least one")
+
+
+def write_masks(network: nn.Module, store: Store, config: dict[str, Any], options: Options, where: torch.device,
+                file: h5py.File) -> tuple[int, list[str]]:
+    """Fill ``file``. -> images without any activation, names of the classes that no pixel belongs to."""
+    count, (height, width) = len(store.labels), store.images.shape[1:3]
+    masks = create_masks(file, count, height, width, len(store.classes))
+    kept, empty = np.empty(count, np.int64), 0
+    labels = torch.from_numpy(store.labels).to(where)
+    present = torch.zeros(len(store.classes) + 1, dtype=torch.bool, device=where)
+    for start, x in inputs(store, config | {"batch_size": options.batch_size}, where):
+        rows = slice(start, start + len(x))
+        cams, classes = activation_maps(network, x, labels[rows] if options.by == "true" else None, options.scales,
+                                        options.flip)
+        inside = foreground(cams, options.sigma, options.threshold)
+        masks[rows] = label_maps(inside, classes).cpu().numpy().astype(masks.dtype)
+        kept[rows] = classes.cpu().numpy()
+        empty += int((cams.amax((1, 2)) <= 0).sum())
+        present[classes[inside.any(2).any(1)] + 1] = True
+    absent = [store.classes[c] for c in np.flatnonzero(~present[1:].cpu().numpy())]
+    file.create_dataset("classes", data=kept, track_times=False)
+    file.attrs.update(empty=empty, absent=json.dumps(absent), options=json.dumps(asdict(options), sort_keys=True))
+    return empty, absent
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser.add_argument("--checkpoint", required=True, help="a classifier of the ID classes")
+    parser.add_argument("--store", required=True, help="images to make label maps of")
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--out", required=True, help="the label maps to write")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    given = arguments().parse_args(argv)
+    config = {"options": {}, **given.config}
+    for key in config:
+        if key not in KEYS:
+            raise unknown("--config", key, KEYS)
+    lacking = [key for key in KEYS if key not in config]
+    if lacking:
+        raise OODError(f"--config: missing {', '.join(lacking)}")
+    options = plugins.parse_options("stages", "make_masks", config["options"], "masks.options")
+    where = device.pick(given.device, given.threads)
+    network = trained(config["network"], given.checkpoint, where)
+    started = time.perf_counter()
+    with streamed(given.store) as store:
+        check(store, network, given.store)
+        with atomic(given.out) as partial, h5py.File(partial, "w") as file:
+            empty, absent = write_masks(network, store, config, options, where, file)
+    speed = len(store.labels) / (time.perf_counter() - started)
+    print(f"{len(store.labels)} images, {speed:.1f} images/s; {empty} without any activation: all background")
+    if absent:
+        print(f"{len(absent)} classes have no pixel in any label map, so nothing is learned of them: "
+              f"{', '.join(absent[:5])}")
+
+
+if __name__ == "__main__":
+    main()

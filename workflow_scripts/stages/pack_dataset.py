@@ -1,0 +1,110 @@
+"""Pack one split of a large set: raw files -> one LMDB file of encoded images.
+
+Command: ``python -m workflow_scripts.stages.pack_dataset --config JSON --out ARCHIVE.lmdb [--workers N] [--data-root
+FOLDER]
+[--files FILE ...]``
+
+The config is what :meth:`workflow_scripts.config.catalogue.Dataset.section` gives for a row whose reader is
+``lmdb_images``; its geometry, sample and limits are not used: an archive holds every image as it was published. A run
+that was killed is continued by the same command.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import shutil
+import sys
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.data.archives.collection import collect, is_compressed
+from workflow_scripts.data.archives.packing import pack
+from workflow_scripts.data.readers.base import raw_files
+
+READER = "lmdb_images"
+_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+
+
+@contextmanager
+def plain_copies(paths: list[Path], out: Path) -> Iterator[dict[Path, Path]]:
+    """Uncompressed copies of compressed tar archives, beside ``out``, since no place in those can be reached directly.
+
+    Raises:
+        OODError: an archive that is not whole or compressed in another way.
+    """
+    copies: dict[Path, Path] = {}
+    try:
+        for i, path in enumerate(paths):
+            if not is_compressed(path):
+                continue
+            out.parent.mkdir(parents=True, exist_ok=True)
+            copies[path] = out.with_name(f".{out.name}.{i}.tar")
+            with open(path, "rb") as file:
+                opener = _OPENERS.get(file.read(2))
+            if opener is None:
+                raise OODError(f"{path}: compressed in a way this version does not read; gzip, bzip2 or xz expected")
+            try:
+                with opener(path) as packed, open(copies[path], "wb") as file:
+                    shutil.copyfileobj(packed, file, 2**20)
+            except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError) as error:
+                raise OODError(f"{path}: not a whole archive ({error}); fetch it again") from None
+        yield copies
+    finally:
+        for copy in copies.values():
+            copy.unlink(missing_ok=True)
+
+
+def pack_dataset(config: dict[str, Any], out: Path, root: Path | None, workers: int,
+                 files: Sequence[str] = ()) -> list[str]:
+    """Write the archive of one split.
+
+    Args:
+        files: downloaded files, read in the place of the reader's option ``files``.
+
+    Returns:
+        Notes for the user: images left out, a set that is not complete.
+
+    Raises:
+        OODError: the dataset and what is wrong with it.
+    """
+    where = f"dataset '{config['dataset']}' ({config['split']})"
+    read_from = {"files": [str(Path(name).absolute()) for name in files]} if files else {}
+    options = plugins.parse_options("data.readers", READER, {**config["options"], **read_from}, where)
+    definition = {key: config.get(key) for key in ("dataset", "split", "options", "raw")}
+    try:
+        with plain_copies(raw_files(options.files, root), out) as copies:
+            collection = collect(options, root, copies)
+            notes = pack(collection, out, definition, workers=workers, allow_corrupt=options.allow_corrupt)
+    except OODError as error:
+        raise OODError(f"{where}: {error}") from None
+    return [f"{where}: {note}" for note in notes]
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the stage."""
+    parser = command(__spec__, __doc__)
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
+                        help="the dataset's section for one split")
+    parser.add_argument("--out", required=True, type=Path, help="LMDB file to write")
+    parser.add_argument("--workers", type=int, default=1, help="processes that look at the files, beside the one that "
+                        "writes (default: %(default)s)")
+    parser.add_argument("--files", nargs="+", default=[], help="downloaded files, read instead of the option `files`")
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
+    args = parser.parse_args(argv)
+    for note in pack_dataset(args.config, args.out, args.data_root, args.workers, args.files):
+        print(f"note: {note}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

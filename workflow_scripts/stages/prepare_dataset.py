@@ -1,0 +1,186 @@
+"""Prepare one split of one dataset: raw files -> image store (HDF5).
+
+Command: ``python -m workflow_scripts.stages.prepare_dataset --config JSON --out STORE.h5 [--data-root FOLDER]``
+
+The config is what :meth:`workflow_scripts.config.catalogue.Dataset.section` gives, plus ``limit`` (images to keep,
+evenly
+spread, for a run cut short; null: all). Raw files lie below the data root, by default the environment variable
+OOD_DATA.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.sources import shown
+from workflow_scripts.data.images.geometry import resize
+from workflow_scripts.data.images.store import write_store
+from workflow_scripts.data.readers.base import Images
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """The first ``count`` images of each label, in order. labels (N,) -> indices, ascending.
+
+    With 1,000 this is the rule by which the papers' users cut SVHN's test set to 10,000 (himplos 1c, npos 3.3).
+    """
+    order = np.argsort(labels, kind="stable")
+    sorted_labels = labels[order]
+    rank = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)  # place among its class
+    return np.sort(order[rank < count])
+
+
+def select(labels: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+    """Images to keep, ascending: ``limit_per_class``, ``sample``, ``hold_out``, then ``limit``. labels (N,) -> (M,).
+
+    ``limit`` cuts a run short: so many images evenly spread or, where the set has classes, the first few of each class
+    that add up to about as many, at least two.
+    """
+    index = np.arange(len(labels))
+    if config["limit_per_class"]:
+        index = first_per_class(labels, config["limit_per_class"])
+    if config["sample"]:
+        random = np.random.RandomState(config["sample"]["seed"])  # a frozen stream: the same list under every numpy
+        index = np.sort(index[random.permutation(len(index))[:config["sample"]["n"]]])
+    if config.get("hold_out"):
+        index = held_out(index, config["hold_out"], config["split"] == "val")
+    if config.get("limit") and config["limit"] < len(index):
+        classes = len(np.unique(labels)) if config.get("classes") else 0
+        if classes:  # no class may lose all its images
+            return index[first_per_class(labels[index], max(2, config["limit"] // classes))]
+        index = index[np.linspace(0, len(index) - 1, config["limit"]).astype(np.int64)]
+    return index
+
+
+def held_out(index: np.ndarray, count: int, val: bool) -> np.ndarray:
+    """``count`` of the images, evenly spread, or (not ``val``) all others. (N,) -> (count,) or (N - count,).
+
+    Raises:
+        OODError: none would be left.
+    """
+    if count >= len(index):
+        raise OODError(f"hold_out: {count:,} of {len(index):,} images leave none to train on")
+    at = (2 * np.arange(count) + 1) * len(index) // (2 * count)
+    return index[at] if val else np.delete(index, at)
+
+
+def class_names(config: dict[str, Any], images: Images) -> tuple[str, ...]:
+    """Names of the classes the row declares; empty when labels are not used.
+
+    Raises:
+        OODError: the row declares another number of classes than the raw files have.
+    """
+    declared = config["classes"]
+    number = declared if isinstance(declared, int) else len(declared)
+    if not number:
+        return ()
+    if len(images.classes) != number:
+        raise OODError(f"classes: {number} declared, the raw files have {len(images.classes)}"
+                       f"{' (' + ', '.join(images.classes[:5]) + ', ...)' if images.classes else ''}")
+    return images.classes if isinstance(declared, int) else tuple(declared)
+
+
+def listed(names: Sequence[str], path: Path) -> np.ndarray:
+    """Images whose names a list gives, one a line (``#`` starts a comment); a name may lack leading folders.
+
+    Returns:
+        Indices into ``names``, ascending.
+
+    Raises:
+        OODError: no such list, or a name that no image or more than one image has.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise OODError(f"{path}: the list of images to keep cannot be read ({error.strerror}); a row's `keep` names "
+                       "it, `python -m workflow_scripts.publish_list` writes one") from None
+    wanted = [name for name in (line.split("#")[0].strip() for line in lines) if name]
+    by_end: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        by_end.setdefault(name.rpartition("/")[2], []).append(i)
+    found, problems = set(), []
+    for entry in wanted:
+        there = [i for i in by_end.get(entry.rpartition("/")[2], []) if f"/{names[i]}".endswith(f"/{entry}")]
+        if len(there) == 1:
+            found.add(there[0])
+        else:
+            problems.append(f"{entry} ({len(there)} images)")
+    if problems or not wanted:
+        raise OODError(f"{path}: {len(problems)} of {len(wanted)} names do not name exactly one image: "
+                       f"{', '.join(problems[:5])}; other raw files, or names with too few folders")
+    return np.array(sorted(found), np.int64)
+
+
+def prepare(config: dict[str, Any], out: Path, root: Path | None, files: Sequence[str] = ()) -> list[str]:
+    """Write the store.
+
+    Args:
+        config: the dataset's section for one split; it becomes the store's definition.
+        files: read in the place of the reader's option ``files``: downloaded ones, or the packed archive.
+
+    Returns:
+        Notes for the user: images left out, a set that is not complete.
+
+    Raises:
+        OODError: the dataset and what is wrong with it.
+    """
+    where = f"dataset '{config['dataset']}' ({config['split']})"
+    read_from = {"files": [str(Path(name).absolute()) for name in files]} if files else {}
+    options = plugins.parse_options("data.readers", config["reader"], {**config["options"], **read_from}, where)
+    try:
+        images = plugins.load("data.readers", config["reader"]).read(options, root)
+        if config.get("keep"):
+            chosen = listed(images.names, REPOSITORY / config["keep"][0])
+            index = chosen[select(images.labels[chosen], {**config, "sample": None})]
+        else:
+            index = select(images.labels, config)
+        archive = None
+        if config.get("pixels") == "decoded":
+            if images.archive is not None:
+                archive = _relative(images.archive[0], root)
+            elif not config.get("limit"):
+                raise OODError("pixels: decoded needs the LMDB file of the pack stage; give it by --files")
+        left_out = write_store(out, images, index, class_names(config, images), config,
+                               partial(resize, geometry=config["geometry"]), archive)
+    except OODError as error:
+        message = str(error)
+        raise OODError(message if message.startswith(where) else f"{where}: {message}") from None
+    notes = [f"{where}: {note}" for note in images.notes]
+    count = len(index) - len(left_out)
+    if not config.get("limit") and config["count"] and count != config["count"]:
+        notes.append(f"{where}: {count:,} images; the complete set has {config['count']:,}")
+    return notes
+
+
+def _relative(path: Path, root: Path | None) -> str:
+    """A path as a store names it: from where the run is, or below the data root, so that both may move."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()).as_posix() if path.is_relative_to(Path.cwd()) else shown(path, root)
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the stage."""
+    parser = command(__spec__, __doc__)
+    parser.add_argument("--config", required=True, help="JSON: the dataset's section for one split")
+    parser.add_argument("--out", required=True, type=Path, help="store to write")
+    parser.add_argument("--files", nargs="+", help="downloaded or packed files, read instead of the option `files`")
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
+    args = parser.parse_args(argv)
+    for note in prepare(json.loads(args.config), args.out, args.data_root, args.files or ()):
+        print(f"note: {note}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""One post-hoc score that needs the network itself, of every set of one network: stores -> one float64 dataset per set.
+
+    python -m workflow_scripts.stages.score_network --config '{"score": "odin", "name": "odin",
+        "options": {"epsilon": 0.004}, "network": {"name": "resnet18", "model": "resnet_cifar", "options": {}},
+        "normalise": "per_image", "batch_size": 256, "sets": ["digits.test", "svhn.test"]}' --checkpoint seed0.pt
+        --stores DATA/digits.test.h5 DATA/svhn.test.h5 [--train-store DATA/digits.train.h5] --out scores.h5
+
+The output is that of ``workflow_scripts.stages.score_sets``. The network is built once and images are read in
+batches, so memory does not grow with a set. `--train-store` is read by scores that need ``train_labels``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.files import atomic
+from workflow_scripts.data.images.store import Store, streamed
+from workflow_scripts.networks import device
+from workflow_scripts.networks.load import trained
+from workflow_scripts.networks.memory import keep_freed_memory
+from workflow_scripts.scores import base
+from workflow_scripts.stages.extract_features import inputs, sized
+
+KEYS = ("score", "name", "options", "network", "normalise", "batch_size", "sets")
+PROVIDED = frozenset({"network", "train_labels"})
+
+
+@contextmanager
+def several(path: str) -> Iterator[Store]:
+    """A streamed store of at least two images. Raises OODError when there are fewer."""
+    with streamed(path) as store:
+        if len(store.labels) < 2:
+            raise OODError(f"{path}: it holds a single image; a score's quality cannot be measured with fewer than two")
+        yield store
+
+
+def train_batches(store: Store, config: dict[str, Any], where: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Network inputs (B, 3, H, W) and labels (B,) of the ID train images, in order."""
+    labels = torch.from_numpy(store.labels).to(where)
+    for start, x in inputs(store, config, where):
+        yield x, labels[start:start + len(x)]
+
+
+def prepared(config: dict[str, Any], options: Any, network: nn.Module, train_store: str | None, where: torch.device,
+             ) -> Callable[[Tensor], np.ndarray]:
+    """The fitted score as a function of a batch of network inputs. (B, 3, H, W) -> (B,).
+
+    Raises:
+        OODError: the score needs train images and there are none, or they have labels of another task.
+    """
+    module, name = plugins.load("scores", config["score"]), config["name"]
+    kinds = base.needs(module, options)
+    if "network" not in kinds:
+        raise OODError(f"score '{name}' does not need the network; run "
+                       "workflow_scripts.stages.score_sets on its features")
+    if kinds - PROVIDED:
+        raise OODError(f"score '{name}' needs {', '.join(sorted(kinds - PROVIDED))} besides the network, which this "
+                       f"stage does not read; it provides {', '.join(sorted(PROVIDED))}")
+    known, state = base.Known(), None
+    if "train_labels" in kinds:
+        if train_store is None:
+            raise OODError(f"--train-store: score '{name}' needs the ID train images; give their store")
+        with several(train_store) as store:
+            classes = network.head.out_features
+            if store.labels.min() < 0 or store.labels.max() >= classes:
+                raise OODError(f"{train_store}: labels {store.labels.min()}..{store.labels.max()}, but the checkpoint "
+                               f"has {classes} classes; the two belong to different ID sets")
+            known = replace(known, train_labels=store.labels)
+            state = module.fit(options, known, network, train_batches(store, config, where))
+    elif hasattr(module, "fit"):
+        state = module.fit(options, known, network, iter(()))
+    return lambda x: module.score(options, known, state, network, x).cpu().numpy()
+
+
+def score_set(run: Callable[[Tensor], np.ndarray], store: Store, config: dict[str, Any], where: torch.device,
+              name: str) -> np.ndarray:
+    """Scores of one set, batch by batch. -> (N,) float64.
+
+    Raises:
+        OODError: a score that is not finite.
+    """
+    scores = np.empty(len(store.labels))
+    for start, x in inputs(store, config, where):
+        part = run(x)
+        if not np.isfinite(part).all():
+            raise OODError(f"score '{config['name']}' of set '{name}' is NaN or infinite for image "
+                           f"{start + int(np.argmin(np.isfinite(part)))}; the network has diverged or the images are "
+                           "damaged: look at the checkpoint")
+        scores[start:start + len(x)] = part
+    return scores
+
+
+def checked(config: dict[str, Any], stores: int) -> dict[str, Any]:
+    """The configuration with its defaults.
+
+    Raises:
+        OODError: an unknown or missing key, or another number of sets than ``stores``.
+    """
+    for key in config:
+        if key not in KEYS:
+            raise unknown("--config", key, KEYS)
+    config = {"options": {}, "name": config.get("score"), **config}
+    lacking = [key for key in KEYS if key not in config]
+    if lacking:
+        raise OODError(f"--config: missing {', '.join(lacking)}")
+    if len(config["sets"]) != stores:
+        raise OODError(f"--stores: {len(config['sets'])} sets need as many stores, found {stores}")
+    return config
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
+    parser.add_argument("--train-store", help="store of the ID train images, for scores that need train_labels")
+    parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--out", required=True, help="the scores to write")
+    return parser
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    given = arguments().parse_args(argv)
+    config = checked(given.config, len(given.stores))
+    options = plugins.parse_options("scores", config["score"], config["options"], f"scores.{config['name']}")
+    where = device.pick(given.device, given.threads)
+    if where.type == "cpu":
+        keep_freed_memory()
+    network = trained(config["network"], given.checkpoint, where)
+    with streamed(given.stores[0]) as store:
+        config = sized(config, network, store, where)
+    run = prepared(config, options, network, given.train_store, where)
+    with atomic(given.out) as partial, h5py.File(partial, "w") as out:
+        out.attrs.update(score=config["score"], name=config["name"])
+        out.attrs["options"] = json.dumps(asdict(options), sort_keys=True)
+        for name, path in zip(config["sets"], given.stores, strict=True):
+            with several(path) as store:
+                out[name] = score_set(run, store, config, where, name)
+            print(f"{name}: {len(out[name])} images", flush=True)
+
+
+if __name__ == "__main__":
+    main()

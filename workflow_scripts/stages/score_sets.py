@@ -1,0 +1,192 @@
+"""One post-hoc score of every set of one network, from cached files.
+
+features of the sets (+ head, train features, statistics, where the score needs them) -> one float64 dataset per set:
+
+    python -m workflow_scripts.stages.score_sets --config '{"score": "knn", "name": "knn", "options": {"K": 50}}' \\
+        --sets FEATURES/digits.test.h5 FEATURES/ood.h5 --train FEATURES/digits.train.h5 --out scores.h5
+
+A file holds the set of its name, or several in groups. Test sets are streamed. On the CPU torch is not imported;
+`--device cuda` runs the same code on a GPU. Scores that need the network itself: score_network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import h5py
+import numpy as np
+
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.files import atomic
+from workflow_scripts.scores import base, cached
+
+KEYS = ("score", "name", "options", "network", "sets")
+READ = ("features", "logits", "background")  # of the images to score
+
+
+def configuration(text: str, found: list[str]) -> tuple[str, str, Any, str]:
+    """(module, row name, its options, network) from the JSON of `--config`.
+
+    Raises:
+        OODError: no JSON, an unknown key, score or option, a value out of range, or `sets` other than those given.
+    """
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise OODError(f"--config: not JSON ({error})") from None
+    for key in config:
+        if key not in KEYS:
+            raise unknown("--config", key, KEYS)
+    if "score" not in config:
+        raise OODError("--config: 'score' is missing; it names a module of workflow_scripts/scores")
+    expected = config.get("sets")
+    if expected is not None and sorted(expected) != sorted(found):
+        raise OODError(f"--sets: the configuration asks for {', '.join(expected)}, the files hold {', '.join(found)}")
+    if len(set(found)) < len(found):
+        raise OODError(f"--sets: a set is given twice: {', '.join(found)}")
+    name = config.get("name", config["score"])
+    options = plugins.parse_options("scores", config["score"], config.get("options", {}), f"scores.{name}")
+    return config["score"], name, options, config.get("network", "")
+
+
+def known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.ndarray], Any], files_open: ExitStack,
+          ) -> base.Known:
+    """What the score needs of what is known before a test image is seen; nothing else is read.
+
+    On the CPU a large bank stays in the file of the train features, which is closed with ``files_open``.
+    """
+    files = {"train": {"train_features", "train_logits", "train_labels", "train_background", "shuffled"},
+             "head": {"head", "batchnorm"}, "statistics": {"statistics"}}
+    for argument, provided in files.items():
+        if getattr(given, argument) is None and kinds & provided:
+            raise OODError(f"--{argument}: this score needs {', '.join(sorted(kinds & provided))}; give the file")
+    members: dict[str, Any] = {}
+    if kinds & files["train"]:
+        train = files_open.enter_context(cached.Features(given.train))
+        for key in ("features", "logits", "background"):
+            if f"train_{key}" in kinds:
+                small = given.device != "cpu" or key == "background"
+                members[f"train_{key}"] = move(train.whole(key)) if small else train.bank(key)
+        if "train_labels" in kinds:
+            members["train_labels"] = move(train.labels)
+        if "shuffled" in kinds:
+            jigsaws = train.shuffled
+            members["shuffled"] = base.Batch(logits=move(jigsaws.logits), background=move(jigsaws.background))
+    layer, norm = cached.head(given.head) if kinds & files["head"] else (None, None)
+    statistics = cached.statistics(given.statistics) if "statistics" in kinds else None
+    for kind, value in {"head": layer, "batchnorm": norm, "statistics": statistics}.items():
+        if kind in kinds and value is not None:
+            members[kind] = type(value)(**{key: move(part) for key, part in vars(value).items()})
+    return base.Known(**members)
+
+
+def agree(features: cached.Features, evidence: base.Known) -> None:
+    """Refuse a set whose features or logits have another size than what is known. Raises OODError naming the file."""
+    head, statistics = evidence.head, evidence.statistics
+    sources = {"features": (head and head.weight, statistics and statistics.class_means, evidence.train_features),
+               "logits": (evidence.train_logits,)}
+    for key, parts in sources.items():
+        for part in parts:
+            if part is not None and key in features.file and features.file[key].shape[-1] != part.shape[1]:
+                raise OODError(f"{features.path}: '{key}' has {features.file[key].shape[-1]} columns, expected "
+                               f"{part.shape[1]} as in the head, the statistics or the train set; they belong to "
+                               "different networks")
+
+
+def score_set(run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str], features: cached.Features, name: str,
+              move: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """Scores of one set, block by block. -> (N,) float64.
+
+    Raises:
+        OODError: a feature, a logit or a score that is not finite.
+    """
+    scores = np.empty(features.size)
+    for rows in features.chunks():
+        batch = base.Batch(**{key: move(features.read(key, rows)) for key in READ if key in kinds})
+        with np.errstate(over="ignore", invalid="ignore"):  # reported below
+            scores[rows] = run(batch)
+        if not np.isfinite(scores[rows]).all():
+            row = rows.start + int(np.argmin(np.isfinite(scores[rows])))
+            raise OODError(f"score '{name}' of set '{features.name}' is NaN or infinite in row {row} although its "
+                           "inputs are finite; they are probably far too large: look at the checkpoint")
+    return scores
+
+
+def run_on(module: ModuleType, options: Any, evidence: base.Known) -> Callable[[base.Batch], np.ndarray]:
+    """The fitted score as a function of a batch; the train set is let go."""
+    state = module.fit(options, evidence) if hasattr(module, "fit") else None
+    rest = replace(evidence, train_features=None, train_logits=None, train_labels=None, train_background=None,
+                   shuffled=None, train_scores=None)
+
+    def run(batch: base.Batch) -> np.ndarray:
+        values = module.score(options, rest, state, batch)
+        return values if isinstance(values, np.ndarray) else values.cpu().numpy()
+
+    return run
+
+
+def mover(device: str) -> Callable[[np.ndarray], Any]:
+    """From numpy to the device; torch is imported for CUDA only."""
+    if device == "cpu":
+        return lambda array: array
+    torch = importlib.import_module("torch")  # by name: scores on the CPU do not depend on torch's version
+    if not torch.cuda.is_available():
+        raise OODError("--device: no CUDA device was found; use cpu")
+    return lambda array: torch.from_numpy(array).to(device)
+
+
+@stage
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="JSON: score, name, options, network, sets")
+    parser.add_argument("--sets", type=Path, nargs="+", required=True, help="features of the sets to score")
+    parser.add_argument("--train", type=Path, help="features of the ID train set")
+    parser.add_argument("--head", type=Path, help="the last linear layer")
+    parser.add_argument("--statistics", type=Path, help="class means of the ID train set")
+    parser.add_argument("--choice", type=Path, help="JSON of a sweep; what it chose replaces options of the same name")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--out", type=Path, required=True, help="the scores to write")
+    given = parser.parse_args(arguments)
+    sets = [(path, name) for path in given.sets for name in cached.sets(path)]
+    score, name, options, network = configuration(given.config, [name for _, name in sets])
+    if given.choice:
+        chosen = json.loads(given.choice.read_text(encoding="utf-8"))
+        options = replace(options, **{key: chosen[key] for key in asdict(options).keys() & chosen.keys()})
+    module = plugins.load("scores", score)
+    kinds = base.needs(module, options)
+    if kinds & {"network", "scores"}:
+        what, where = ("the network itself", "score_network") if "network" in kinds else ("other scores", "fuse")
+        raise OODError(f"score '{name}' needs {what}; run workflow_scripts.{where}")
+    move = mover(given.device)
+    with ExitStack() as files_open:
+        evidence = known(kinds, given, move, files_open)
+        base.require(evidence, kinds, name, network)
+        for place in sets:
+            with cached.Features(*place) as features:
+                agree(features, evidence)
+        run = run_on(module, options, evidence)
+        del evidence
+        write(given.out, sets, run, kinds, move, name, score, options)
+
+
+def write(target: Path, sets: list[tuple[Path, str]], run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str],
+          move: Callable[[np.ndarray], Any], name: str, score: str, options: Any) -> None:
+    """Score every set into ``target``."""
+    with atomic(target) as partial, h5py.File(partial, "w") as out:
+        out.attrs.update(score=score, name=name, options=json.dumps(asdict(options), sort_keys=True))
+        for place in sets:
+            with cached.Features(*place) as features:
+                out[features.name] = score_set(run, kinds, features, name, move)
+
+
+if __name__ == "__main__":
+    main()

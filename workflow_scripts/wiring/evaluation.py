@@ -1,0 +1,185 @@
+"""Jobs from trained networks to metrics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from workflow_scripts.core.digest import digest
+from workflow_scripts.wiring import sections
+from workflow_scripts.wiring.files import Files, Wildcards
+from workflow_scripts.wiring.sections import dumps
+from workflow_scripts.work.expand import Trained
+from workflow_scripts.work.imported import Taken
+
+
+class Evaluation(Files):
+    """Features, scores, metrics, and what pictures need of them."""
+
+    def features_section(self, id: str, sets: list[tuple[str, str]]) -> Callable[[Wildcards], str]:
+        def section(wildcards: Wildcards) -> str:
+            run = self.plan.run(wildcards, id)
+            return dumps({"network": sections.network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
+                          "normalise": sections.evaluated(run),
+                          "batch_size": self.plan.config.features.batch_size,
+                          "precision": self.plan.config.features.precision})
+
+        return section
+
+    def features_code(self, id: str) -> Callable[[Wildcards], dict[str, str]]:
+        def code(wildcards: Wildcards) -> dict[str, str]:
+            return digest("stages.extract_features", *sections.network_code(self.plan.run(wildcards, id).network))
+
+        return code
+
+    def scores(self, network: bool = False, fused: bool = False) -> str:
+        """The scores that run a network, those that join others, or the rest, as the constraint of a wildcard."""
+        named = {name for run in self.plan.runs.values() for name in run.scores
+                 if [kind in self.plan.needs(run, name) for kind in ("network", "scores")] == [network, fused]}
+        return "|".join(map(re.escape, sorted(named))) or "(?!)"
+
+    def score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Features of every test set, and what else the score needs."""
+        run = self.plan.run(wildcards)
+        needs = self.plan.needs(run, wildcards.score)
+        inputs: dict[str, Any] = {"sets": self.features(run, *self._scored(run, wildcards.score))}
+        if needs & {"head", "batchnorm"}:
+            inputs["head"] = self.file("features", run, "/head.h5")
+        if needs & {"train_features", "train_logits", "train_labels", "train_background", "shuffled"}:
+            inputs["train"] = self.train_features(run)
+        if "statistics" in needs:
+            inputs["statistics"] = self.file("precompute", run, ".h5")
+        if run.scores[wildcards.score].choose is not None:
+            inputs["choice"] = self.file("sweep", run, f"/{wildcards.score}.json")
+        return inputs
+
+    def _scored(self, run: Trained, score: str) -> list[tuple[str, str]]:
+        """Sets that a score is computed of: the test sets, and the ID train set where a joined score needs it."""
+        train, *tests = self.plan.sets(run.id)
+        return [*tests, *([train] if score in self.plan.joined(run) else [])]
+
+    def fused_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """The two scores that a joined score is made of."""
+        run = self.plan.run(wildcards)
+        options = sections.options("scores", run.scores[wildcards.score].module, run.scores[wildcards.score].options)
+        return {"foreground": self.file("scores", run, f"/{options['base']}.h5"),
+                "background": self.file("scores", run, f"/{options['background']}.h5")}
+
+    def fused_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "train": f"{run.id}.train",
+                      "options": sections.options("scores", score.module, score.options)})
+
+    def fused_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("stages.fuse_scores", sections.score_code(self.plan.run(wildcards).scores[wildcards.score]))
+
+    def network_score_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Stores of every test set, and the train images where the score learns from them."""
+        run = self.plan.run(wildcards)
+        tests = self._scored(run, wildcards.score)
+        inputs: dict[str, Any] = {"stores": [self.store(*pair) for pair in tests]}
+        if "train_labels" in self.plan.needs(run, wildcards.score):
+            inputs["train"] = self.store(run.id, "train")
+        pairs = [*tests, (run.id, "train")] if "train" in inputs else tests
+        return inputs | ({"archives": archives} if (archives := self.decoded_from(pairs)) else {})
+
+    def network_score_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "network": sections.network(run.network),
+                      "options": sections.options("scores", score.module, score.options),
+                      "normalise": sections.evaluated(run),
+                      "batch_size": self.plan.config.features.batch_size,
+                      "sets": [f"{d}.{s}" for d, s in self._scored(run, wildcards.score)]})
+
+    def network_score_code(self, wildcards: Wildcards) -> dict[str, str]:
+        run = self.plan.run(wildcards)
+        return digest("stages.score_network", sections.score_code(run.scores[wildcards.score]),
+                      *sections.network_code(run.network))
+
+    def sweep_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"network": sections.network(run.network), "normalise": sections.evaluated(run),
+                      "score": score.module, "batch_size": self.plan.config.features.batch_size,
+                      "options": sections.options("stages", "choose_options", score.choose.sweep)})
+
+    def sweep_inputs(self, wildcards: Wildcards) -> dict[str, str]:
+        """What the score's options are chosen with: class means, or the ID train features."""
+        run = self.plan.run(wildcards)
+        kind = sections.chosen_with(run.scores[wildcards.score])
+        return {kind: self.train_features(run) if kind == "train" else self.file("precompute", run, ".h5")}
+
+    def sweep_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("stages.choose_options", *sections.network_code(self.plan.run(wildcards).network))
+
+    def score_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        score = run.scores[wildcards.score]
+        return dumps({"score": score.module, "name": score.name, "network": run.network.name,
+                      "options": sections.options("scores", score.module, score.options)})
+
+    def score_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("stages.score_sets", sections.score_code(self.plan.run(wildcards).scores[wildcards.score]))
+
+    def metrics_statistics(self, wildcards: Wildcards) -> str | list:
+        """Class means, for a network whose head is a probe: its accuracy by the nearest of them stands beside."""
+        run = self.plan.run(wildcards)
+        given = run.recipe.checkpoint
+        probed = given.probe if given else sections.of_method(run, "HEAD") == "probe"
+        return self.file("precompute", run, ".h5") if probed else []
+
+    def metrics_inputs(self, wildcards: Wildcards) -> list[str]:
+        run = self.plan.run(wildcards)
+        return [self.file("scores", run, f"/{score}.h5") for score in run.scores]
+
+    def imported_inputs(self, wildcards: Wildcards) -> dict[str, list[str]]:
+        """Another tool's score files, each once, and our stores of their sets."""
+        taken = self._taken(wildcards)
+        return {"files": list(dict.fromkeys(map(str, taken.files.values()))),
+                "stores": [self.store(name, "test") for name in taken.files]}
+
+    def imported_section(self, wildcards: Wildcards) -> str:
+        """The sets by file, in the order of the inputs, since files may move."""
+        taken, inputs = self._taken(wildcards), self.imported_inputs(wildcards)
+        return dumps({**taken.entry.model_dump(include={"higher_is", "labels", "score", "count"}), "id": taken.entry.id,
+                      "groups": taken.groups, "compat": self.plan.compat(taken.entry.id),
+                      "files": {name: inputs["files"].index(str(path)) for name, path in taken.files.items()}})
+
+    def _taken(self, wildcards: Wildcards) -> Taken:
+        return self.plan.imported[wildcards.id, wildcards.network, wildcards.recipe, int(wildcards.seed)]
+
+    def metrics_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        groups: dict[str, list[str]] = {}
+        for name, group in self.plan.ood[run.id].items():
+            groups.setdefault(group, []).append(f"{name}.test")
+        like = {f"{name}.test": f"{other}.test" for name, other in self.plan.id_like[run.id].items()}
+        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": self.plan.compat(run.id),
+                      **({"id_like": like} if like else {})})
+
+    def distances_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        return dumps({"network": sections.network(run.network),
+                      "normalise": sections.evaluated(self._sibling(run, run.parent)),
+                      "batch_size": self.plan.config.features.batch_size})
+
+    def distances_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("stages.measure_distances", *sections.network_code(self.plan.run(wildcards).network))
+
+    def panels_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
+        """Both networks of a recipe with label maps, and the test sets."""
+        run = self.plan.run(wildcards)
+        return {"classifier": self.classifier(wildcards), "checkpoint": self.file("models", run, ".pt"),
+                "stores": [self.store(*pair) for pair in self.plan.sets(run.id)[1:]]}
+
+    def panels_section(self, wildcards: Wildcards) -> str:
+        run = self.plan.run(wildcards)
+        before, own = (r.recipe.model_dump(mode="json")["normalise"] for r in (self._sibling(run, run.classifier), run))
+        return dumps({"network": sections.network(run.network), "classifier_normalise": before, "normalise": own,
+                      "images": 6, "options": sections.options("stages", "make_masks", run.recipe.masks.options)})
+
+    def panels_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("stages.make_panels", *sections.network_code(self.plan.run(wildcards).network))

@@ -1,0 +1,60 @@
+"""Sections of the configuration as one text each: the parameters of jobs, which Snakemake compares."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from workflow_scripts.config.models import Network, Score
+from workflow_scripts.core import own, plugins
+from workflow_scripts.core.own import Code
+
+if TYPE_CHECKING:
+    from workflow_scripts.work.expand import Trained
+
+
+def dumps(section: Any, ordered: bool = False) -> str:
+    """A section as text; keys sorted, so that reordering a file changes nothing, unless their order is shown."""
+    return json.dumps(section, sort_keys=not ordered, separators=(",", ":"))
+
+
+def network(entry: Network) -> dict[str, Any]:
+    return {"name": entry.name, "model": entry.model, "options": options("models", entry.model, entry.options)}
+
+
+def network_code(entry: Network) -> tuple[str | Code, ...]:
+    """The modules that a network is made of, for its code digest: ours, and a user's own."""
+    if entry.model != "own":
+        return (f"models.{entry.model}",)
+    given = plugins.parse_options("models", entry.model, entry.options, f"network '{entry.name}'")
+    return "models.own", own.factory(given.factory, given.folder, f"network '{entry.name}'")[0]
+
+
+def score_code(entry: Score) -> str | Code:
+    """The module of a score, for its code digest: one of ours, or a user's file."""
+    return own.script(entry.module) if own.is_file(entry.module) else f"scores.{entry.module}"
+
+
+def options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """All options with their defaults, so that a changed default counts as a change."""
+    parsed = plugins.parse_options(package, name, values, f"{package}.{name}")
+    return {key: getattr(parsed, key) for key in parsed.__dataclass_fields__}
+
+
+def evaluated(run: Trained) -> Any:
+    """`normalise` of a network's recipe as its evaluation applies it: another one only as released."""
+    how = run.recipe.model_dump(mode="json")["normalise"]
+    for defect, trained, other in of_method(run, "EVALUATION") or ():
+        if defect in run.released and how == {key: list(value) for key, value in trained.items()}:
+            return {key: list(value) for key, value in other.items()}
+    return how
+
+
+def of_method(run: Trained, constant: str) -> Any:
+    """A literal constant of the method that trains a network; ``None`` where it has none."""
+    return plugins.constant("methods", run.recipe.method, constant) if run.recipe.method else None
+
+
+def chosen_with(score: Score) -> str:
+    """What a sweep reads to choose a score's options: ``statistics`` or ``train`` (features)."""
+    return plugins.constant("scores", score.module, "CHOOSE")

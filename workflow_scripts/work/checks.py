@@ -1,0 +1,126 @@
+"""What the keys of a configuration must be to one another: checks of a plan, each an error that names the key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workflow_scripts.config.fidelity import DEFECTS, EVALUATION
+from workflow_scripts.core import own, plugins
+from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.scores.base import KINDS
+
+if TYPE_CHECKING:
+    from workflow_scripts.work.expand import Plan, Trained
+
+
+def plugins_exist(plan: Plan) -> None:
+    """Every network, method, score and picture that is named exists and has the options that are given."""
+    for i, network in enumerate(plan.config.networks):
+        plugins.find("models", network.model, f"networks[{i}].model")
+        options = plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
+        if network.model == "own":
+            own.check_factory(options.factory, options.folder, f"networks[{i}].options.factory")
+    for i, recipe in enumerate(plan.config.recipes):
+        if recipe.method:
+            plugins.find("methods", recipe.method, f"recipes[{i}].method")
+            plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
+        if recipe.masks is not None:
+            plugins.parse_options("stages", "make_masks", recipe.masks.options, f"recipes[{i}].masks.options")
+    for i, score in enumerate(plan.config.scores):
+        plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
+        if own.is_file(score.module):
+            own.check_score(score.module, f"scores[{i}].score", KINDS)
+        plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
+        if score.choose is not None:
+            plugins.parse_options("stages", "choose_options", score.choose.sweep, f"scores[{i}].choose.sweep")
+            if not plugins.constant("scores", score.module, "CHOOSE"):
+                raise OODError(f"scores[{i}].choose: no options of '{score.module}' can be chosen by a sweep; "
+                               "leave the key out")
+
+    for i, paper in enumerate(plan.config.papers):
+        for k, picture in enumerate(paper.pictures):
+            where = f"papers[{i}].pictures[{k}]"
+            plugins.find("pictures", picture.picture, f"{where}.picture")
+            plugins.parse_options("pictures", picture.picture, picture.options, f"{where}.options")
+
+
+def gpus(plan: Plan) -> None:
+    """A batch that several GPUs share has an image for each."""
+    for i, recipe in enumerate(plan.config.recipes):
+        count = plan.config.gpus_of(recipe)
+        if recipe.training and recipe.training.batch_size < count:
+            raise OODError(f"recipes[{i}].training.batch_size: {recipe.training.batch_size} images cannot be shared by "
+                           f"{count} GPUs; lower gpus")
+
+
+def weights(plan: Plan, run: Trained) -> None:
+    """Weights are of the images of one set."""
+    learned = plan.runs[run.id, run.network.name, run.weights, run.seed].recipe
+    where = f"recipe '{run.recipe.name}', key outliers.select.weights"
+    if not plugins.constant("methods", learned.method, "WEIGHTS", False):
+        raise OODError(f"{where}: recipe '{learned.name}' (method {learned.method or 'none'}) learns no weights of "
+                       "its outliers; a recipe of method resample does")
+    if learned.outliers.dataset != run.recipe.outliers.dataset:
+        raise OODError(f"{where}: the weights are of '{learned.outliers.dataset}', the outliers of "
+                       f"'{run.recipe.outliers.dataset}'")
+
+
+def counted_once(run: Trained, seeds: list[int], where: str) -> None:
+    """A file of weights is one network, whose copies have no spread over seeds."""
+    given = run.recipe.checkpoint
+    if given and len(seeds) > 1 and not (given.fresh or given.probe or given.head == "new"):
+        raise OODError(f"{where}: recipe '{run.recipe.name}' reads one file of weights, so seeds {seeds} would count "
+                       f"one network {len(seeds)} times; give this experiment seeds: [0]")
+
+
+def headlines(plan: Plan) -> None:
+    """The score that reliability figures are of is one of its paper's."""
+    for paper in plan.config.papers:
+        scored = {score for e in plan.config.experiments if e.paper == paper.name for score in e.scores}
+        if paper.reliability and scored and paper.headline and paper.headline not in scored:
+            raise unknown(f"paper '{paper.name}', key headline", paper.headline, scored)
+
+
+def outliers(plan: Plan) -> None:
+    """Outliers that are also scored would make the test a training set; too few fill no batch."""
+    for run in {(run.id, run.path_name): run for run in plan.runs.values()}.values():
+        outliers = plan.outliers(run)
+        if not outliers:
+            continue
+        recipe, where = run.recipe, f"recipe '{run.recipe.name}', key outliers"
+        for name, split in [(run.id, "train"), *((n, "test") for n in (run.id, *plan.ood.get(run.id, {})))]:
+            if name == outliers or _same(plan, outliers, name, split):
+                role = "the ID set" if name == run.id else "an OOD test set"
+                other = "" if name == outliers else f" (both are the images of '{name}')"
+                raise OODError(f"{where}.dataset: '{outliers}' is {role} of '{run.id}'{other}; training on it "
+                               "would make its test meaningless")
+        count, size = plan.datasets[outliers].counts.get("train"), recipe.outliers.batch_size
+        if count is not None and count < size:
+            raise OODError(f"{where}.batch_size: {size} is more than the {count} images of '{outliers}'; lower it "
+                           "or take a larger outlier set")
+        options = plugins.parse_options("methods", recipe.method, recipe.options, where)
+        plugins.within(plugins.constant("methods", recipe.method, "AT_MOST", ()), options, recipe.model_dump(),
+                       f"recipe '{recipe.name}', key ")
+
+
+def _same(plan: Plan, outliers: str, name: str, split: str) -> bool:
+    """Whether a row of another name stands for the very images of the outlier set."""
+    sections = [plan.datasets[d].section(s, None) for d, s in ((outliers, "train"), (name, split))]
+    return len({repr({**section, "dataset": "", "split": "", "count": 0}) for section in sections}) == 1
+
+
+def switches(plan: Plan) -> None:
+    """Each switch asked for everywhere must concern something."""
+    for bug in plan.config.fidelity.released:
+        if bug == "goe.2g-1" and not any(plan.relisted.values()):
+            raise OODError("fidelity.released: no ID set of this configuration has a test set from SC-OOD's lists "
+                           "other than those for CIFAR-100, which 'goe.2g-1' takes for every ID set")
+        if bug == "goe.2g-8" and not any("goe" in plan.compat(id) for id in plan.ood):
+            raise OODError("fidelity.released: no experiment of this configuration counts by G-OE's rules, which "
+                           "'goe.2g-8' concerns; add to one compat: [goe]")
+        if bug == "bgresample.1g-10" and not any(s.module == "msp" and s.options.get("precision") == "float32"
+                                                 for run in plan.runs.values() for s in run.scores.values()):
+            raise OODError("fidelity.released: 'bgresample.1g-10' is a score of its own; add to scores: {name: "
+                           "msp_float32, score: msp, options: {precision: float32}} and name it in an experiment")
+        if bug in DEFECTS.keys() - EVALUATION.keys() and bug not in plan.switches_used:
+            raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")

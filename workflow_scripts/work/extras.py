@@ -1,0 +1,68 @@
+"""What some papers' sections have: reliability figures, what ran both corrected and as released, chosen recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.work import released
+
+if TYPE_CHECKING:
+    from workflow_scripts.work.expand import Plan, Trained
+
+
+def relied_on(plan: Plan, paper: str) -> tuple[str, list[tuple[Trained, list[str]]]]:
+    """A paper's headline score, and (network, OOD sets) of what has it."""
+    about, sets = plan.about(paper), {}
+    score = about and about.headline or plan.experiments(paper)[0].scores[0]
+    for experiment in plan.experiments(paper):
+        for run in plan.runs_of(experiment) if score in experiment.scores else ():
+            seen = sets.setdefault(run.key, {})
+            seen |= dict.fromkeys(name for names in experiment.ood.values() for name in names)
+    return score, [(plan.runs[key], list(names)) for key, names in sets.items()]
+
+
+def id_task(plan: Plan, paper: str) -> dict[str, Any]:
+    """What tables show of the ID task, where it is more than accuracy."""
+    about = plan.about(paper)
+    return {"id_metrics": ["accuracy", "aurc", "ece"]} if about and about.reliability else {}
+
+
+def names_of(plan: Plan, paper: str) -> dict[str, str]:
+    """Printed names of what a paper shows, so that a score that only another paper has leaves its tables alone."""
+    runs = plan.reported(paper)
+    shown = {name for run in runs for name in run.scores} | {name for run in runs for name, _ in plan.sets(run.id)}
+    return {name: label for name, label in plan.names.items() if name in shown}
+
+
+def compared(plan: Plan, paper: str) -> dict[str, Any]:
+    """What of a paper ran both corrected and as released: see :mod:`workflow_scripts.reporting.comparison`."""
+    trainings = [{"id": run.id, "network": run.network.name, "corrected": corrected.path_name,
+                  "released": run.path_name, "defects": [b for b in run.released if b not in corrected.released]}
+                 for corrected, run in released.pairs(plan.reported(paper))]
+    everywhere = plan.config.fidelity.released
+    counted = {rule for e in plan.experiments(paper) for rule in e.compat}
+    rules = {"goe": "goe.2g-8"} if "goe.2g-8" in everywhere and "goe" in counted else {}
+    sets = ["goe.2g-1"] if "goe.2g-1" in everywhere else []
+    return {"compare": {"trainings": trainings, "rules": rules, "sets": sets}} if trainings or rules or sets else {}
+
+
+def check_candidates(among: Sequence[Trained], where: str) -> None:
+    """Refuse candidates of a choice that one set of held-out images cannot measure.
+
+    Raises:
+        OODError: a candidate that is not trained, or without or with another normalise, validation or outlier set.
+    """
+    def shared(run: Trained) -> dict[str, Any]:
+        recipe = run.recipe
+        return {"normalise": recipe.normalise, "validation": recipe.validation,
+                "outliers.dataset": recipe.outliers and recipe.outliers.dataset}
+
+    for run in among:
+        if not run.recipe.method:
+            raise OODError(f"{where}: '{run.recipe.name}' trains nothing; name recipes with a method")
+        for (key, value), first in zip(shared(run).items(), shared(among[0]).values(), strict=True):
+            if value is None or value != first:
+                raise OODError(f"{where}: '{run.recipe.name}' {'lacks' if value is None else 'has another'} {key}; all "
+                               "need the same")
