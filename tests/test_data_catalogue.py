@@ -57,7 +57,7 @@ def test_counts_of_the_specs(shipped, name, split, count):
 
 
 def test_catalogue_needs_no_numerical_package():
-    code = ("import sys; from workflow_scripts.data import catalogue; catalogue.load('config/datasets.yaml'); "
+    code = ("import sys; from workflow_scripts.config import catalogue; catalogue.load('config/datasets.yaml'); "
             "print(sorted({'numpy', 'torch', 'PIL', 'h5py', 'scipy', 'skimage', 'sklearn'} & set(sys.modules)))")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=TABLE.parent.parent)
     assert result.stdout == "[]\n", result.stderr

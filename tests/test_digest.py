@@ -36,17 +36,18 @@ def edit(path, old: str, new: str) -> None:
 
 
 def test_comments_docstrings_formatting_and_messages_do_not_count(checkout):
-    before = checkout("train", "models.resnet_cifar", "methods.cross_entropy")
+    before = checkout("stages.train_network", "models.resnet_cifar", "methods.cross_entropy")
     model = checkout.root / "models" / "resnet_cifar.py"
     model.write_text("# a comment\n" + model.read_text().replace('"""Basic blocks in', '"""Blocks, basic, in'))
     edit(checkout.root / "training" / "loop.py", "lower training.lr or look", "lower training.lr, or look")
-    edit(checkout.root / "errors.py", "did you mean", "perhaps you meant")
-    assert checkout("train", "models.resnet_cifar", "methods.cross_entropy") == before
+    edit(checkout.root / "core" / "errors.py", "did you mean", "perhaps you meant")
+    assert checkout("stages.train_network", "models.resnet_cifar", "methods.cross_entropy") == before
 
 
 def test_a_real_edit_counts_for_its_users_only(checkout):
-    stages = {"pretrain": ("train", "models.resnet_cifar"), "dense": ("train", "models.densenet_bc"),
-              "energy": ("score", "scores.energy"), "msp": ("score", "scores.msp"), "metrics": ("evaluate",)}
+    train, score = "stages.train_network", "stages.score_sets"
+    stages = {"pretrain": (train, "models.resnet_cifar"), "dense": (train, "models.densenet_bc"),
+              "energy": (score, "scores.energy"), "msp": (score, "scores.msp"), "metrics": ("stages.compute_metrics",)}
     before = {name: checkout(*arguments) for name, arguments in stages.items()}
     edit(checkout.root / "models" / "resnet_cifar.py", "channels_in != channels", "channels != channels_in")
     edit(checkout.root / "scores" / "energy.py", "return options.temperature", "return 1.0 * options.temperature")
@@ -56,8 +57,8 @@ def test_a_real_edit_counts_for_its_users_only(checkout):
 
 
 def test_versions_of_the_packages_a_stage_uses_are_part(monkeypatch):
-    assert {"torch", "numpy"} <= digest("stages.train_network").keys() and "torch" not in digest("stages.score_sets",
-                                                                                                 "scores.energy")
+    assert {"torch", "numpy"} <= digest("stages.train_network").keys()
+    assert "torch" not in digest("stages.score_sets", "scores.energy")
     monkeypatch.setattr(own, "version", lambda name: "99")
     own._digest.cache_clear()
     try:
@@ -68,12 +69,12 @@ def test_versions_of_the_packages_a_stage_uses_are_part(monkeypatch):
 
 
 def test_a_template_counts(checkout):
-    before = checkout("report")
+    before = checkout("stages.make_report")
     templates = [k for k in before if not k.endswith(".py") and "/" in k]
     assert templates
     path = checkout.root.parent / templates[0]
     path.write_text(path.read_text() + "\n<!-- -->")
-    assert checkout("report") != before
+    assert checkout("stages.make_report") != before
 
 
 def test_every_package_is_either_numerical_or_plumbing():
@@ -84,5 +85,6 @@ def test_every_package_is_either_numerical_or_plumbing():
 
 
 def test_scores_and_metrics_reach_no_torch():
-    for stage in (("score",), ("evaluate",), ("precompute",), ("tables",), ("report",), ("prepare",)):
+    for stage in (("stages.score_sets",), ("stages.compute_metrics",), ("stages.precompute_statistics",),
+                  ("stages.make_tables",), ("stages.make_report",), ("stages.prepare_dataset",)):
         assert "torch" not in digest(*stage), stage

@@ -282,7 +282,7 @@ def test_another_address_is_the_same_file(shipped):
 
 
 def test_table_needs_no_numerical_package():
-    code = ("import sys; from workflow_scripts.data import raw; raw.load_sources('config/sources.yaml'); "
+    code = ("import sys; from workflow_scripts.config import raw; raw.load_sources('config/sources.yaml'); "
             "print(sorted({'numpy', 'torch', 'requests', 'filelock', 'tqdm'} & set(sys.modules)))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -90,7 +90,7 @@ def test_only_what_is_needed_is_asked_for(files):
 
 
 def test_a_score_process_imports_no_torch(files):
-    code = ("import sys; from workflow_scripts import score; score.main(sys.argv[1:]); "
+    code = ("import sys; from workflow_scripts.stages import score_sets; score_sets.main(sys.argv[1:]); "
             "bad = {'torch', 'scipy', 'pandas', 'sklearn'} & set(sys.modules); assert not bad, bad")
     for name in ("knn", "vim", "mahalanobis"):
         options = {"K": 3} if name == "knn" else {}

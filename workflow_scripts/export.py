@@ -147,7 +147,8 @@ def write(plan: Plan, run: Trained, folder: Path, licence: str, place: Path) -> 
                    "scores": [s.model_dump(mode="json") for s in run.scores.values()],
                    "sets": {f"{d}.{s}": plan.datasets[d].section(s, plan.data_root) for d, s in stores}},
         "packages": packages(), "git": git_revision(),
-        "code": {stage: digest(stage) for stage in ("prepare", "features", "score", "evaluate")},
+        "code": {stage: digest(stage) for stage in (
+            "stages.prepare_dataset", "stages.extract_features", "stages.score_sets", "stages.compute_metrics")},
     }
     groups = plan.ood[run.id]
     (folder / "MODEL.md").write_text(model_card(facts, told, metrics, groups, plan.names), encoding="utf-8")

@@ -135,7 +135,11 @@ def differences(manifest: dict[str, Any], plan: Plan) -> Iterator[str]:
         yield f"git: {_revision(manifest['git'])} -> {_revision(here)}"
     changed: dict[str, list[str]] = {}
     for name, before in manifest["code"].items():
-        now = digest(name)
+        try:
+            now = digest(name)
+        except ValueError:
+            yield f"code: {name} is not a module of this version"
+            continue
         for file in sorted(before.keys() | now.keys()):
             if before.get(file) != now.get(file) and "/" in file:
                 changed.setdefault(file, []).append(name)

@@ -174,4 +174,8 @@ def digest(stage: str, *plugins: str | Code) -> dict[str, str]:
     Returns:
         ``{file or distribution: hash or version}``, keys sorted (Snakemake compares the repr).
     """
-    return dict(_digest(tuple(p if isinstance(p, Code) else f"{PACKAGE}.{p}" for p in (stage, *plugins))))
+    modules = tuple(p if isinstance(p, Code) else f"{PACKAGE}.{p}" for p in (stage, *plugins))
+    for module in modules:
+        if isinstance(module, str) and _file(module) is None:
+            raise ValueError(f"there is no module {module}")
+    return dict(_digest(modules))

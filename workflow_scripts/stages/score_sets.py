@@ -164,8 +164,8 @@ def main(arguments: list[str] | None = None) -> None:
     module = plugins.load("scores", score)
     kinds = base.needs(module, options)
     if kinds & {"network", "scores"}:
-        what, where = ("the network itself", "score_network") if "network" in kinds else ("other scores", "fuse")
-        raise OODError(f"score '{name}' needs {what}; run workflow_scripts.{where}")
+        what, where = ("the network itself", "score_network") if "network" in kinds else ("other scores", "fuse_scores")
+        raise OODError(f"score '{name}' needs {what}; run workflow_scripts.stages.{where}")
     move = mover(given.device)
     with ExitStack() as files_open:
         evidence = known(kinds, given, move, files_open)

@@ -16,6 +16,10 @@ from workflow_scripts.work.fusion import columns
 from workflow_scripts.work.imported import Taken, of_paper
 from workflow_scripts.work.published import published
 
+MANIFEST_STAGES = ("stages.prepare_dataset", "stages.train_network", "stages.extract_features", "stages.score_sets",
+                   "stages.compute_metrics", "stages.make_tables")
+"""Stages whose code a manifest records."""
+
 
 class Reports(Files):
     """Tables, figures, manifests, cards, page."""
@@ -110,7 +114,7 @@ class Reports(Files):
         if left_out := self.plan.config.only.within_a_paper():
             config["only"] = left_out  # of other papers' tables this one knows nothing
         runs = self.plan.reported(wildcards.paper)
-        code = {stage: digest(stage) for stage in ("prepare", "train", "features", "score", "evaluate", "tables")}
+        code = {stage: digest(stage) for stage in MANIFEST_STAGES}
         parts = ({part for r in runs for part in sections.network_code(r.network)}
                  | {f"methods.{r.recipe.method}" for r in runs if r.recipe.method}
                  | {sections.score_code(s) for r in runs for s in r.scores.values()})
