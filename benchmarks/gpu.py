@@ -65,6 +65,7 @@ def table(rows: list[list[str]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=device.NAMES, default="cuda")
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="training.precision")
     parser.add_argument("--small", action="store_true", help="tiny networks and batches")
     parser.add_argument("--repeats", type=int, default=20)
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=common.OUT / "gpu.md")
     args = parser.parse_args()
     began = time.perf_counter()
-    where = device.pick(args.device, args.threads)
+    where = device.pick(args.device, args.threads, args.tf32)
     report = Report("gpu", "torch")
     name = torch.cuda.get_device_name() if where.type == "cuda" else "CPU"
     limits = roofline.peaks(where, args.small)

@@ -67,11 +67,12 @@ def main() -> None:
     parser.add_argument("--divide", type=int, default=1, help="divides the papers' batches")
     parser.add_argument("--small", action="store_true", help="tiny networks: a test of the benchmark")
     parser.add_argument("--device", choices=device.NAMES, default="cpu")
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--precision", choices=list(RELATIVE), default="float32", help="of our side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    where = device.pick(args.device, args.threads)
+    where = device.pick(args.device, args.threads, args.tf32)
     report = Report("training", "torch")
     if where.type == "cuda":
         print(f"  {torch.cuda.get_device_name()}, {precision_class()}")

@@ -1,38 +1,29 @@
-# The checked configuration, the plan of all work, and its wiring into jobs.
-import gc
-import inspect
+# The checked configuration, the plan of all work, its wiring into jobs, and what many rules have in common.
 import os
-import re
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(workflow.basedir))
-
-from workflow_scripts.planning import ending
-from workflow_scripts.work.expand import read_plan
-from workflow_scripts.wiring import FIGURES, FILES, RELIABILITY, Wiring, prepare_environment
 from workflow_scripts.core.digest import digest
 from workflow_scripts.core.errors import OODError
-
-# Snakemake keeps every job that it makes: looking for garbage among them again and again takes a tenth of its time.
-gc.set_threshold(100_000, 50, 50)
+from workflow_scripts.planning import ending
+from workflow_scripts.wiring import FIGURES, RELIABILITY, Wiring, prepare_environment, snakemake_private
+from workflow_scripts.work.expand import read_plan
 
 try:
-    # a file given by --configfile stands alone: nothing of config.yaml reaches it
-    PLAN = read_plan(
-        workflow.config_settings.overwrite_config if workflow.overwrite_configfiles else config,
-        Path(workflow.basedir),
-        place=Path(workflow.overwrite_configfiles[-1]).absolute().parent if workflow.overwrite_configfiles else None,
-    )
+    PLAN = read_plan(config, ROOT, place=snakemake_private.place_of_configuration(workflow))
 except OODError as error:
     print(*(f"config: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
     sys.exit(1)
 
 WIRE = Wiring(PLAN)
+prepare_environment(ROOT, PLAN.data_root)
+snakemake_private.collect_garbage_seldom()
+
+ENV = "../envs/ood.yaml"
 THREADS = PLAN.config.threads
 GPUS = 0 if PLAN.config.device == "cpu" else 1
-DEVICE = PLAN.config.device + "+tf32" * (PLAN.config.tf32 and GPUS)
-prepare_environment(Path(workflow.basedir), PLAN.data_root)
+GROUP = "all" if PLAN.config.features.together else "id"  # of sets that the job with the head passes through a network
+RUN = "{id}/{network}/{recipe}/seed{seed}"  # of a trained network
 
 # an image of the environment, for --sdm apptainer (docs, cluster)
 if image := os.environ.get("OOD_IMAGE"):
@@ -52,29 +43,32 @@ wildcard_constraints:
     paper=r"[\w.-]+",
 
 
-# said once: Snakemake asks several times for each job
-OF_WILDCARDS = inspect.Signature([inspect.Parameter("wildcards", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
+def grouped(name):
+    """The group of a rule's jobs where the profile makes groups (group-components); elsewhere they have none."""
+    return snakemake_private.group(workflow, name)
 
 
-def grouped(name, **fixed):
-    """The group of a rule's jobs where the profile makes groups (group-components); elsewhere they have none.
+def untracked(value):
+    """A parameter whose change reruns nothing: Snakemake does not compare those that are computed from a job's files."""
+    return lambda wildcards, output: value
 
-    ``fixed`` are values of the name that are no wildcards of the rule.
-    """
 
-    def group(wildcards):
-        settings = workflow.group_settings  # the profile's, which is not known when this file is read
-        if workflow.remote_exec:
-            # inside a Slurm job: what this job's group consists of is one step, its unconnected parts side by side
-            settings.group_components = {**settings.group_components, name: sys.maxsize}
-        elif name not in settings.group_components:
-            return None
-        one = name.format(**fixed, **wildcards)
-        workflow.parent_groupids[one] = name
-        return one
+DEVICE = untracked(f"--device {PLAN.config.device}" + " --tf32" * (PLAN.config.tf32 and GPUS))
 
-    group.__signature__ = OF_WILDCARDS
-    return group
+
+def flags(*names):
+    """Optional files of a job as words of its command: ``--name file`` for each input or output that it has."""
+
+    def words(wildcards, input, output):
+        files = ((name, input.get(name) or output.get(name)) for name in names)
+        return " ".join(f"--{name.replace('_', '-')} {found}" for name, found in files if found)
+
+    return words
+
+
+def folder_of(name):
+    """The folder of an output."""
+    return lambda wildcards, output: str(Path(next(iter(output.get(name, output)))).parent)
 
 
 def print_results(log):
@@ -90,10 +84,10 @@ def print_failures(log):
 
 def check_raw_data():
     """Before the first job: end with a line for each raw file that is not where these jobs expect it."""
-    jobs = list(workflow.dag.needrun_jobs())
+    jobs = list(snakemake_private.pending(workflow))
     missing = PLAN.missing_data(
-        WIRE.raw_splits((job.rule.name, job.wildcards) for job in jobs),
-        [PLAN.run(job.wildcards).recipe for job in jobs if job.rule.name == "import_weights"],
+        WIRE.raw_splits(jobs),
+        [PLAN.run(wildcards).recipe for rule, wildcards in jobs if rule == "import_weights"],
     )
     if missing:
         print(*(f"missing: {line}" for line in missing), sep="\n", file=sys.stderr)

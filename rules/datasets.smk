@@ -9,7 +9,7 @@ rule fetch_archive:
         "<logs>/archives/{archive}.log",
     localrule: True
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         identity=WIRE.source_identity,
         row=lambda wc, output: WIRE.source_row(wc),
@@ -22,7 +22,7 @@ rule fetch_archive:
 
 rule pack_dataset:
     input:
-        WIRE.archives,
+        files=WIRE.archives,
     output:
         f"{PLAN.config.resources}/lmdb/{{dataset}}.{{split}}.lmdb",
     log:
@@ -32,22 +32,22 @@ rule pack_dataset:
     group:
         grouped("data")
     conda:
-        "../envs/ood.yaml"
+        ENV
     threads: THREADS
     params:
         cfg=WIRE.pack_section,
         code=digest("stages.pack_dataset", "data.readers.lmdb_images"),
-        files=lambda wc, input: f"--files {input}" if input else "",
+        optional=flags("files"),
     message:
         "pack {wildcards.dataset} ({wildcards.split})"
     shell:
-        "python -m workflow_scripts.stages.pack_dataset --config {params.cfg:q} {params.files} --workers $(({threads} - 1)) "
+        "python -m workflow_scripts.stages.pack_dataset --config {params.cfg:q} {params.optional} --workers $(({threads} - 1)) "
         "--out {output} > {log} 2>&1"
 
 
 rule prepare_dataset:
     input:
-        WIRE.prepared_from,
+        files=WIRE.prepared_from,
     output:
         "<results>/data/{dataset}.{split}.h5",
     log:
@@ -57,15 +57,15 @@ rule prepare_dataset:
     group:
         grouped("data")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.prepare_section,
         code=WIRE.prepare_code,
-        files=lambda wc, input: f"--files {input}" if input else "",
+        optional=flags("files"),
     message:
         "prepare {wildcards.dataset} ({wildcards.split})"
     shell:
-        "python -m workflow_scripts.stages.prepare_dataset --config {params.cfg:q} {params.files} --out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.prepare_dataset --config {params.cfg:q} {params.optional} --out {output} > {log} 2>&1"
 
 
 # On request only: a store as class folders of PNG images, DFB's form of CIFAR.
@@ -82,7 +82,7 @@ rule export_folders:
     group:
         grouped("data")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         code=digest("stages.export_folders"),
     message:

@@ -1,43 +1,57 @@
 # Trained networks to features, scores and metrics. One features job passes all images of a group of sets through a
 # network in one process; every score after it is arithmetic on files, without torch.
 
-for ID, GROUP, SETS in PLAN.feature_groups():
 
-    rule:
-        name:
-            f"features_{ID}_{GROUP}"
+rule extract_features:
+    input:
+        checkpoint=f"<results>/models/{RUN}.pt",
+        stores=WIRE.feature_stores(GROUP),
+        archives=WIRE.feature_archives(GROUP),
+    output:
+        sets=expand(f"<results>/features/{RUN}/{{file}}.h5", file=WIRE.feature_files(GROUP), allow_missing=True),
+        head=f"<results>/features/{RUN}/head.h5",
+    log:
+        f"<logs>/features/{RUN}/{GROUP}.log",
+    benchmark:
+        f"<benchmarks>/features/{RUN}/{GROUP}.tsv"
+    group:
+        grouped("features_{id}_{network}")
+    conda:
+        ENV
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=WIRE.features_section(GROUP),
+        code=WIRE.features_code,
+        optional=flags("head"),
+        device=DEVICE,
+    message:
+        "features of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.stages.extract_features --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "--stores {input.stores} --out {output.sets} {params.optional} {params.device} --threads {threads} > {log} 2>&1"
+
+
+# The other sets in a job of their own, unless `features: {together: true}` gives all of them to the one above.
+if GROUP == "id":
+
+    use rule extract_features as extract_ood_features with:
         input:
-            checkpoint=f"<results>/models/{ID}/{{network}}/{{recipe}}/seed{{seed}}.pt",
-            stores=[WIRE.store(dataset, split) for dataset, split in SETS],
-            archives=WIRE.decoded_from(SETS),
+            checkpoint=f"<results>/models/{RUN}.pt",
+            stores=WIRE.feature_stores("ood"),
+            archives=WIRE.feature_archives("ood"),
         output:
-            sets=[
-                f"<results>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/{name}.h5"
-                for name in WIRE.features_names(ID, SETS)
-            ],
-            head=[f"<results>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/head.h5"] if GROUP != "ood" else [],
+            sets=f"<results>/features/{RUN}/ood.h5",
         log:
-            f"<logs>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.log",
+            f"<logs>/features/{RUN}/ood.log",
         benchmark:
-            f"<benchmarks>/features/{ID}/{{network}}/{{recipe}}/seed{{seed}}/{GROUP}.tsv"
-        group:
-            grouped("features_{id}_{network}", id=ID)
-        conda:
-            "../envs/ood.yaml"
-        threads: THREADS
-        resources:
-            gpu=GPUS,
+            f"<benchmarks>/features/{RUN}/ood.tsv"
         params:
-            cfg=WIRE.features_section(ID, SETS),
-            code=WIRE.features_code(ID),
-            head=lambda wc, output: f"--head {output.head}" if output.head else "",
-            device=lambda wc, output: DEVICE,
-        message:
-            f"features of {ID}/{{wildcards.network}}/{{wildcards.recipe}}, seed {{wildcards.seed}}"
-        shell:
-            "python -m workflow_scripts.stages.extract_features --config {params.cfg:q} --checkpoint {input.checkpoint} "
-            "--stores {input.stores} --out {output.sets} {params.head} --device {params.device} "
-            "--threads {threads} > {log} 2>&1"
+            cfg=WIRE.features_section("ood"),
+            code=WIRE.features_code,
+            optional=flags("head"),
+            device=DEVICE,
 
 
 # How far each outlier is from what a network is sure of, before it was trained against them.
@@ -46,27 +60,27 @@ rule measure_distances:
         checkpoint=WIRE.parent,
         store=WIRE.outliers,
     output:
-        "<results>/distances/{id}/{network}/{recipe}/seed{seed}.h5",
+        f"<results>/distances/{RUN}.h5",
     log:
-        "<logs>/distances/{id}/{network}/{recipe}/seed{seed}.log",
+        f"<logs>/distances/{RUN}.log",
     benchmark:
-        "<benchmarks>/distances/{id}/{network}/{recipe}/seed{seed}.tsv"
+        f"<benchmarks>/distances/{RUN}.tsv"
     group:
         grouped("features_{id}_{network}")
     conda:
-        "../envs/ood.yaml"
+        ENV
     threads: THREADS
     resources:
         gpu=GPUS,
     params:
         cfg=WIRE.distances_section,
         code=WIRE.distances_code,
-        device=lambda wc, output: DEVICE,
+        device=DEVICE,
     message:
         "distances of the outliers of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.stages.measure_distances --config {params.cfg:q} --checkpoint {input.checkpoint} "
-        "--store {input.store} --device {params.device} --threads {threads} --out {output} > {log} 2>&1"
+        "--store {input.store} {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
 # What a network with a background output sees in a few images, for a picture.
@@ -74,43 +88,43 @@ rule make_panels:
     input:
         unpack(WIRE.panels_inputs),
     output:
-        "<results>/panels/{id}/{network}/{recipe}/seed{seed}.h5",
+        f"<results>/panels/{RUN}.h5",
     log:
-        "<logs>/panels/{id}/{network}/{recipe}/seed{seed}.log",
+        f"<logs>/panels/{RUN}.log",
     benchmark:
-        "<benchmarks>/panels/{id}/{network}/{recipe}/seed{seed}.tsv"
+        f"<benchmarks>/panels/{RUN}.tsv"
     group:
         grouped("features_{id}_{network}")
     conda:
-        "../envs/ood.yaml"
+        ENV
     threads: THREADS
     resources:
         gpu=GPUS,
     params:
         cfg=WIRE.panels_section,
         code=WIRE.panels_code,
-        device=lambda wc, output: DEVICE,
+        device=DEVICE,
     message:
         "maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.stages.make_panels --config {params.cfg:q} --classifier {input.classifier} "
-        "--checkpoint {input.checkpoint} --stores {input.stores} --device {params.device} --threads {threads} "
+        "--checkpoint {input.checkpoint} --stores {input.stores} {params.device} --threads {threads} "
         "--out {output} > {log} 2>&1"
 
 
 rule precompute_statistics:
     input:
-        "<results>/features/{id}/{network}/{recipe}/seed{seed}/{id}.train.h5",
+        f"<results>/features/{RUN}/{{id}}.train.h5",
     output:
-        "<results>/precompute/{id}/{network}/{recipe}/seed{seed}.h5",
+        f"<results>/precompute/{RUN}.h5",
     log:
-        "<logs>/precompute/{id}/{network}/{recipe}/seed{seed}.log",
+        f"<logs>/precompute/{RUN}.log",
     benchmark:
-        "<benchmarks>/precompute/{id}/{network}/{recipe}/seed{seed}.tsv"
+        f"<benchmarks>/precompute/{RUN}.tsv"
     group:
         grouped("features_{id}_{network}")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         code=digest("stages.precompute_statistics"),
     message:
@@ -123,27 +137,25 @@ rule score_sets:
     input:
         unpack(WIRE.score_inputs),
     output:
-        "<results>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.h5",
+        f"<results>/scores/{RUN}/{{score}}.h5",
     log:
-        "<logs>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.log",
+        f"<logs>/scores/{RUN}/{{score}}.log",
     benchmark:
-        "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+        f"<benchmarks>/scores/{RUN}/{{score}}.tsv"
     wildcard_constraints:
         score=WIRE.scores(network=False),
     group:
         grouped("scores_{id}_{network}")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.score_section,
         code=WIRE.score_code,
-        known=lambda wc, input: " ".join(
-            f"--{name} {input[name]}" for name in ("head", "train", "statistics", "choice") if name in input.keys()
-        ),
+        optional=flags("head", "train", "statistics", "choice"),
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.stages.score_sets --config {params.cfg:q} --sets {input.sets} {params.known} "
+        "python -m workflow_scripts.stages.score_sets --config {params.cfg:q} --sets {input.sets} {params.optional} "
         "--out {output} > {log} 2>&1"
 
 
@@ -151,17 +163,17 @@ rule fuse_scores:
     input:
         unpack(WIRE.fused_inputs),
     output:
-        "<results>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.h5",
+        f"<results>/scores/{RUN}/{{score}}.h5",
     log:
-        "<logs>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.log",
+        f"<logs>/scores/{RUN}/{{score}}.log",
     benchmark:
-        "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+        f"<benchmarks>/scores/{RUN}/{{score}}.tsv"
     wildcard_constraints:
         score=WIRE.scores(fused=True),
     group:
         grouped("scores_{id}_{network}")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.fused_section,
         code=WIRE.fused_code,
@@ -175,94 +187,92 @@ rule fuse_scores:
 rule score_network:
     input:
         unpack(WIRE.network_score_inputs),
-        checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+        checkpoint=f"<results>/models/{RUN}.pt",
     output:
-        "<results>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.h5",
+        f"<results>/scores/{RUN}/{{score}}.h5",
     log:
-        "<logs>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.log",
+        f"<logs>/scores/{RUN}/{{score}}.log",
     benchmark:
-        "<benchmarks>/scores/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+        f"<benchmarks>/scores/{RUN}/{{score}}.tsv"
     wildcard_constraints:
         score=WIRE.scores(network=True),
     group:
         grouped("features_{id}_{network}")
     conda:
-        "../envs/ood.yaml"
+        ENV
     threads: THREADS
     resources:
         gpu=GPUS,
     params:
         cfg=WIRE.network_score_section,
         code=WIRE.network_score_code,
-        train=lambda wc, input: f"--train-store {input.train}" if "train" in input.keys() else "",
-        device=lambda wc, output: DEVICE,
+        optional=flags("train_store"),
+        device=DEVICE,
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.stages.score_network --config {params.cfg:q} --checkpoint {input.checkpoint} "
-        "--stores {input.stores} {params.train} --device {params.device} --threads {threads} "
+        "--stores {input.stores} {params.optional} {params.device} --threads {threads} "
         "--out {output} > {log} 2>&1"
 
 
 rule choose_options:
     input:
         unpack(WIRE.sweep_inputs),
-        checkpoint="<results>/models/{id}/{network}/{recipe}/seed{seed}.pt",
+        checkpoint=f"<results>/models/{RUN}.pt",
         store="<results>/data/{id}.train.h5",
         archives=lambda wc: WIRE.decoded_from([(wc.id, "train")]),
     output:
-        csv="<results>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.csv",
-        json="<results>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.json",
+        csv=f"<results>/sweep/{RUN}/{{score}}.csv",
+        json=f"<results>/sweep/{RUN}/{{score}}.json",
     log:
-        "<logs>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.log",
+        f"<logs>/sweep/{RUN}/{{score}}.log",
     benchmark:
-        "<benchmarks>/sweep/{id}/{network}/{recipe}/seed{seed}/{score}.tsv"
+        f"<benchmarks>/sweep/{RUN}/{{score}}.tsv"
     group:
         grouped("features_{id}_{network}")
     conda:
-        "../envs/ood.yaml"
+        ENV
     threads: THREADS
     resources:
         gpu=GPUS,
     params:
         cfg=WIRE.sweep_section,
         code=WIRE.sweep_code,
-        known=lambda wc, input: " ".join(
-            f"--{name} {input[name]}" for name in ("statistics", "train") if name in input.keys()
-        ),
-        device=lambda wc, output: DEVICE,
+        optional=flags("statistics", "train"),
+        device=DEVICE,
     message:
         "choose options of {wildcards.score} on {wildcards.id}/{wildcards.network}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.stages.choose_options --config {params.cfg:q} --checkpoint {input.checkpoint} "
-        "--store {input.store} {params.known} --csv {output.csv} --json {output.json} "
-        "--device {params.device} --threads {threads} > {log} 2>&1"
+        "--store {input.store} {params.optional} --csv {output.csv} --json {output.json} "
+        "{params.device} --threads {threads} > {log} 2>&1"
 
 
 rule compute_metrics:
     input:
         scores=WIRE.metrics_inputs,
-        id_features="<results>/features/{id}/{network}/{recipe}/seed{seed}/{id}.test.h5",
+        id_features=f"<results>/features/{RUN}/{{id}}.test.h5",
         statistics=WIRE.metrics_statistics,
     output:
-        "<results>/metrics/{id}/{network}/{recipe}/seed{seed}.csv",
+        f"<results>/metrics/{RUN}.csv",
     log:
-        "<logs>/metrics/{id}/{network}/{recipe}/seed{seed}.log",
+        f"<logs>/metrics/{RUN}.log",
     benchmark:
-        "<benchmarks>/metrics/{id}/{network}/{recipe}/seed{seed}.tsv"
+        f"<benchmarks>/metrics/{RUN}.tsv"
     group:
         grouped("scores_{id}_{network}")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.metrics_section,
         code=digest("stages.compute_metrics"),
-        statistics=lambda wc, input: f"--statistics {input.statistics}" if input.statistics else "",
+        optional=flags("statistics"),
     message:
         "metrics of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.stages.compute_metrics --config {params.cfg:q} --scores {input.scores} "
-        "--id-features {input.id_features} {params.statistics} --out {output} > {log} 2>&1"
+        "--id-features {input.id_features} {params.optional} --out {output} > {log} 2>&1"
 
 
 # Scores that another tool computed: the same metrics, for the same tables.
@@ -270,14 +280,14 @@ rule import_scores:
     input:
         unpack(WIRE.imported_inputs),
     output:
-        scores="<results>/imported/{id}/{network}/{recipe}/seed{seed}.h5",
-        metrics="<results>/imported/{id}/{network}/{recipe}/seed{seed}.csv",
+        scores=f"<results>/imported/{RUN}.h5",
+        metrics=f"<results>/imported/{RUN}.csv",
     log:
-        "<logs>/imported/{id}/{network}/{recipe}/seed{seed}.log",
+        f"<logs>/imported/{RUN}.log",
     benchmark:
-        "<benchmarks>/imported/{id}/{network}/{recipe}/seed{seed}.tsv"
+        f"<benchmarks>/imported/{RUN}.tsv"
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.imported_section,
         code=digest("stages.import_scores"),

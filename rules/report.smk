@@ -36,7 +36,7 @@ rule make_tables:
     group:
         grouped("report")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.table_section(with_scores=False),
         code=digest("stages.make_tables"),
@@ -69,11 +69,11 @@ rule draw_figures:
     group:
         grouped("report")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.table_section(with_scores=True),
         code=digest("stages.draw_figures"),
-        folder=lambda wc, output: str(Path(output.svg[0]).parent),
+        folder=folder_of("svg"),
     message:
         "figures of {wildcards.paper}"
     shell:
@@ -101,11 +101,11 @@ rule draw_picture:
     group:
         grouped("report")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.pictures.section,
         code=WIRE.pictures.code,
-        folder=lambda wc, output: str(Path(output.svg).parent),
+        folder=folder_of("svg"),
     message:
         "picture {wildcards.picture} of {wildcards.paper}"
     shell:
@@ -133,11 +133,11 @@ rule draw_reliability:
     group:
         grouped("report")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.reliability_section,
         code=digest("stages.draw_reliability"),
-        folder=lambda wc, output: str(Path(output.svg[0]).parent),
+        folder=folder_of("svg"),
     message:
         "reliability figures of {wildcards.paper}"
     shell:
@@ -161,11 +161,11 @@ rule write_manifest:
     group:
         grouped("report")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.manifest_section,
         code=digest("stages.write_manifest"),
-        benchmarks=lambda wc, output: f"{WIRE.root}/benchmarks",
+        benchmarks=untracked(f"{WIRE.root}/benchmarks"),
     message:
         "manifest of {wildcards.paper}"
     shell:
@@ -191,7 +191,7 @@ rule make_cards:
     group:
         grouped("report")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.cards_section(),
         code=digest("stages.make_cards"),
@@ -203,8 +203,7 @@ rule make_cards:
 
 rule make_report:
     input:
-        tables=[WIRE.of_paper(paper, kind) for paper in PLAN.papers for kind in FILES],
-        figures=[figure for paper in PLAN.papers for figure in WIRE.figures(paper)],
+        papers=[path for paper in PLAN.papers for path in WIRE.results_of(paper)],
         cards="<results>/cards.json",
     output:
         page=report(
@@ -227,16 +226,15 @@ rule make_report:
     group:
         grouped("report")
     conda:
-        "../envs/ood.yaml"
+        ENV
     params:
         cfg=WIRE.report_section(),
         code=digest("stages.make_report"),
-        newest=lambda wc, output: "results/report.html",
         overview=lambda wc, output: str(Path(output.overview[0]).with_suffix("")),
     message:
         "results page"
     shell:
-        "python -m workflow_scripts.stages.make_report --config {params.cfg:q} --out {output.page} --newest {params.newest} "
+        "python -m workflow_scripts.stages.make_report --config {params.cfg:q} --out {output.page} --newest results/report.html "
         "--overview {params.overview} > {log} 2>&1"
 
 

@@ -80,8 +80,8 @@ def test_float32_is_float32_on_a_gpu_unless_tf32_is_asked_for(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     try:
-        for name, rounded in (("cuda+tf32", True), ("auto", False), ("auto+tf32", True), ("cuda", False)):
-            assert device.pick(name, 1).type == "cuda"
+        for name, rounded in (("cuda", True), ("auto", False), ("auto", True), ("cuda", False)):
+            assert device.pick(name, 1, tf32=rounded).type == "cuda"
             assert torch.backends.cudnn.allow_tf32 is torch.backends.cuda.matmul.allow_tf32 is rounded
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = flags

@@ -8,19 +8,19 @@ import torch
 
 from workflow_scripts.core.errors import OODError
 
-NAMES = ("auto", "cpu", "cuda", "auto+tf32", "cuda+tf32")
+NAMES = ("auto", "cpu", "cuda")
+TF32 = "on a GPU, compute convolutions and products of float32 numbers in TensorFloat-32"
 
 
-def pick(name: str, threads: int) -> torch.device:
+def pick(name: str, threads: int, tf32: bool = False) -> torch.device:
     """The device that one of :data:`NAMES` names; sets ``threads`` CPU threads and deterministic algorithms.
 
-    On a GPU convolutions and products of float32 numbers are float32, with ``+tf32`` TensorFloat-32.
+    On a GPU convolutions and products of float32 numbers are float32, with ``tf32`` TensorFloat-32.
 
     Raises:
         OODError: ``cuda`` was asked for and there is none.
     """
     torch.set_num_threads(threads)
-    name, _, rounded = name.partition("+")
     if name == "cuda" and not torch.cuda.is_available():
         raise OODError("device: cuda was asked for, but torch finds no GPU; set `device: auto` or `cpu`, "
                        f"or check the driver (torch {torch.__version__}, CUDA build {torch.version.cuda})")
@@ -34,5 +34,5 @@ def pick(name: str, threads: int) -> torch.device:
     else:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = True
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = bool(rounded)
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     return device

@@ -33,6 +33,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True)
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True)
     return parser
@@ -41,7 +42,7 @@ def arguments() -> argparse.ArgumentParser:
 @stage
 def main(argv: list[str] | None = None) -> None:
     args = arguments().parse_args(argv)
-    where = device.pick(args.device, args.threads)
+    where = device.pick(args.device, args.threads, args.tf32)
     network = trained(args.config["network"], args.checkpoint, where)
     if not hasattr(network, "trunk"):
         raise OODError(f"network '{args.config['network']['name']}' has no frozen trunk (model clip_vit has one); take "

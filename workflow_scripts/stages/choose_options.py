@@ -185,6 +185,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--csv", required=True, help=f"table to write: p, clip (or K), {', '.join(NUMBERS)}")
     parser.add_argument("--json", required=True, help="choice to write: p, clip (or K), their numbers, the options")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
 
@@ -205,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
     source = "train" if config["score"] == "knn" else "statistics"
     if getattr(given, source) is None:
         raise OODError(f"--{source}: options of {config['score']} are chosen with it; give the file")
-    where = device.pick(given.device, given.threads)
+    where = device.pick(given.device, given.threads, given.tf32)
     network = trained(config["network"], given.checkpoint, where)
     store = spaced(given.store, options.images)
     clean, pseudo = extract(network, store, sized(config, network, store, where), options, where)

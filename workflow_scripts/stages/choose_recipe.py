@@ -79,6 +79,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--csv", required=True, help="table to write: a row for each candidate")
     parser.add_argument("--out", required=True, help="the best one's checkpoint")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
 
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
     if len(config["candidates"]) != len(args.checkpoints):
         raise OODError(f"--checkpoints: {len(config['candidates'])} candidates need as many, found "
                        f"{len(args.checkpoints)}")
-    where = device.pick(args.device, args.threads)
+    where = device.pick(args.device, args.threads, args.tf32)
     data, pool = load_store(args.data), load_store(args.outliers)
     for path, store in ((args.data, data), (args.outliers, pool)):
         if store.images is None:

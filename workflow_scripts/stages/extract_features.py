@@ -40,6 +40,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, nargs="+", help="a features file for each set, or for several")
     parser.add_argument("--head", help="file for the head (and the last batch norm)")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     return parser
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     if len(sets) != len(args.stores):
         raise OODError(f"{len(sets)} sets need as many --stores, found {len(args.stores)}")
     files = divided(sets, args.out)
-    where = device.pick(args.device, args.threads)
+    where = device.pick(args.device, args.threads, args.tf32)
     if where.type == "cpu":
         keep_freed_memory()
     network = trained(args.config["network"], args.checkpoint, where)

@@ -49,7 +49,7 @@ def class_names(store: str | None, count: int | None) -> list[str]:
 
 def fit_probe(network: nn.Module, given: argparse.Namespace, how: Any) -> None:
     """Replace the head by a linear probe of the ID train images."""
-    where = device.pick(given.device, given.threads)
+    where = device.pick(given.device, given.threads, given.tf32)
     network.to(where, memory_format=torch.channels_last)
     with streamed(given.classes_from) as store:
         batches = ((x, torch.from_numpy(store.labels[start:start + len(x)]).to(where))
@@ -68,6 +68,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--parent", help="checkpoint with the tensors that the file does not have")
     parser.add_argument("--seed", type=int, default=0, help="of the tensors that the file does not have")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="checkpoint to write")
     return parser

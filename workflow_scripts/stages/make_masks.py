@@ -98,6 +98,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, help="a classifier of the ID classes")
     parser.add_argument("--store", required=True, help="images to make label maps of")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the label maps to write")
     return parser
@@ -114,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     if lacking:
         raise OODError(f"--config: missing {', '.join(lacking)}")
     options = plugins.parse_options("stages", "make_masks", config["options"], "masks.options")
-    where = device.pick(given.device, given.threads)
+    where = device.pick(given.device, given.threads, given.tf32)
     network = trained(config["network"], given.checkpoint, where)
     started = time.perf_counter()
     with streamed(given.store) as store:

@@ -63,6 +63,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, help="the network that was trained on them")
     parser.add_argument("--stores", required=True, nargs="+", help="sets to look at; those without images are left out")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the maps to write")
     return parser
@@ -72,7 +73,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
     options = plugins.parse_options("stages", "make_masks", given.config["options"], "masks.options")
-    where = device.pick(given.device, given.threads)
+    where = device.pick(given.device, given.threads, given.tf32)
     classifier, network = (trained(given.config["network"], path, where)
                            for path in (given.classifier, given.checkpoint))
     with atomic(given.out) as partial, h5py.File(partial, "w") as file:

@@ -36,10 +36,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True, help="store of the outliers")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True)
     args = parser.parse_args(argv)
-    where = device.pick(args.device, args.threads)
+    where = device.pick(args.device, args.threads, args.tf32)
     network = trained(args.config["network"], args.checkpoint, where)
     with streamed(args.store) as store:
         count = len(store.labels)

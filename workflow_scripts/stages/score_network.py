@@ -127,6 +127,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--train-store", help="store of the ID train images, for scores that need train_labels")
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--out", required=True, help="the scores to write")
     return parser
@@ -137,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
     config = checked(given.config, len(given.stores))
     options = plugins.parse_options("scores", config["score"], config["options"], f"scores.{config['name']}")
-    where = device.pick(given.device, given.threads)
+    where = device.pick(given.device, given.threads, given.tf32)
     if where.type == "cpu":
         keep_freed_memory()
     network = trained(config["network"], given.checkpoint, where)

@@ -50,6 +50,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--device", default="auto", choices=device.NAMES)
+    parser.add_argument("--tf32", action="store_true", help=device.TF32)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     parser.add_argument("--gpus", type=int, default=1, metavar="N",
                         help="GPUs that share every batch, with --device cpu processes (default: %(default)s)")
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.rank is not None:
         end_with_parent()
-    where = device.pick(args.device, max(1, args.threads // args.gpus))
+    where = device.pick(args.device, max(1, args.threads // args.gpus), args.tf32)
     ranks = parallel.join(args.meeting, args.rank or 0, args.gpus, where)
     train(args, where, ranks)
     ranks.leave()
@@ -157,7 +158,7 @@ def identity(args: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:
     return {"configuration": json.dumps(section, sort_keys=True), "inputs": json.dumps([files, data], sort_keys=True),
             "code": digest("stages.train_network", f"models.{section['network']['model']}",
                            f"methods.{section['recipe']['method']}"),
-            "seed": args.seed, "threads": args.threads, "device": args.device}
+            "seed": args.seed, "threads": args.threads, "device": args.device, "tf32": args.tf32}
 
 
 def write_record(path: str, history: list[dict[str, float]], learned: dict[str, Tensor]) -> None:

@@ -17,21 +17,35 @@ from workflow_scripts.work.imported import Taken
 class Evaluation(Files):
     """Features, scores, metrics, and what pictures need of them."""
 
-    def features_section(self, id: str, sets: list[tuple[str, str]]) -> Callable[[Wildcards], str]:
+    def feature_files(self, group: str) -> list[str]:
+        """Names of the features files that a group's job writes, with ``{id}`` for the ID set's."""
+        return [*(["{id}.train", "{id}.test"] if group != "ood" else []), *(["ood"] if group != "id" else [])]
+
+    def feature_stores(self, group: str) -> Callable[[Wildcards], list[str]]:
+        """Stores of the sets that a group's job passes through a network."""
+        return lambda wildcards: [self.store(*pair) for pair in self._feature_sets(wildcards, group)]
+
+    def feature_archives(self, group: str) -> Callable[[Wildcards], list[str]]:
+        return lambda wildcards: self.decoded_from(self._feature_sets(wildcards, group))
+
+    def _feature_sets(self, wildcards: Wildcards, group: str) -> list[tuple[str, str]]:
+        """The ID set's two splits (``id``), the other sets (``ood``), or ``all``."""
+        sets = self.plan.sets(self.plan.run(wildcards).id)
+        return {"id": sets[:2], "ood": sets[2:], "all": sets}[group]
+
+    def features_section(self, group: str) -> Callable[[Wildcards], str]:
         def section(wildcards: Wildcards) -> str:
-            run = self.plan.run(wildcards, id)
-            return dumps({"network": sections.network(run.network), "sets": [f"{d}.{s}" for d, s in sets],
+            run = self.plan.run(wildcards)
+            return dumps({"network": sections.network(run.network),
+                          "sets": [f"{d}.{s}" for d, s in self._feature_sets(wildcards, group)],
                           "normalise": sections.evaluated(run),
                           "batch_size": self.plan.config.features.batch_size,
                           "precision": self.plan.config.features.precision})
 
         return section
 
-    def features_code(self, id: str) -> Callable[[Wildcards], dict[str, str]]:
-        def code(wildcards: Wildcards) -> dict[str, str]:
-            return digest("stages.extract_features", *sections.network_code(self.plan.run(wildcards, id).network))
-
-        return code
+    def features_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("stages.extract_features", *sections.network_code(self.plan.run(wildcards).network))
 
     def scores(self, network: bool = False, fused: bool = False) -> str:
         """The scores that run a network, those that join others, or the rest, as the constraint of a wildcard."""
@@ -81,8 +95,8 @@ class Evaluation(Files):
         tests = self._scored(run, wildcards.score)
         inputs: dict[str, Any] = {"stores": [self.store(*pair) for pair in tests]}
         if "train_labels" in self.plan.needs(run, wildcards.score):
-            inputs["train"] = self.store(run.id, "train")
-        pairs = [*tests, (run.id, "train")] if "train" in inputs else tests
+            inputs["train_store"] = self.store(run.id, "train")
+        pairs = [*tests, (run.id, "train")] if "train_store" in inputs else tests
         return inputs | ({"archives": archives} if (archives := self.decoded_from(pairs)) else {})
 
     def network_score_section(self, wildcards: Wildcards) -> str:
