@@ -50,7 +50,7 @@ def grouped(name):
 
 def untracked(value):
     """A parameter whose change reruns nothing: Snakemake does not compare those that are computed from a job's files."""
-    return lambda wildcards, output: value
+    return snakemake_private.remember_signature(lambda wildcards, output: value)
 
 
 DEVICE = untracked(f"--device {PLAN.config.device}" + " --tf32" * (PLAN.config.tf32 and GPUS))
@@ -63,7 +63,7 @@ def flags(*names):
         files = ((name, input.get(name) or output.get(name)) for name in names)
         return " ".join(f"--{name.replace('_', '-')} {found}" for name, found in files if found)
 
-    return words
+    return snakemake_private.remember_signature(words)
 
 
 def folder_of(name):

@@ -98,7 +98,7 @@ def test_what_is_cheap_goes_and_the_page_is_still_up_to_date(folder, capsys):
     (folder / "config.yaml").write_text(text.replace("- msp\n", "- msp\n  - max_logit\n", 1).replace(
         "scores:\n- name: msp\n", "scores:\n- name: max_logit\n- name: msp\n"))
     planned = run(folder, dry=True)
-    assert "features_digits_all" in planned and "train_network" not in planned and "prepare_dataset" not in planned
+    assert "extract_features" in planned and "train_network" not in planned and "prepare_dataset" not in planned
 
 
 def test_what_is_dear_unknown_or_not_yet_read_stays(folder, capsys):
@@ -121,7 +121,7 @@ def test_du_counts_every_file_once(folder, capsys):
     assert "1.0 kB" in lines["not of this configuration"]
     total = sum(p.stat().st_size for p in (folder / "results/tiny").rglob("*") if p.is_file())
     assert f"{total / 1e6:.1f} MB" in lines["together"]
-    assert lines["train_network"].endswith("no") and lines["features"].endswith("yes")
+    assert lines["train_network"].endswith("no") and lines["extract_features"].endswith("yes")
 
 
 # --- reproduce --------------------------------------------------------------------------------------------------------

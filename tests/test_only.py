@@ -14,7 +14,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.wiring import Wiring
 from workflow_scripts.work.expand import Plan, read_plan
 
-NETWORKS = {"train_network", "features_digits_all", "score_sets", "compute_metrics", "prepare_dataset"}
+NETWORKS = {"train_network", "extract_features", "score_sets", "compute_metrics", "prepare_dataset"}
 
 
 def plan(**changes) -> Plan:
@@ -53,7 +53,7 @@ def test_one_seed_after_all_runs_no_network(finished):
 def test_seeds_two_and_three_train_just_two_more_of_each_recipe(finished):
     whole, part = jobs(finished, "seeds=4"), jobs(finished, "seeds=4", "only={seeds: [2, 3]}")
     for found in (whole, part):
-        assert found["train_network"] == 4 and found["features_digits_all"] == 4 and "prepare_dataset" not in found
+        assert found["train_network"] == 4 and found["extract_features"] == 4 and "prepare_dataset" not in found
 
 
 def test_words_of_the_command_line_may_be_nested(finished):

@@ -104,9 +104,9 @@ def test_features_and_logits_are_those_of_the_users_module(finished):
 @pytest.mark.parametrize(("name", "old", "new", "first"), [
     ("my_score.py", "import numpy", "# a comment\nimport numpy", {}),
     ("my_score.py", ".std(1)", ".std(1) * 2", {"score_sets": 1}),
-    ("blocks.py", "relu(x)\n", "relu(x) + 0\n", {"import_weights": 1, "features_digits_all": 1, "score_sets": 4,
+    ("blocks.py", "relu(x)\n", "relu(x) + 0\n", {"import_weights": 1, "extract_features": 1, "score_sets": 4,
                                                  "score_network": 1, "precompute_statistics": 0}),
-    ("weights.pt", None, None, {"import_weights": 1, "features_digits_all": 1, "score_sets": 4, "score_network": 1}),
+    ("weights.pt", None, None, {"import_weights": 1, "extract_features": 1, "score_sets": 4, "score_network": 1}),
 ])
 def test_only_what_changed_runs_again(finished, name, old, new, first):
     repository, work = finished
@@ -201,7 +201,7 @@ def test_beside_the_papers(default_run, tmp_path):
     checkout.take_over(with_terminal(default_run), repository)
     words = commands(1)[0]
     jobs = would_run(repository, *(word.replace("/my/work", str(work)) for word in words[5:]))
-    assert jobs["import_weights"] == jobs["import_scores"] == jobs["features_digits_all"] == 1, jobs
+    assert jobs["import_weights"] == jobs["import_scores"] == jobs["extract_features"] == 1, jobs
     assert "train_network" not in jobs and "prepare_dataset" not in jobs and jobs["score_sets"] == 4
     assert jobs["make_tables"] == jobs["draw_figures"] == 1 and "draw_picture" not in jobs  # of that paper alone
     run(words, repository, work)

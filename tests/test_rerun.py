@@ -21,7 +21,7 @@ from workflow_scripts.work.expand import Trained, read_plan
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 PAPERS = len(PLAN.papers)
-ON_NETWORKS = r"train_network|features_\w+|score_network|choose_options|make_masks|make_panels|measure_distances"
+ON_NETWORKS = r"train_network|extract_\w*features|score_network|choose_options|make_masks|make_panels|measure_distances"
 
 
 @dataclass(frozen=True)

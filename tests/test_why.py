@@ -24,7 +24,7 @@ def test_a_changed_file_is_named():
     text = RUN.replace("{0}", before).replace("{1}", now)
     jobs = ["train small on digits: pretrain, seed 0", "features of digits", "page"]
     assert [job for job, _ in reasons(text)] == jobs
-    assert summary(text).splitlines() == [
+    assert summary(reasons(text)).splitlines() == [
         "numpy: 2.4.6 -> 2.5.0", "workflow_scripts/b.py changed", "    train small on digits: pretrain, seed 0",
         "never made (or deleted)", "    page", "and 1 jobs that follow from these"]
 
@@ -42,7 +42,8 @@ def test_a_job_that_follows_has_no_cause_of_its_own():
 
 
 def test_nothing_to_do():
-    assert summary("Building DAG of jobs...\nNothing to be done.") == "Nothing would run: all results are up to date."
+    said = reasons("Building DAG of jobs...\nNothing to be done.")
+    assert summary(said) == "Nothing would run: all results are up to date."
 
 
 def test_entries_of_lists_are_told_apart_by_their_names_and_long_values_are_cut():
@@ -57,4 +58,5 @@ def test_only_the_first_of_many_keys_and_jobs_are_told():
     lines = changes(f"{json.dumps(old)!r} now: {json.dumps(new)!r} ")
     assert len(lines) == 9 and lines[-1] == "and 12 more keys"
     text = "".join(f"Job {i}: job {i}\nReason: Missing output files: x\n" for i in range(6))
-    assert summary(text, most=2).splitlines() == ["never made (or deleted)", "    job 0", "    job 1", "    and 4 more"]
+    shown = summary(reasons(text), most=2).splitlines()
+    assert shown == ["never made (or deleted)", "    job 0", "    job 1", "    and 4 more"]

@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 from workflow_scripts.core.errors import OODError, stage
-from workflow_scripts.planning import health, networks, setting
+from workflow_scripts.planning import dag, health, networks, setting
 from workflow_scripts.planning.estimate import Estimator, there
-from workflow_scripts.planning.jobs import Jobs
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.wiring import Wiring
 
@@ -36,15 +34,14 @@ def main(argv: list[str] | None = None) -> None:
     profile = health.read_profile(args.profile) if args.profile else {}
     plan = setting.read(args.configfile, args.config)
     wire = Wiring(plan)
-    jobs = Jobs(wire)
-    page = jobs.page()
+    page = dag.read(wire, setting.words(args.configfile, args.config)).page()
     absent = [job for job in page if there(job, args.directory) is None]
     estimator = Estimator(plan, networks.load(), Measured(args.directory, wire.root), "gpu")
     sizes = {place: [estimator.bytes(job) for job in absent if job.outputs[0].startswith(wire.root) != raw]
              for raw, place in enumerate((args.directory, args.directory / plan.config.resources))}
-    pairs = wire.raw_splits((job.rule, SimpleNamespace(dataset=d, split=s)) for job in page for d, s in job.sets)
+    pairs = wire.raw_splits((job.rule, job.wildcards) for job in page)
     missing = plan.missing_data(
-        wire.raw_splits((job.rule, SimpleNamespace(dataset=d, split=s)) for job in absent for d, s in job.sets),
+        wire.raw_splits((job.rule, job.wildcards) for job in absent),
         [job.run.recipe for job in absent if job.rule == "import_weights"])
     parts = {
         "Software": health.software(plan.config.device),

@@ -13,18 +13,15 @@ operations over what a machine is assumed to do (`config/costs.yaml`; --gflops, 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from types import SimpleNamespace
 
 from workflow_scripts import why
 from workflow_scripts.core.errors import OODError, stage, unknown
-from workflow_scripts.planning import networks, setting
+from workflow_scripts.planning import dag, networks, setting
+from workflow_scripts.planning.dag import Due, Job, Jobs
 from workflow_scripts.planning.estimate import Estimator, there
-from workflow_scripts.planning.jobs import Job, Jobs
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size, table
 from workflow_scripts.wiring import Wiring
@@ -61,55 +58,39 @@ def main(argv: list[str] | None = None) -> None:
     if args.gflops:
         own = costs.machines[machine].model_copy(update={"gflops": args.gflops})
         costs = costs.model_copy(update={"machines": costs.machines | {machine: own}})
-    jobs = Jobs(wire)
-    wanted = targeted(jobs, args.target)
-    pending, reasons = (absent(wanted, args.directory), "") if args.quick else would_run(wanted, args)
+    jobs, wanted, due = asked(wire, args)
+    pending = [job for job in wanted if due.outputs & {*job.outputs}] if due else absent(wanted, args.directory)
+    reasons = why.summary(due.reasons, most=4) if due and due.reasons else ""
     estimator = Estimator(plan, costs, Measured(args.directory, wire.root), machine)
     print("\n".join(page(jobs, wanted, pending, estimator, args.directory, bool(args.target))))
     if reasons:
         print(f"\nWhat runs again, and why:\n{reasons}")
 
 
-def targeted(jobs: Jobs, names: Iterable[str]) -> list[Job]:
-    """The jobs behind targets, or behind the page where there is none.
+def asked(wire: Wiring, args: argparse.Namespace) -> tuple[Jobs, list[Job], Due | None]:
+    """All jobs, those behind the targets (or the page), and unless ``--quick`` what of them would run.
 
     Raises:
-        OODError: a name that stands for nothing.
+        OODError: a target that stands for nothing.
     """
-    if not names:
-        return jobs.page()
-    named, files = jobs.wire.targets(), []
-    for name in names:
-        if name not in named and not jobs.behind([name]):
+    words, named = setting.words(args.configfile, args.config), wire.targets()
+    for name in args.target:
+        if name not in named and "/" not in name:
             raise unknown("target", name, named)
-        files += named.get(name, [name])
-    return jobs.behind(files)
+    if not args.target and not args.quick:
+        jobs, due = dag.due(wire, words, args.directory)
+        return jobs, jobs.page(), due
+    jobs = dag.read(wire, words)
+    files = [file for name in args.target for file in named.get(name, [name])]
+    if not files:
+        return jobs, jobs.page(), None
+    part = jobs if all(map(jobs.makes, files)) else dag.read(wire, words, files)
+    return jobs, part.behind(files), None if args.quick else dag.due(wire, words, args.directory, files)[1]
 
 
 def absent(wanted: Iterable[Job], folder: Path) -> list[Job]:
     """Jobs one of whose outputs is not there."""
     return [job for job in wanted if there(job, folder) is None]
-
-
-def would_run(wanted: list[Job], args: argparse.Namespace) -> tuple[list[Job], str]:
-    """The jobs that Snakemake would run, and why those that ran before."""
-    targets = args.target or ["all"]
-    said = _snakemake("--summary", *targets, *setting.words(args))
-    rows = [line.split("\t") for line in said.splitlines()]
-    due = {row[0] for row in rows if row[-1] == "update pending"}
-    pending = [job for job in wanted if due & {*job.outputs}]
-    if all(there(job, args.directory) is None for job in pending):
-        return pending, ""
-    return pending, why.summary(_snakemake("--dry-run", *targets, *setting.words(args)), most=4)
-
-
-def _snakemake(*words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", "1", *words], text=True, check=False,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if done.returncode:
-        last = [line for line in done.stdout.splitlines() if line.strip()][-1:]
-        raise OODError(f"snakemake cannot say what would run: {''.join(last)}")
-    return done.stdout
 
 
 def page(jobs: Jobs, wanted: list[Job], pending: list[Job], estimator: Estimator, folder: Path,
@@ -132,7 +113,7 @@ def page(jobs: Jobs, wanted: list[Job], pending: list[Job], estimator: Estimator
 
 
 def _row(name: str, group: list[Job], due: set[Job], estimator: Estimator, folder: Path) -> list[str]:
-    sizes = [size for job in group if job.rule == "train_network" if (size := estimator.training(job.run))]
+    sizes = [size for job in group if job.trains if (size := estimator.training(job.run))]
     return [name, str(sum(job.trains for job in group)), f"{sum(s.epochs for s in sizes):,.0f}",
             f"{sum(s.images for s in sizes):,}", _time(group, estimator),
             _time([job for job in group if job in due], estimator), _space(group, estimator, folder)]
@@ -164,15 +145,14 @@ def _stages(wanted: list[Job], due: set[Job], estimator: Estimator, folder: Path
 def _data(jobs: Jobs, pending: list[Job], folder: Path) -> list[str]:
     """Downloads, and what must be brought."""
     plan = jobs.plan
-    fetched = {job.name: plan.sources[job.name] for job in pending if job.rule == "fetch_archive"}
+    fetched = {job.name: plan.sources[job.name] for job in pending if job.kind == "archives"}
     loads = {} if plan.config.offline else {name: source for name, source in fetched.items() if not source.by_hand}
     total = sum(source.size or 0 for source in loads.values())
     blank = sum(source.size is None for source in loads.values())
     lines = [f"Downloads: {len(loads)} files, {size(total)}" + (f" and {blank} of unknown size" if blank else "")]
     lines += table(["  file", "bytes"], [[f"  {name}", f"{source.size:,}" if source.size else "not known"]
                                          for name, source in loads.items()]) if loads else []
-    pairs = jobs.wire.raw_splits((job.rule, SimpleNamespace(dataset=d, split=s)) for job in pending
-                                 if job.rule in ("pack_dataset", "prepare_dataset") for d, s in job.sets)
+    pairs = jobs.wire.raw_splits((job.rule, job.wildcards) for job in pending)
     recipes = [job.run.recipe for job in pending if job.rule == "import_weights"]
     missing = plan.missing_data(pairs, recipes)
     return [*lines, "", f"To bring by hand: {len(missing) or 'nothing'}", *(f"  {line.strip()}" for line in missing)]

@@ -28,19 +28,19 @@ from pathlib import Path
 from statistics import median
 
 from workflow_scripts.core.errors import stage
-from workflow_scripts.planning import setting, state
-from workflow_scripts.planning.jobs import TRAINING, Job, Jobs
+from workflow_scripts.planning import dag, setting, state
+from workflow_scripts.planning.dag import Job, Jobs
 from workflow_scripts.planning.measured import Measured, kind
 from workflow_scripts.planning.text import hours
 from workflow_scripts.wiring import Wiring
 
 GROUPS = {
-    "data": ("pack_dataset", "prepare_dataset"),
-    "networks": (*TRAINING, "make_masks", "cache_trunk", "select_outliers"),
+    "data": ("lmdb", "data"),
+    "networks": ("models", "masks", "trunk", "selection"),
     "features": ("features",),
-    "scores": ("precompute_statistics", "choose_options", "score_sets", "score_network", "fuse_scores"),
+    "scores": ("precompute", "sweep", "scores"),
 }
-"""Rules of the columns; all others but downloads are results."""
+"""Folders of the columns; all others but downloads are results."""
 SECONDS, SHOWN, FRESH, QUIET = 10, 12, 60, 1800
 """Seconds between two looks of --watch; jobs listed in each state; age in seconds of the last word in a log up to which
 a job is at work without Snakemake's lock, and from which on its silence is said."""
@@ -70,8 +70,8 @@ class Look:
     def __init__(self, jobs: Jobs, folder: Path):
         self.folder, self.root, self.now = folder, jobs.wire.root, time.time()
         measured = Measured(folder, self.root)
-        self.jobs = [job for job in jobs.page() if job.rule != "fetch_archive"]
-        self.papers = {paper: [job for job in jobs.paper(paper) if job.rule != "fetch_archive"]
+        self.jobs = [job for job in jobs.page() if job.kind != "archives"]
+        self.papers = {paper: [job for job in jobs.paper(paper) if job.kind != "archives"]
                        for paper in jobs.plan.papers}
         self.started = state.markers(folder)
         self.locked, self.failed = state.locked(folder), state.failed(folder)
@@ -124,7 +124,7 @@ def _alike(job: Job) -> list[tuple[str, ...]]:
 
 
 def _group(job: Job) -> str:
-    return next((name for name, rules in GROUPS.items() if job.rule in rules), "results")
+    return next((name for name, folders in GROUPS.items() if job.kind in folders), "results")
 
 
 def page(look: Look, variant: str) -> str:
@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
                         help=f"again every so many seconds ({SECONDS}) until all is done, or Ctrl-C")
     args = parser.parse_args(argv)
     plan = setting.read(args.configfile, args.config)
-    jobs = Jobs(Wiring(plan))
+    jobs = dag.read(Wiring(plan), setting.words(args.configfile, args.config))
     try:
         while True:
             look = Look(jobs, args.directory)

@@ -18,15 +18,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from workflow_scripts.core.errors import OODError, stage, unknown
-from workflow_scripts.planning import setting, state
+from workflow_scripts.planning import dag, setting, state
+from workflow_scripts.planning.dag import Job, Jobs
 from workflow_scripts.planning.estimate import there
-from workflow_scripts.planning.jobs import Job, Jobs
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size, table
 from workflow_scripts.wiring import Wiring
 
-PRUNABLE = ("features", "precompute_statistics", "score_sets", "score_network", "fuse_scores", "measure_distances",
-            "make_panels")
+PRUNABLE = ("features", "precompute", "scores", "distances", "panels")
+"""Folders of a run whose files can go."""
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -52,7 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     if not (args.directory / wire.root).is_dir():
         raise OODError(f"there is no folder {args.directory / wire.root}; run the workflow first, or name with "
                        "--configfile and --directory what has run")
-    jobs, measured = Jobs(wire), Measured(args.directory, wire.root)
+    jobs = dag.read(wire, setting.words(args.configfile, args.config))
+    measured = Measured(args.directory, wire.root)
     if args.command == "du":
         print("\n".join(du(jobs, measured, args.directory)))
         return
@@ -83,7 +84,8 @@ def du(jobs: Jobs, measured: Measured, folder: Path) -> list[str]:
         took = [measured.of(job) for job in made]
         blank = sum(seconds is None for seconds in took)
         cost = hours(sum(s for s in took if s is not None)) + (f", {blank} jobs not known" if blank else "")
-        rows.append([rule, str(len(names)), size(count), cost if made else "", "yes" if rule in PRUNABLE else "no"])
+        can_go = "yes" if group[0].kind in PRUNABLE else "no"
+        rows.append([rule, str(len(names)), size(count), cost if made else "", can_go])
     root = folder / jobs.wire.root
     others = [path for path in root.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in known]
     logs = [path for path in others if path.relative_to(root).parts[0] in ("logs", "benchmarks")]
@@ -99,8 +101,8 @@ def du(jobs: Jobs, measured: Measured, folder: Path) -> list[str]:
 def prunable(jobs: Jobs, measured: Measured, folder: Path, stages: Iterable[str], at_most: float) -> list[Job]:
     """The jobs whose files can go."""
     page = jobs.page()
-    needed = jobs.upstream_of_training()
-    chosen = {job for job in page if job.rule in stages and there(job, folder) is not None
+    needed = jobs.upstream_of_training
+    chosen = {job for job in page if job.kind in stages and there(job, folder) is not None
               and not needed & {*job.outputs} and (took := measured.of(job)) is not None and took <= at_most}
     readers: dict[str, list[Job]] = {}
     for job in page:

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 _JOB = re.compile(r"^(?:Job \d+: |(?:local)?rule )(.*?):?$")
@@ -107,11 +108,16 @@ def _flat(section: Any, path: str = "") -> dict[str, Any]:
     return flat
 
 
-def summary(output: str, most: int | None = None) -> str:
-    """The page for the terminal: each cause once, with (at most ``most``) jobs it touches; then how many follow."""
+def summary(found: Iterable[tuple[str, str]], most: int | None = None) -> str:
+    """The page for the terminal: each cause once, with (at most ``most``) jobs it touches; then how many follow.
+
+    Args:
+        found: (job, reason) of each that would run.
+        most: jobs shown of one cause.
+    """
     causes: dict[tuple[str, ...], list[str]] = {}
     following = 0
-    for job, reason in reasons(output):
+    for job, reason in found:
         cause = explain(reason)
         if cause is None:
             following += 1
@@ -140,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     if done.returncode:
         print(done.stdout, file=sys.stderr)
         sys.exit(done.returncode)
-    print(summary(done.stdout))
+    print(summary(reasons(done.stdout)))
 
 
 if __name__ == "__main__":

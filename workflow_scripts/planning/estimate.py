@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from workflow_scripts.methods.schedule import bit_steps
 from workflow_scripts.planning import networks
-from workflow_scripts.planning.jobs import Job
+from workflow_scripts.planning.dag import Job
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.networks import Costs, Row
 from workflow_scripts.work.expand import Plan, Trained
@@ -111,33 +112,42 @@ class Estimator:
             images, steps = size.images, size.steps
             each = (row.tail if job.run.recipe.trunk and row.tail else row.gflops) * both
         else:
-            images = sum(self.images(*pair) for pair in job.sets)
+            images = sum(self.images(*pair) for pair in self._passed(job))
             asked = self.plan.config.features.batch_size
             steps = -(-images // (asked if isinstance(asked, int) else machine.batch_size))
-            each = row.gflops * (both if job.rule == "score_network" else 1)
+            each = row.gflops * (both if job.kind == "scores" else 1)
         return machine.start + max(steps * machine.step, images * each / machine.gflops), "assumed"
+
+    def _passed(self, job: Job) -> Iterable[tuple[str, str]]:
+        """(dataset, split) whose images all go through a network in a job that trains none."""
+        if job.kind == "panels":
+            return ()  # a few images
+        if job.trains:
+            probe = job.run.recipe.checkpoint and job.run.recipe.checkpoint.probe
+            return [pair for pair in job.sets if (probe if pair[1] == "train" else job.run.among)]
+        return job.sets
 
     def bytes(self, job: Job) -> int | None:
         """Size of a job's outputs; ``None`` where nothing is known. Tables, figures and logs are small: 0."""
         run, row = job.run, self.row(job.run) if job.run else None
         outputs = networks.classes(self.plan, run) if run else 0
-        match job.rule:
-            case "fetch_archive":
+        match job.kind:
+            case "archives":
                 return self.plan.sources[job.name].size
-            case "pack_dataset":
+            case "lmdb":
                 sizes = [self.plan.sources[name].size for name in self.plan.archives(*job.sets[0])]
                 return sum(sizes) if sizes and all(sizes) else None
-            case "prepare_dataset":
+            case "data":
                 return self._store(*job.sets[0])
-            case "train_network" | "import_weights" | "choose_recipe":
+            case "models":
                 return row.bytes(outputs) if row else None
             case "features":
                 return 4 * (row.features + outputs) * sum(self.images(*p) for p in job.sets) if row else None
-            case "cache_trunk":
+            case "trunk":
                 return 2 * row.tokens * self.images(*job.sets[0]) if row and row.tokens else None
-            case "make_masks":  # compressed: at most
+            case "masks":  # compressed: at most
                 return self.images(*job.sets[0]) * networks.side(self.plan, run.id) ** 2
-            case "score_sets" | "score_network" | "fuse_scores":
+            case "scores":
                 return 8 * sum(self.images(*pair) for pair in self.plan.sets(run.id)[1:])
         return 0
 

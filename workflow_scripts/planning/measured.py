@@ -6,7 +6,7 @@ import csv
 import re
 from pathlib import Path
 
-from workflow_scripts.planning.jobs import Job
+from workflow_scripts.planning.dag import Job
 
 _SEED = re.compile(r"/seed\d+(?=[./])")
 

@@ -21,11 +21,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--directory", type=Path, default=Path(), help="folder that holds results/ (default: here)")
 
 
-def words(args: argparse.Namespace) -> list[str]:
-    """The same for snakemake."""
-    given = ["--config", *args.config] if args.config else []
-    return [*given, "--snakefile", str(ROOT / "Snakefile"), "--directory", str(args.directory), "--configfile",
-            str(args.configfile.resolve())]
+def words(configfile: Path, pairs: Sequence[str] = ()) -> list[str]:
+    """The first two for snakemake."""
+    given = ["--config", *pairs] if pairs else []
+    return [*given, "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(configfile.resolve())]
 
 
 def read(path: Path, pairs: Sequence[str] = ()) -> Plan:

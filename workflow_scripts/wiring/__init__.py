@@ -6,6 +6,7 @@ as one JSON text each, which Snakemake compares: a job reruns exactly when its s
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 import signal
@@ -16,7 +17,9 @@ from workflow_scripts.wiring.data import Data
 from workflow_scripts.wiring.evaluation import Evaluation
 from workflow_scripts.wiring.files import FIGURES, FILES, RELIABILITY, Wildcards
 from workflow_scripts.wiring.reports import Reports
+from workflow_scripts.wiring.snakemake_private import remember_signature
 from workflow_scripts.wiring.training import Trainings
+from workflow_scripts.work.expand import Plan
 
 __all__ = ["FIGURES", "FILES", "RELIABILITY", "Wildcards", "Wiring", "prepare_environment"]
 
@@ -43,3 +46,9 @@ def prepare_environment(repository: Path, data_root: Path | None) -> None:
 
 class Wiring(Data, Trainings, Evaluation, Reports):
     """Files and parameters of the jobs of a plan."""
+
+    def __init__(self, plan: Plan, results: str = "results"):
+        super().__init__(plan, results)
+        for name, method in inspect.getmembers(type(self), inspect.isfunction):
+            if "wildcards" in inspect.signature(method).parameters:
+                setattr(self, name, remember_signature(getattr(self, name)))

@@ -10,6 +10,7 @@ from workflow_scripts.core.digest import digest
 from workflow_scripts.wiring import sections
 from workflow_scripts.wiring.files import Files, Wildcards
 from workflow_scripts.wiring.sections import dumps
+from workflow_scripts.wiring.snakemake_private import remember_signature
 from workflow_scripts.work.expand import Trained
 from workflow_scripts.work.imported import Taken
 
@@ -23,10 +24,12 @@ class Evaluation(Files):
 
     def feature_stores(self, group: str) -> Callable[[Wildcards], list[str]]:
         """Stores of the sets that a group's job passes through a network."""
-        return lambda wildcards: [self.store(*pair) for pair in self._feature_sets(wildcards, group)]
+        return remember_signature(
+            lambda wildcards: [self.store(*pair) for pair in self._feature_sets(wildcards, group)])
 
     def feature_archives(self, group: str) -> Callable[[Wildcards], list[str]]:
-        return lambda wildcards: self.decoded_from(self._feature_sets(wildcards, group))
+        """Archives that those images are decoded from, where they are not stored."""
+        return remember_signature(lambda wildcards: self.decoded_from(self._feature_sets(wildcards, group)))
 
     def _feature_sets(self, wildcards: Wildcards, group: str) -> list[tuple[str, str]]:
         """The ID set's two splits (``id``), the other sets (``ood``), or ``all``."""
@@ -42,7 +45,7 @@ class Evaluation(Files):
                           "batch_size": self.plan.config.features.batch_size,
                           "precision": self.plan.config.features.precision})
 
-        return section
+        return remember_signature(section)
 
     def features_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.extract_features", *sections.network_code(self.plan.run(wildcards).network))

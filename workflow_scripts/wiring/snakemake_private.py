@@ -5,20 +5,35 @@ Each function says why there is no public way; ``tests/test_snakemake_private.py
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
+import json
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-_OF_WILDCARDS = inspect.Signature([inspect.Parameter("wildcards", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
-
 
 def collect_garbage_seldom() -> None:
-    """Look for garbage less often: Snakemake keeps every job that it makes, and looking among them again and again takes
-    a tenth of its time. (Python's interface is public; that this is a process of Snakemake's is what is assumed.)"""
+    """Look for garbage less often: Snakemake keeps every job that it makes, and looking among them takes a tenth of its
+    time. (The interface is Python's; it is here because it acts on the whole process, which is Snakemake's.)"""
     gc.set_threshold(100_000, 50, 50)
+
+
+def remember_signature(function: Callable) -> Callable:
+    """The same function, whose parameters are worked out once.
+
+    Snakemake inspects each function of a rule some twenty times for each job, a sixth of a dry run. The attribute is
+    Python's (PEP 362); that Snakemake calls with the names it finds there, and no others, is what is relied on.
+    """
+    @functools.wraps(function)
+    def call(*args: Any, **given: Any) -> Any:
+        return function(*args, **given)
+
+    call.__signature__ = inspect.signature(function)
+    return call
 
 
 def stands_alone(workflow: Any, config: dict[str, Any]) -> bool:
@@ -64,10 +79,51 @@ def group(workflow: Any, name: str) -> Callable[[Any], str | None]:
         workflow.parent_groupids[one] = name
         return one
 
-    of.__signature__ = _OF_WILDCARDS  # said once: Snakemake inspects it several times for each job
-    return of
+    return remember_signature(of)
 
 
 def pending(workflow: Any) -> Iterator[tuple[str, Any]]:
     """(rule, wildcards) of each job that is about to run, for ``onstart``, which is told of none."""
     return ((job.rule.name, job.wildcards) for job in workflow.dag.needrun_jobs())
+
+
+def jobs(words: Sequence[str]) -> dict[str, Any]:
+    """All jobs behind targets, and which would run: what a dry run of the same words sees, as data.
+
+    ``jobs``: rule, wildcards, inputs, outputs, log, benchmark, on_gpu of each; ``due``: the outputs of those that would
+    run; ``reasons``: (message, reason) of those, where one of them ran before.
+
+    Publicly a dry run tells in its log of the jobs that would run, after formatting all their commands, and nothing of
+    the others; of the graph of all, ``--d3dag`` tells the rules alone, and ``--summary`` no wildcards or benchmarks.
+    """
+    from snakemake import cli
+    from snakemake.api import SnakemakeApi
+    from snakemake.settings.enums import Quietness
+    from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+
+    _, given = cli.parse_args(list(words))
+    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True)) as opened:
+        api = opened.workflow(
+            resource_settings=ResourceSettings(cores=1), snakefile=given.snakefile, workdir=given.directory,
+            config_settings=ConfigSettings(config=cli.parse_config(given.config), configfiles=given.configfile or ()))
+        api.dag(DAGSettings(
+            targets=set(given.targets), force_incomplete=given.rerun_incomplete, rerun_triggers=given.rerun_triggers,
+            max_checksum_file_size=given.max_checksum_file_size))
+        workflow = api._workflow
+        workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
+        workflow._build_dag()
+        found = [{"rule": job.rule.name, "wildcards": job.wildcards_dict, "inputs": list(map(str, job.input)),
+                  "outputs": list(map(str, job.output)), "log": str(next(iter(job.log), "")),
+                  "benchmark": str(job.benchmark or ""), "on_gpu": "gpu" in job.rule.resources}
+                 for job in workflow.dag.jobs]
+        due = [job for job in workflow.dag.needrun_jobs() if job.output]
+        ran = any(all(map(os.path.exists, map(str, job.output))) for job in due)
+        reasons = [[job.message or job.rule.name, str(workflow.dag.reason(job))] for job in due] if ran else []
+        return {"jobs": found, "due": [str(name) for job in due for name in job.output], "reasons": reasons}
+
+
+if __name__ == "__main__":
+    _answer = os.path.abspath(sys.argv[1])
+    _found = json.dumps(jobs(sys.argv[2:]))
+    with open(_answer, "w", encoding="utf-8") as _file:
+        _file.write(_found)

@@ -1,0 +1,68 @@
+"""The workflow from other places than its own folder: -s, --directory, and as a module of another workflow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import pytest
+
+from tests.checkout import ROOT, snakemake, would_run
+from tests.everyday_data import TINY, write
+
+STORE = "results/tiny/data/faces.test.h5"
+SNAKEFILE = str(ROOT / "Snakefile")
+MODULE = """
+module ood:
+    snakefile: {snakefile}
+    config: {config}
+
+use rule * from ood{names}
+
+rule everything:
+    default_target: True
+    input: rules.{all}.input
+"""
+
+
+def images(path: Path) -> int:
+    with h5py.File(path) as file:
+        return len(file["labels"])
+
+
+def test_from_another_folder_and_with_another_one(tmp_path):
+    """Where no config.yaml is: the default run is that beside the Snakefile."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    from_here = would_run(here, "--snakefile", SNAKEFILE)
+    assert from_here["train_network"] == 28 and from_here["extract_features"] == 24
+    assert would_run(ROOT, "--directory", str(there)) == from_here
+
+
+@pytest.mark.parametrize("words", [[], ["--directory", "there"]], ids=["snakefile", "directory"])
+def test_a_store_is_made_in_another_folder(tmp_path, words):
+    write(tmp_path / "tiny.yaml")
+    done = snakemake(tmp_path, "--snakefile", SNAKEFILE, "--configfile", "tiny.yaml", "--cores", "1", STORE, *words)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert images(tmp_path.joinpath(*words[1:], STORE)) == 48
+
+
+@pytest.mark.parametrize(("names", "prefix"), [("", ""), (" as ood_*", "ood_")], ids=["as it is", "renamed"])
+def test_as_a_module_of_another_workflow(tmp_path, names, prefix):
+    (tmp_path / "Snakefile").write_text(MODULE.format(
+        snakefile=json.dumps(SNAKEFILE), config=repr(TINY), names=names, all=f"{prefix}all"))
+    found = would_run(tmp_path)
+    assert found.pop("everything") == 1
+    assert found == {prefix + rule: count for rule, count in {
+        "prepare_dataset": 5, "train_network": 2, "extract_features": 2, "score_sets": 3, "compute_metrics": 2,
+        "make_tables": 2, "draw_figures": 2, "write_manifest": 2, "make_cards": 1, "make_report": 1}.items()}
+    done = snakemake(tmp_path, "--cores", "1", STORE)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert images(tmp_path / STORE) == 48
+
+
+def test_a_module_without_configuration_is_the_default_run(tmp_path):
+    text = MODULE.format(snakefile=json.dumps(SNAKEFILE), config="", names=" as ood_*", all="ood_all")
+    (tmp_path / "Snakefile").write_text(text.replace("    config: \n", ""))
+    assert would_run(tmp_path)["ood_train_network"] == 28

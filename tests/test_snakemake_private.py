@@ -1,0 +1,104 @@
+"""What wiring/snakemake_private.py uses of Snakemake is there and does what it says, in the pinned version."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import yaml
+from snakemake.common import get_function_params
+
+from tests.checkout import ROOT, snakemake
+from tests.everyday_data import TINY, run, write
+from workflow_scripts.planning import dag, setting
+from workflow_scripts.wiring import Wiring, snakemake_private
+
+SHOW = """
+from workflow_scripts.wiring import snakemake_private
+print("alone:", snakemake_private.stands_alone(workflow, config), "place:",
+      snakemake_private.place_of_configuration(workflow), "keys:", sorted(config))
+rule all:
+    default_target: True
+    group: snakemake_private.group(workflow, "pair")
+    shell: "true"
+onstart:
+    print("pending:", [rule for rule, _ in snakemake_private.pending(workflow)])
+"""
+
+
+def said(folder: Path, *words: str) -> str:
+    (folder / "Snakefile").write_text(SHOW)
+    done = snakemake(folder, "--cores", "1", *words, PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_the_version_is_the_pinned_one():
+    pins = (ROOT / "pyproject.toml").read_text()
+    assert f'"snakemake=={metadata.version("snakemake")}"' in pins
+
+
+def test_a_given_file_stands_alone_and_its_folder_is_known(tmp_path):
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "c.yaml").write_text("colour: blue")
+    assert "alone: False place: None keys: []" in said(tmp_path)
+    assert "alone: False place: None keys: ['seeds']" in said(tmp_path, "--config", "seeds=3")
+    text = said(tmp_path, "--configfile", "elsewhere/c.yaml", "--config", "seeds=3")
+    assert f"alone: True place: {place} keys: ['colour', 'seeds']" in text
+
+
+def test_jobs_about_to_run_are_known_before_the_first(tmp_path):
+    assert "pending: ['all']" in said(tmp_path)
+
+
+def test_groups_are_those_of_the_profile():
+    workflow = SimpleNamespace(group_settings=SimpleNamespace(group_components={}), remote_exec=False,
+                               parent_groupids={})
+    group = snakemake_private.group(workflow, "scores_{id}")
+    assert group({"id": "digits", "seed": "0"}) is None
+    workflow.group_settings.group_components["scores_{id}"] = 4
+    assert group({"id": "digits", "seed": "0"}) == "scores_digits"
+    assert workflow.parent_groupids == {"scores_digits": "scores_{id}"}
+    assert list(get_function_params(group)) == list(inspect.signature(lambda wildcards: 0).parameters)
+
+
+def test_groups_are_made_and_so_many_parts_are_one(tmp_path):
+    """Parts of a name with wildcards count by the pattern's number, which Snakemake looks up by the parent's name."""
+    (tmp_path / "Snakefile").write_text('''
+from workflow_scripts.wiring import snakemake_private
+rule all:
+    default_target: True
+    input: expand("{id}{n}", id="ab", n=range(4))
+rule one:
+    output: "{id,[a-b]}{n}"
+    group: snakemake_private.group(workflow, "g_{id}")
+    shell: "touch {output}"
+''')
+    done = snakemake(tmp_path, "--dry-run", "--cores", "1", "--group-components", "g_{id}=2", "--executor", "slurm",
+                     PYTHONPATH=str(ROOT))
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert done.stdout.count("Group job g_a") == done.stdout.count("Group job g_b") == 2
+
+
+def test_all_jobs_and_those_that_would_run(tmp_path):
+    write(tmp_path / "config.yaml")
+    words = setting.words(tmp_path / "config.yaml")
+    wire = Wiring(setting.read(tmp_path / "config.yaml"))
+    jobs, due = dag.due(wire, words, tmp_path)
+    outputs = {name for job in jobs.page() for name in job.outputs}
+    assert due.outputs == outputs and due.reasons == ()
+    trained = next(job for job in jobs.page() if job.rule == "train_network" and job.run.path_name == "oe")
+    assert (trained.kind, trained.on_gpu, trained.benchmark) == (
+        "models", True, "results/tiny/benchmarks/models/digits/net/oe/seed0.tsv")
+    assert trained.inputs == ("results/tiny/data/digits.train.h5", "results/tiny/data/pool.train.h5")
+    assert trained.log == "results/tiny/logs/models/digits/net/oe/seed0.log"
+    run(tmp_path, "results/tiny/data/faces.test.h5")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**TINY, "limit": {"images": 40}}))
+    wire = Wiring(setting.read(tmp_path / "config.yaml"))
+    _, due = dag.due(wire, words, tmp_path, ["results/tiny/data/faces.test.h5"])
+    assert due.outputs == {"results/tiny/data/faces.test.h5"}
+    (message, reason), = due.reasons
+    assert message == "prepare faces (test)" and reason.startswith("Params have changed since last execution")
