@@ -256,7 +256,7 @@ rule compute_metrics:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.metrics_section,
-        code=digest("stages.compute_metrics"),
+        code=WIRE.metrics_code,
         statistics=lambda wc, input: f"--statistics {input.statistics}" if input.statistics else "",
     message:
         "metrics of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
@@ -280,7 +280,7 @@ rule import_scores:
         "../envs/ood.yaml"
     params:
         cfg=WIRE.imported_section,
-        code=digest("stages.import_scores"),
+        code=WIRE.imported_code,
     message:
         "import scores {wildcards.recipe} on {wildcards.id}, seed {wildcards.seed}"
     shell:
