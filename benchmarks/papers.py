@@ -103,7 +103,7 @@ class Step:
         self.pool = pixels(max(self.count, 4 * paper.outliers), seed=1) if paper.outliers else None
         self.maps = self.labels[:, None, None].expand(-1, paper.stored, paper.stored).contiguous() + 1
         self.maps[:, : paper.stored // 3] = 0
-        background = bool(plugins.constant("methods", paper.method, "BACKGROUND", False))
+        background = plugins.spec("methods", paper.method).background
         self.network = networks[paper.network](paper.classes + background).to(where, memory_format=self.memory)
         options = plugins.parse_options("methods", paper.method, paper.options, "options")
         self.method: Method = plugins.load("methods", paper.method).build(options, ())

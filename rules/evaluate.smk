@@ -266,7 +266,7 @@ rule compute_metrics:
         ENV
     params:
         cfg=WIRE.metrics_section,
-        code=digest("stages.compute_metrics"),
+        code=WIRE.metrics_code,
         optional=flags("statistics"),
     message:
         "metrics of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
@@ -290,7 +290,7 @@ rule import_scores:
         ENV
     params:
         cfg=WIRE.imported_section,
-        code=digest("stages.import_scores"),
+        code=WIRE.imported_code,
     message:
         "import scores {wildcards.recipe} on {wildcards.id}, seed {wildcards.seed}"
     shell:

@@ -20,7 +20,7 @@ from tests.checkout import ROOT, copy, snakemake
 from tests.test_config import small
 from tests.test_himplos_config import random_cifar, random_images
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.metrics.compat import bg_resample_trial
+from workflow_scripts.metrics.rules.bg_resample import trial
 from workflow_scripts.scores import msp
 from workflow_scripts.scores.base import Batch
 from workflow_scripts.wiring import Wiring
@@ -142,7 +142,7 @@ def test_saturated_float32_probabilities_tie_as_released():
     for precision in ("float64", "float32"):
         options = msp.Options(precision=precision)
         scores = [msp.score(options, None, None, Batch(logits=z)) for z in (known, novel)]
-        found[precision] = bg_resample_trial(*scores)["fpr95_ood"]
+        found[precision] = trial(*scores)["fpr95_ood"]
     assert found == {"float64": 0.0, "float32": 1.0}
 
 

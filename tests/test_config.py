@@ -11,9 +11,9 @@ import yaml
 
 from tests.conftest import ROOT
 from workflow_scripts.config import reference
-from workflow_scripts.config.fidelity import DEFECTS, resolve, suffix
+from workflow_scripts.config.fidelity import defects, resolve, suffix
 from workflow_scripts.config.load import load_config, with_includes
-from workflow_scripts.core import plugins
+from workflow_scripts.core import plugins, specs
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import OPERATIONS, augment
 from workflow_scripts.wiring import Wiring
@@ -233,9 +233,12 @@ def test_a_switch_asked_for_everywhere_must_concern_some_recipe():
         read_plan(changed(fidelity={"released": ["npos.B1"]}), ROOT, {})
 
 
-def test_methods_declare_known_defects_only():
+def test_each_defect_is_described_once():
+    described = [defect for package in specs.KINDS if package != "models" and package != "pictures"
+                 for name in plugins.names(package) for defect in plugins.spec(package, name).defects]
+    assert len(described) == len(set(described)) >= 16
     for name in plugins.names("methods"):
-        assert set(plugins.constant("methods", name, "DEFECTS", ())) <= DEFECTS.keys()
+        assert set(plugins.spec("methods", name).switches) <= defects().keys() == set(described)
 
 
 def test_sections_are_plain_json_and_hold_every_default():

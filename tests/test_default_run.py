@@ -81,7 +81,7 @@ def test_networks_are_accurate_and_have_learned(default_run, table):
         history = checkpoint.read(default_run / "results" / "small" / "models" / run.id / run.network.name
                                   / run.path_name / f"seed{run.seed}.pt")["about"]["history"]
         assert len(history) >= 3
-        if plugins.constant("methods", run.recipe.method, "OUTLIERS") != "always":
+        if plugins.spec("methods", run.recipe.method).outliers != "always":
             assert history[-1]["loss"] < history[0]["loss"] / 2
         else:  # a loss against outliers has a floor: the entropy of what it asks for
             assert history[-1]["loss"] < history[0]["loss"] and history[-1]["accuracy"] > 0.85

@@ -242,7 +242,7 @@ def test_the_head_is_loaded_and_as_released_it_is_not(tmp_path):
     assert not torch.isclose(released[0].head.weight, network.fc.weight[1:]).any()
     torch.testing.assert_close(released[0].features(x), right.features(x))
     for name in ("mixup", "dense"):
-        assert plugins.constant("methods", name, "DEFECTS") == ("dfb.2h-1",)
+        assert plugins.spec("methods", name).switches == ("dfb.2h-1",)
 
 
 def test_a_parent_gives_the_body_and_the_new_head_starts_at_zero():

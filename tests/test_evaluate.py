@@ -14,6 +14,7 @@ import pytest
 from workflow_scripts.metrics import compat
 from workflow_scripts.metrics.confidence import id_metrics, predict
 from workflow_scripts.metrics.ood import ood_metrics
+from workflow_scripts.metrics.rules import goe, scood
 from workflow_scripts.stages import compute_metrics as stage
 
 CONFIG = {"id": "digits.test", "groups": {"near": ["digits89.test"], "far": ["faces.test", "noise.test"]}}
@@ -93,7 +94,7 @@ def test_compat_adds_each_papers_rules_with_the_images_they_use(run):
     assert found["energy", "faces", "aupr_out@bg-resample"]["n_ood"] == "10"  # 20 % of 50
     assert found["energy", "faces", "aupr_out@goe"]["n_ood"] == "31"
     correct = run.logits.argmax(1) == run.labels
-    assert float(found["energy", "digits", "aurc@goe"]["value"]) == compat.goe_id(known, correct)["aurc"]
+    assert float(found["energy", "digits", "aurc@goe"]["value"]) == goe.confidence(known, correct)["aurc"]
 
 
 def test_images_like_id_join_the_id_side_of_their_set_alone(run):
@@ -105,11 +106,11 @@ def test_images_like_id_join_the_id_side_of_their_set_alone(run):
     found = {(r["score"], r["dataset"], r["metric"]): r for r in run.main(config)}
     with h5py.File(run.scores[0]) as file:
         known, novel, other = (file[f"{name}.test"][()] for name in ("digits", "faces", "noise"))
-    for metric, value in compat.scood(np.concatenate([known, like]), novel).items():
+    for metric, value in scood.ood(np.concatenate([known, like]), novel).items():
         row = found["energy", "faces", f"{metric}@scood"]
         assert float(row["value"]) == value and row["n_id"] == "53"
-    assert float(found["energy", "noise", "auroc@scood"]["value"]) == compat.scood(known, other)["auroc"]
-    assert float(found["energy", "faces", "auroc@goe"]["value"]) == compat.goe(known, novel)["auroc"]
+    assert float(found["energy", "noise", "auroc@scood"]["value"]) == scood.ood(known, other)["auroc"]
+    assert float(found["energy", "faces", "auroc@goe"]["value"]) == goe.ood(known, novel)["auroc"]
     assert not any(dataset == "like" for _, dataset, _ in found)
 
 

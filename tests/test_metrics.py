@@ -21,6 +21,7 @@ from sklearn import metrics as sklearn
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics import compat, confidence, ood
+from workflow_scripts.metrics.rules import bg_resample, goe, himplos, npos, openood, scood
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = np.load(ROOT / "tests" / "golden" / "metrics.npz")
@@ -104,7 +105,7 @@ def test_scores_apart_by_one_float64_step_stay_apart():
 
 def test_inputs_are_left_as_they_are():
     known, novel = np.array([3.0, 1.0, 2.0]), np.array([0.0, 5.0])
-    for rule in (ood.ood_metrics, compat.goe, compat.himplos):
+    for rule in (ood.ood_metrics, goe.ood, himplos.ood):
         rule(known, novel)
     assert known.tolist() == [3, 1, 2] and novel.tolist() == [0, 5]
 
@@ -191,7 +192,7 @@ def test_metrics_without_errors_or_without_correct_images(correct, aurc, eaurc):
     assert (found["aurc"], found["eaurc"]) == (aurc, eaurc)
     assert math.isnan(found["fpr95_error"])
     assert math.isnan(found["aupr_error"]) if correct[0] else found["aupr_error"] == 1
-    released = compat.goe_id(np.arange(len(correct)), correct)
+    released = goe.confidence(np.arange(len(correct)), correct)
     assert (released["aurc"], released["eaurc"]) == (aurc, eaurc) and math.isnan(released["fpr95_error"])
 
 
@@ -222,14 +223,14 @@ def test_himplos_and_dfb_release(paper, case):
 
 @pytest.mark.parametrize("case", ["untied", "untied_f32", "tied", "saturated"])
 def test_bg_resample_release(case):
-    found = compat.bg_resample_trial(GOLDEN[f"met_{case}_in"], GOLDEN[f"met_{case}_out"])
+    found = bg_resample.trial(GOLDEN[f"met_{case}_in"], GOLDEN[f"met_{case}_out"])
     expected = GOLDEN[f"met_{case}_auroc_aupr_fpr95"]
     assert numbers(found, "auroc", "aupr_out", "fpr95_ood") == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("case", ["untied", "untied_small", "tied", "alltied", "separated"])
 def test_goe_release_ood_task(case):
-    found = compat.goe(GOLDEN[f"ood_{case}_in"], GOLDEN[f"ood_{case}_out"])
+    found = goe.ood(GOLDEN[f"ood_{case}_in"], GOLDEN[f"ood_{case}_out"])
     percent = 100 * np.array(numbers(found, "fpr95", "detection_error", "auroc", "aupr_in", "aupr_out", "f1"))
     assert percent == pytest.approx(GOLDEN[f"ood_{case}_res"], abs=1e-9)
 
@@ -237,14 +238,14 @@ def test_goe_release_ood_task(case):
 @pytest.mark.parametrize("case", ["untied", "tied", "perfect"])
 def test_goe_release_id_task(case):
     scores, correct, expected = (GOLDEN[f"id_{case}_{name}"] for name in ("conf", "correct", "res"))
-    found = compat.goe_id(scores, correct)
+    found = goe.confidence(scores, correct)
     names = ("auroc_correct", "aurc", "eaurc", "aupr_error", "fpr95_error", "aupr_correct")
     assert numbers(found, *names) == pytest.approx(np.delete(expected, 5), abs=1e-9)
     assert confidence.ece(scores, correct) == pytest.approx(expected[5], abs=1e-7)  # float32 in the release
 
 
 def test_npos_release():
-    found = compat.npos(GOLDEN["knn_score_id_K10"], GOLDEN["knn_score_ood_K10"])
+    found = npos.ood(GOLDEN["knn_score_id_K10"], GOLDEN["knn_score_ood_K10"])
     assert numbers(found, "auroc", "aupr_in", "fpr95") == pytest.approx(GOLDEN["knn_auroc_aupr_fpr95"], abs=1e-12)
 
 
@@ -256,7 +257,7 @@ def test_openood_counts_as_scikit_learn_does_by_default(known, novel):
     fpr, tpr, _ = sklearn.roc_curve(is_ood, -scores)
     precision_in, recall_in, _ = sklearn.precision_recall_curve(1 - is_ood, scores)
     precision_out, recall_out, _ = sklearn.precision_recall_curve(is_ood, -scores)
-    assert compat.openood(known, novel) == pytest.approx({
+    assert openood.ood(known, novel) == pytest.approx({
         "auroc": sklearn.auc(fpr, tpr), "fpr95_ood": fpr[np.argmax(tpr >= 0.95)],
         "aupr_in": sklearn.auc(recall_in, precision_in), "aupr_out": sklearn.auc(recall_out, precision_out)}, abs=1e-12)
 
@@ -264,7 +265,7 @@ def test_openood_counts_as_scikit_learn_does_by_default(known, novel):
 def test_openood_skips_a_threshold_between_corners():
     """OOD caught 18, 19, 20 of 20 at 0, 1, 2 false alarms of 2: the middle one lies on a straight run."""
     known, novel = [1, 2], [0] * 18 + [1, 2]
-    assert (ood.ood_metrics(known, novel)["fpr95_ood"], compat.openood(known, novel)["fpr95_ood"]) == (0.5, 1.0)
+    assert (ood.ood_metrics(known, novel)["fpr95_ood"], openood.ood(known, novel)["fpr95_ood"]) == (0.5, 1.0)
 
 
 @quick
@@ -274,38 +275,38 @@ def test_scood_counts_as_its_reference_code_does(known, novel):
     rank = int(np.floor(0.95 * len(known)))
     if not rank:
         with pytest.raises(OODError, match="'scood'"):
-            compat.scood(known, novel)
+            scood.ood(known, novel)
         return
     is_id, scores = np.repeat([1, 0], [len(known), len(novel)]), np.array(known + novel, dtype=float)
     precision_in, recall_in, _ = sklearn.precision_recall_curve(is_id, scores)
     precision_out, recall_out, _ = sklearn.precision_recall_curve(1 - is_id, -scores)
-    assert compat.scood(known, novel) == pytest.approx({
+    assert scood.ood(known, novel) == pytest.approx({
         "auroc": sklearn.roc_auc_score(is_id, scores), "fpr95": np.mean(np.array(novel) > np.sort(known)[-rank]),
         "aupr_in": sklearn.auc(recall_in, precision_in), "aupr_out": sklearn.auc(recall_out, precision_out)}, abs=1e-12)
 
 
 def test_goe_depends_on_the_order_within_ties_and_the_strict_aurc_does_not():
     scores, correct = [1, 1], np.array([1, 0])
-    assert compat.goe_id(scores, correct)["aurc"] == 0.25 and compat.goe_id(scores, correct[::-1])["aurc"] == 0.75
+    assert goe.confidence(scores, correct)["aurc"] == 0.25 and goe.confidence(scores, correct[::-1])["aurc"] == 0.75
     for order in (correct, correct[::-1]):
         assert confidence.id_metrics(scores, order, [1, 1])["aurc"] == 0.5
 
 
 def test_bg_resample_draws_a_fifth_of_id_five_times():
     known, novel = np.zeros(1000), np.zeros(700)
-    assert compat.bg_resample(known, novel)["aupr_out"] == pytest.approx(1 / 6, abs=1e-15)  # all tied: 200 of 1,200
+    assert bg_resample.ood(known, novel)["aupr_out"] == pytest.approx(1 / 6, abs=1e-15)  # all tied: 200 of 1,200
     assert compat.ood_images("bg-resample", 1000, 700) == 200 and compat.ood_images("goe", 1000, 700) == 700
     rng = np.random.default_rng(1)
     known, novel = rng.normal(1, 1, 1000), rng.normal(0, 1, 700)
-    assert compat.bg_resample(known, novel) == compat.bg_resample(known, novel) != compat.bg_resample(known, novel, 1)
+    assert bg_resample.ood(known, novel) == bg_resample.ood(known, novel) != bg_resample.ood(known, novel, 1)
     novel = novel[:200]
-    assert compat.bg_resample(known, novel) == pytest.approx(compat.bg_resample_trial(known, novel), abs=1e-14)
+    assert bg_resample.ood(known, novel) == pytest.approx(bg_resample.trial(known, novel), abs=1e-14)
 
 
 @pytest.mark.parametrize(("known", "novel"), [(1000, 199), (4, 10)])
 def test_bg_resample_refuses_sets_that_are_too_small(known, novel):
     with pytest.raises(OODError, match=f"'bg-resample'.*20 %.*found {novel} OOD"):
-        compat.bg_resample(np.zeros(known), np.zeros(novel))
+        bg_resample.ood(np.zeros(known), np.zeros(novel))
 
 
 # --- the same scores through every rule ------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ def draws() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-RULES = compat.OOD_RULES | {"strict": ood.ood_metrics, "bg-resample": compat.bg_resample_trial}
+RULES = compat.OOD_RULES | {"strict": ood.ood_metrics, "bg-resample": bg_resample.trial}
 
 
 @pytest.mark.parametrize(("scores", "metric", "percent"), [

@@ -66,7 +66,7 @@ def test_outputs_equal_the_released_class(golden, name, network):
         torch.testing.assert_close(network(x).numpy(), arrays["train_logits"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("model", [m for m in plugins.names("models") if plugins.constant("models", m, "MAPS", True)])
+@pytest.mark.parametrize("model", [m for m in plugins.names("models") if plugins.spec("models", m).maps])
 def test_every_network_offers_head_features_and_maps(model):
     network = plugins.load("models", model).build(plugins.options_class("models", model)(), 5).eval()
     with torch.inference_mode():

@@ -38,7 +38,8 @@ RAW = {
     "imported": [{"name": "theirs", "label": "Theirs", "paper": "house", "id": "digits", "higher_is": "ood",
                   "files": {"faces": "./theirs.npz"}}],
 }
-GOOD = 'NEEDS = frozenset({"logits"})\n\ndef score(options, known, state, batch):\n    return batch.logits.max(1)\n'
+GOOD = ('from workflow_scripts.core.specs import ScoreSpec\nSPEC = ScoreSpec(needs={"logits"})\n'
+        'def score(options, known, state, batch):\n    return batch.logits.max(1)\n')
 
 
 @pytest.fixture
@@ -119,10 +120,12 @@ def test_a_wrong_entry_is_refused_before_anything_runs(work, path, value, messag
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    ("NEEDS = frozenset({'logits'})\n", "defines no score; a score file has a line such as def score"),
-    ("def score(o, k, s, b): return b.logits\n", "defines no NEEDS"),
-    (GOOD.replace("logits\"", "logit\""), "NEEDS: 'logit' is not known; did you mean 'logits'"),
-    (GOOD.replace('{"logits"}', "{KIND}"), "NEEDS must be written out as a literal"),
+    ("SPEC = ScoreSpec(needs={'logits'})\n", "defines no score; a score file has a line such as def score"),
+    ("def score(o, k, s, b): return b.logits\n", "it defines no SPEC; expected a line such as SPEC = ScoreSpec"),
+    ("NEEDS = frozenset({'features', 'head'})\ndef score(o, k, s, b): return b.logits\n",
+     r"NEEDS is a field .* write SPEC = ScoreSpec\(needs=\{'features', 'head'\}\) and above from \S+ import ScoreSpec"),
+    (GOOD.replace("logits\"", "logit\""), r"ScoreSpec.needs: 'logit' is not known; did you mean 'logits'"),
+    (GOOD.replace('{"logits"}', "{KIND}"), "ScoreSpec.needs must be written out as a literal"),
     (GOOD.replace("return", "return return"), "line 4: no valid Python"),
 ])
 def test_a_score_file_is_checked_without_running_it(work, text, message):
@@ -161,7 +164,8 @@ def test_a_score_that_gives_no_number_for_each_image(work, capsys, body, message
 def test_a_score_file_may_have_options_and_state(work):
     path = work / "more.py"
     path.write_text('from __future__ import annotations\n\nfrom dataclasses import dataclass\n\n'
-                    'from blocks import squeeze  # noqa\n\nNEEDS = frozenset({"logits", "train_logits"})\n\n\n'
+                    'from blocks import squeeze  # noqa\n\nfrom workflow_scripts.core import specs\n\n'
+                    'SPEC = specs.ScoreSpec(needs={"logits", "train_logits"})\n\n\n'
                     '@dataclass(frozen=True)\n'
                     'class Options:\n    times: float = 2.0\n    """Factor."""\n\n\ndef fit(options, known):\n'
                     '    return known.train_logits.mean()\n\n\ndef score(options, known, state, batch):\n'

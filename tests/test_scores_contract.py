@@ -36,7 +36,7 @@ from workflow_scripts.scores import (
 )
 from workflow_scripts.scores.base import Batch, Head, Known
 
-ON_FILES = [n for n in plugins.names("scores") if "network" not in plugins.constant("scores", n, "NEEDS")]
+ON_FILES = [n for n in plugins.names("scores") if "network" not in plugins.spec("scores", n).needs]
 CASES = [*((name, {}) for name in ON_FILES if name != "knn"), ("knn", {"K": 7}), ("ash", {"variant": "p"}),
          ("ash", {"variant": "b"}), ("react", {"clip": 1.0}), ("himplos", {"cosine": False}), ("line", {"p_a": 90}),
          ("gen", {"M": 2})]
@@ -45,8 +45,8 @@ CASES = [*((name, {}) for name in ON_FILES if name != "knn"), ("knn", {"K": 7}),
 @pytest.mark.parametrize("name", ON_FILES)
 def test_declares_needs_and_documented_options(name):
     module = plugins.load("scores", name)
-    assert module.NEEDS == plugins.constant("scores", name, "NEEDS") <= base.KINDS
-    assert module.NEEDS & {"features", "logits", "background", "scores"}
+    assert plugins.spec("scores", name) == module.SPEC
+    assert module.SPEC.needs & {"features", "logits", "background", "scores"}
     assert is_dataclass(module.Options) and module.Options.__dataclass_params__.frozen
     for field, _, default, text in plugins.fields("scores", name):
         assert text and default != "required", field
@@ -87,7 +87,8 @@ def test_torch_equals_numpy_and_images_are_independent(name, options):
 
 
 def test_numpy_scores_import_no_torch():
-    code = ("import sys; from workflow_scripts import score, precompute, plugins\n"
+    code = ("import sys; from workflow_scripts.core import plugins; "
+            "from workflow_scripts.stages import precompute_statistics, score_sets\n"
             f"[plugins.load('scores', n) for n in {ON_FILES}]\n"
             "bad = {'torch', 'scipy', 'pandas', 'sklearn'} & set(sys.modules); assert not bad, bad")
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,11 +19,11 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.ood import auroc, curve
 from workflow_scripts.models import densenet_bc
 from workflow_scripts.models.base import Classifier
-from workflow_scripts.scores import base, mahalanobis, mahalanobis_ensemble, odin, temperature
+from workflow_scripts.scores import mahalanobis, mahalanobis_ensemble, odin, temperature
 from workflow_scripts.scores.base import Batch, Known, Statistics
 from workflow_scripts.stages import score_network
 
-ON_NETWORK = [n for n in plugins.names("scores") if "network" in plugins.constant("scores", n, "NEEDS")]
+ON_NETWORK = [n for n in plugins.names("scores") if "network" in plugins.spec("scores", n).needs]
 SMALL = {"mahalanobis_ensemble": {"held_out": 60, "magnitudes": (0.0, 0.01)}}
 
 
@@ -31,7 +31,7 @@ def test_network_scores_declare_what_they_need():
     assert set(ON_NETWORK) >= {"odin", "mahalanobis_ensemble"}
     for name in ON_NETWORK:
         module = plugins.load("scores", name)
-        assert plugins.constant("scores", name, "NEEDS") == module.NEEDS <= base.KINDS
+        assert plugins.spec("scores", name) == module.SPEC
         assert all(text and default != "required" for _, _, default, text in plugins.fields("scores", name))
 
 
@@ -294,7 +294,7 @@ def test_stage_refuses_a_wrong_train_store(files, capsys):
 
 
 def test_other_needs_are_refused(files, monkeypatch):
-    monkeypatch.setattr(odin, "NEEDS", odin.NEEDS | {"statistics"})
+    monkeypatch.setattr(odin, "SPEC", replace(odin.SPEC, needs=odin.SPEC.needs | {"statistics"}))
     with pytest.raises(OODError, match="needs statistics besides the network"):
         score_network.prepared({"score": "odin", "name": "odin"}, odin.Options(), network(), None, None)
 

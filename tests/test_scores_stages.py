@@ -64,7 +64,7 @@ def spoil(path, key, row, value):
 
 
 ON_FILES = [n for n in plugins.names("scores")
-            if not {"network", "scores"} & plugins.constant("scores", n, "NEEDS")]
+            if not {"network", "scores"} & plugins.spec("scores", n).needs]
 
 
 @pytest.mark.parametrize("name", ON_FILES)

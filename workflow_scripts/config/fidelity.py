@@ -1,40 +1,46 @@
 """The defects of the released code that change numbers: the switches of ``fidelity: {released: [...]}``.
 
-Defects that only crash are simply fixed and are no switches. A method states the switches it has (``DEFECTS`` in its
-module); a recipe that reproduces defects carries their ids in its name and so in every path (``npos+B1+B2``). Those of
-the evaluation (:data:`EVALUATION`) train nothing anew: their numbers stand beside the corrected ones.
+Defects that only crash are simply fixed and are no switches. Each plugin declares its own (``SPEC``, field
+``defects``); the ids are those of the papers' pages in docs/. A recipe that reproduces defects of its method carries
+their ids in its name and so in every path (``npos+B1+B2``). Those of the evaluation (:func:`of_evaluation`) train
+nothing anew: their numbers stand beside the corrected ones.
 """
 
 from __future__ import annotations
 
+import functools
+import re
+
+from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.core.specs import KINDS, EvaluatedSpec, MethodSpec
 
-# id -> what the released code does; the ids are those of the papers' pages in docs/
-DEFECTS = {
-    "npos.B1": "the embedding queue is emptied at every epoch while its fill counters go on",
-    "npos.B2": "rejection sampling maps distances back to candidates by a wrong index",
-    "npos.B3": "CLIP image features are divided by the norm of the whole batch",
-    "npos.B5": "the smaller learning rate of the outlier head is overwritten by the schedule",
-    "npos.B7": "CIFAR-10 is normalised with another standard deviation in evaluation than in training",
-    "npos.B12": "prototypes start from the test set",
-    "npos.B13": "the first epoch of the warm-up has a negative learning rate",
-    "npos.B14": "the CLIP schedule multiplies the learning rate by 10 at its milestone",
-    "goe.2g-1": "test sets are always filtered with the CIFAR-100 benchmark's lists",
-    "goe.2g-2": "the baseline's batches hold outliers, so that its batch norm sees them",
-    "goe.2g-4": "the validation images are augmented",
-    "goe.2g-5": "all trials share one seed",
-    "goe.2g-8": "tied scores are ordered to the method's disadvantage",
-    "bgresample.1g-10": "scores are float32 probabilities, tied where they saturate at 1",
-    "dfb.2h-1": "the checkpoint's head is dropped and a random one is used",
-    "himplos.1h-3": "all of SVHN's test images are scored although a subset of 10,000 is described",
-}
 
-# id -> where the evaluation acts on it; both numbers are computed, under names of their own
-EVALUATION = {
-    "goe.2g-1": "test sets: the same sets by the other benchmark's lists, in a group of their own (`far+2g-1`)",
-    "goe.2g-8": "metrics: G-OE's own rules (`auroc@goe`, ...)",
-    "bgresample.1g-10": "a score of its own: module `msp` with `options: {precision: float32}`",
-}
+def _declared(kind: type) -> list[tuple[str, str, str | tuple[str, str]]]:
+    """(plugin, defect, what is declared of it) of every plugin of such a kind."""
+    packages = [package for package, declares in KINDS.items() if issubclass(declares, kind)]
+    return [(name, defect, said) for package in packages for name in plugins.names(package)
+            for defect, said in plugins.spec(package, name).defects.items()]
+
+
+@functools.cache
+def defects() -> dict[str, str]:
+    """What the released code does, by defect, in the order of their ids."""
+    found = {defect: what for _, defect, what in _declared(MethodSpec)}
+    found |= {defect: what for _, defect, (what, _) in _declared(EvaluatedSpec)}
+    return dict(sorted(found.items(), key=lambda item: [int(part) if part.isdigit() else part
+                                                        for part in re.split(r"(\d+)", item[0])]))
+
+
+@functools.cache
+def of_evaluation() -> dict[str, str]:
+    """Defects that the evaluation reproduces -> how; both numbers are computed, under names of their own."""
+    return {defect: how for _, defect, (_, how) in _declared(EvaluatedSpec) if how}
+
+
+def methods_with(defect: str) -> list[str]:
+    """Methods that have a switch for a defect."""
+    return [name for name in plugins.names("methods") if defect in plugins.spec("methods", name).switches]
 
 
 def resolve(everywhere: list[str], own: list[str], switches: tuple[str, ...], where: str) -> tuple[str, ...]:
@@ -50,12 +56,12 @@ def resolve(everywhere: list[str], own: list[str], switches: tuple[str, ...], wh
         OODError: an unknown id, or one of the recipe's own that its method has no switch for.
     """
     for bug in everywhere:
-        if bug not in DEFECTS:
-            raise unknown("fidelity.released", bug, DEFECTS)
+        if bug not in defects():
+            raise unknown("fidelity.released", bug, defects())
     for bug in own:
-        if bug not in DEFECTS:
-            raise unknown(f"{where}.released", bug, DEFECTS)
-        if bug in EVALUATION:
+        if bug not in switches and bug not in defects():
+            raise unknown(f"{where}.released", bug, defects())
+        if bug not in switches and bug in of_evaluation():
             raise OODError(f"{where}.released: '{bug}' concerns the evaluation, not a training; name it in "
                            "fidelity.released")
         if bug not in switches:

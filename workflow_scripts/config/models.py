@@ -8,11 +8,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from workflow_scripts.config.base import Name, Strict, Where
 from workflow_scripts.config.only import Only
 from workflow_scripts.config.recipes import Recipe
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import unknown
+
+
+def _metric_rule(name: str) -> str:
+    if name not in plugins.metric_rules():
+        raise ValueError(str(unknown("metric rule", name, plugins.metric_rules())))
+    return name
+
+
+MetricRule = Annotated[str, AfterValidator(_metric_rule)]
 
 
 class Network(Strict):
@@ -85,9 +96,10 @@ class Experiment(Strict):
     """Adds to each score a second one, `{score}_fused`, that joins it with a background score; left out: none."""
     seeds: int | list[int] | None = None
     """Own seeds of this experiment; left out: the seeds of the whole configuration."""
-    compat: list[Literal["bg-resample", "dfb", "goe", "himplos", "npos", "openood", "scood"]] = []
-    """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...).
-    `scood` is SC-OOD's reference protocol, which counts as ID what its lists say belongs to an ID class."""
+    compat: list[MetricRule] = []
+    """Papers whose own metric rules are computed too, for every network on this ID set (`fpr95@himplos`, ...; see
+    Metric rules below). `scood` is SC-OOD's reference protocol, which counts as ID what its lists say belongs to an ID
+    class."""
 
 
 class Imported(Strict):

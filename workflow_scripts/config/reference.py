@@ -15,8 +15,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from workflow_scripts.config import models
-from workflow_scripts.config.fidelity import DEFECTS, EVALUATION
+from workflow_scripts.config import fidelity, models
 from workflow_scripts.core import plugins
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +27,7 @@ _PLUGINS = (
     ("Scores", "scores", "scores[].score"),
     ("Pictures", "pictures", "papers[].pictures[].picture"),
     ("Readers", "data.readers", "the `reader` of a row of `config/datasets.yaml`"),
+    ("Metric rules", "metrics.rules", "`experiments[].compat`, with dashes for underscores"),
 )
 
 
@@ -42,7 +42,7 @@ def text() -> str:
         lines += _model(model.__name__, model)
     for heading, package, where in _PLUGINS:
         lines += [f"## {heading}", "", f"Modules of `workflow_scripts/{package.replace('.', '/')}`, named by {where}."]
-        lines[-1] += " Their `options`:" if package != "data.readers" else ""
+        lines[-1] += " Their `options`:" if package not in ("data.readers", "metrics.rules") else ""
         lines.append("")
         for name in plugins.names(package):
             lines += _plugin(package, name)
@@ -50,9 +50,8 @@ def text() -> str:
               "that concern it, the evaluation for its own (`fidelity.released` alone); others wait for their method.",
               "",
               "| id | what the released code does | switch in |", "|---|---|---|"]
-    having = {name: plugins.constant("methods", name, "DEFECTS", ()) for name in plugins.names("methods")}
-    for bug, what in DEFECTS.items():
-        switch = EVALUATION.get(bug, ", ".join(m for m, bugs in having.items() if bug in bugs) or "-")
+    for bug, what in fidelity.defects().items():
+        switch = fidelity.of_evaluation().get(bug, ", ".join(fidelity.methods_with(bug)) or "-")
         lines.append(f"| `{bug}` | {what} | {switch} |")
     return "\n".join(lines).rstrip() + "\n"
 
@@ -80,7 +79,7 @@ def _plugin(package: str, name: str) -> list[str]:
     tree = ast.parse(plugins.find(package, name, package).read_text(encoding="utf-8"))
     summary = (ast.get_docstring(tree) or "").split("\n\n")[0]
     lines = [f"### {name}", "", " ".join(summary.split()), ""]
-    needs = plugins.constant(package, name, "NEEDS", None)
+    needs = getattr(plugins.spec(package, name), "needs", None)
     if needs is not None:
         lines += [f"Needs: {', '.join(sorted(needs)) or 'nothing'}.", ""]
     fields = plugins.fields(package, name)

@@ -2,9 +2,10 @@
 
 ``digest(stage, *plugins)`` maps every project module that the stage can reach through imports, plus the plugins its
 wildcards name (and what those import), to a hash of its syntax tree; comments, formatting and docstrings do not count.
-Neither do the texts of raised errors. It adds the versions of the packages that compute numbers. Snakemake stores the
-mapping as a parameter of each output and reruns when it differs; :mod:`workflow_scripts.why` compares the two mappings
-and names the file. Of a user's own module (docs/own.md) all of its folder that it imports counts in the same way.
+Neither do the texts of raised errors and of declared defects. It adds the versions of the packages that compute
+numbers. Snakemake stores the mapping as a parameter of each output and reruns when it differs;
+:mod:`workflow_scripts.why` compares the two mappings and names the file. Of a user's own module (docs/own.md) all of
+its folder that it imports counts in the same way.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "
 # Our own plumbing: messages, atomic writing, finding plugins, starting processes and going on after a stop cannot
 # change a number.
 WITHOUT_NUMBERS = {"workflow_scripts.core.errors", "workflow_scripts.core.files", "workflow_scripts.core.plugins",
-                   "workflow_scripts.core.digest", "workflow_scripts.core.own", "workflow_scripts.training.resume",
-                   "workflow_scripts.training.launch"}
+                   "workflow_scripts.core.digest", "workflow_scripts.core.own", "workflow_scripts.core.specs",
+                   "workflow_scripts.training.resume", "workflow_scripts.training.launch"}
 
 
 @functools.cache
@@ -52,8 +53,11 @@ def _name(module: str) -> str:
 
 
 def _strip_texts(tree: ast.AST) -> ast.AST:
-    """Remove every statement that is only a string (docstrings, also of fields) and the texts of raised errors."""
+    """Remove every statement that is only a string (docstrings, also of fields), the texts of raised errors, and what
+    a plugin's declaration says about defects."""
     for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets) == "SPEC":
+            node.value.keywords = [k for k in node.value.keywords if k.arg not in ("defects", "shared_defects")]
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             node.exc.args, node.exc.keywords = [], []
         body = getattr(node, "body", None)

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from workflow_scripts.core import specs
 from workflow_scripts.core.errors import OODError, unknown
 
 LIBRARIES = ("torchvision", "timm")  # `timm:NAME` and `torchvision:NAME` name a model of theirs
@@ -111,7 +112,7 @@ def check_factory(text: str, folder: str, where: str) -> None:
         raise unknown(f"{where}: function in {code.file}", function, names)
 
 
-def check_score(path: str, where: str, kinds: frozenset[str]) -> None:
+def check_score(path: str, where: str) -> None:
     """Refuse a score file that is not there or lacks what a score offers, without importing it.
 
     Raises:
@@ -119,16 +120,11 @@ def check_score(path: str, where: str, kinds: frozenset[str]) -> None:
     """
     if not Path(path).is_absolute():
         raise OODError(f"{where}: '{path}' should be absolute or begin with ./ (relative to the configuration file)")
-    names = defined(parsed(Path(path), where))
-    for name, form in (("NEEDS", 'NEEDS = frozenset({"logits"})'),
-                       ("score", "def score(options, known, state, batch): ...")):
-        if name not in names:
-            raise OODError(f"{where}: {path} defines no {name}; a score file has a line such as {form} (docs/own.md)")
-    from workflow_scripts.core import plugins  # which finds files by this module
-
-    for need in plugins.constant("scores", path, "NEEDS", frozenset()):
-        if need not in kinds:
-            raise unknown(f"{where}: {path}, NEEDS", need, kinds)
+    tree = parsed(Path(path), where)
+    if "score" not in defined(tree):
+        raise OODError(f"{where}: {path} defines no score; a score file has a line such as "
+                       "def score(options, known, state, batch): ... (docs/own.md)")
+    specs.read(tree, specs.ScoreSpec, f"{where}: {path}")
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Plugins: one module per dataset reader, network, method and score, found by name and imported only when run.
+"""Plugins: one module per dataset reader, network, method, score, picture and metric rule, found by name and imported
+only when run.
 
 A score may also be a user's own file: its name is then the path, and its ``Options`` may be left out.
 
-A plugin states its options as a frozen standard dataclass ``Options`` with a docstring below each field. The
-configuration must be checked without importing torch, so the class is read out of the module's syntax tree and executed
-alone; therefore it may use only builtins, ``typing``, ``dataclasses`` and ``annotated_types``.
+A plugin declares itself by ``SPEC`` (:mod:`workflow_scripts.core.specs`) and states its options as a frozen standard
+dataclass ``Options`` with a docstring below each field. The configuration must be checked without importing torch, so
+both are read out of the module's syntax tree. The class is executed alone; therefore it may use only builtins,
+``typing``, ``dataclasses`` and ``annotated_types``.
 """
 
 from __future__ import annotations
@@ -13,28 +15,37 @@ import ast
 import dataclasses
 import functools
 import importlib
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from workflow_scripts.core import own
+from workflow_scripts.core import own, specs
 from workflow_scripts.core.errors import OODError, nearest, unknown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter, ValidationError
 
 ROOT = Path(__file__).resolve().parents[1]
 # parts of a pydantic location that name a branch of a union, not a key: int, list[int], MeanStd, ...
 _BRANCH = re.compile(r"^(int|float|str|bool|none)$|[\[(]|^[A-Z]\w+$")
 _ALLOWED_IMPORTS = {"dataclasses", "typing", "annotated_types", "enum", "collections"}
+_PLUGIN = re.compile(r"^(class Options|SPEC = )", re.MULTILINE)
 
 
 @functools.cache
 def names(package: str) -> tuple[str, ...]:
     """Names of the plugins in ``package`` (``"scores"``, ``"models"``, ``"methods"``, ``"data.readers"``): the modules
-    there that define ``class Options``."""
+    there that define ``SPEC`` or ``class Options``."""
     folder = ROOT.joinpath(*package.split("."))
-    return tuple(sorted(p.stem for p in folder.glob("*.py") if "class Options" in p.read_text(encoding="utf-8")))
+    return tuple(sorted(p.stem for p in folder.glob("*.py") if _PLUGIN.search(p.read_text(encoding="utf-8"))))
+
+
+def metric_rules() -> dict[str, str]:
+    """The papers' metric rules: name, as `compat` and metrics (``auroc@bg-resample``) have it -> module."""
+    return {name.replace("_", "-"): name for name in names("metrics.rules")}
 
 
 def find(package: str, name: str, where: str) -> Path:
@@ -56,11 +67,28 @@ def load(package: str, name: str) -> ModuleType:
 
 
 @functools.cache
+def _tree(package: str, name: str) -> ast.Module:
+    path = find(package, name, package)
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@functools.cache
+def spec(package: str, name: str) -> Any:
+    """The plugin's declaration, without importing it.
+
+    Raises:
+        OODError: there is no such plugin, or its declaration is not in order.
+    """
+    path = find(package, name, package)
+    shown = path if own.is_file(name) else path.relative_to(ROOT.parent).as_posix()
+    return specs.read(_tree(package, name), specs.KINDS[package], shown)
+
+
+@functools.cache
 def options_class(package: str, name: str) -> type:
     """The plugin's ``Options`` dataclass, without importing the plugin."""
-    path = find(package, name, package)
     body = []
-    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    for node in _tree(package, name).body:
         module = node.module if isinstance(node, ast.ImportFrom) else None
         plain = isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.Tuple)
         if (module or "").split(".")[0] in _ALLOWED_IMPORTS or plain:
@@ -69,7 +97,7 @@ def options_class(package: str, name: str) -> type:
             body.append(node)
             break
     scope: dict[str, Any] = {"__name__": __name__}
-    exec(compile(ast.Module(body, []), str(path), "exec", dont_inherit=True), scope)
+    exec(compile(ast.Module(body, []), f"{package}.{name}", "exec", dont_inherit=True), scope)
     options = scope.get("Options") or dataclasses.make_dataclass("Options", [], frozen=True)
     options.__pydantic_config__ = {"extra": "forbid"}
     return options
@@ -77,31 +105,15 @@ def options_class(package: str, name: str) -> type:
 
 @functools.cache
 def _adapter(package: str, name: str) -> TypeAdapter:
+    from pydantic import TypeAdapter
+
     return TypeAdapter(options_class(package, name))
-
-
-@functools.cache
-def constant(package: str, name: str, variable: str, default: Any = None) -> Any:
-    """A literal constant of the plugin (``NEEDS = frozenset({...})``, ``DEFECTS = (...)``), without importing it."""
-    for node in ast.parse(find(package, name, package).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == variable for t in node.targets):
-            value = node.value
-            kind = getattr(getattr(value, "func", None), "id", "")
-            try:
-                if kind == "frozenset":
-                    return frozenset(ast.literal_eval(value.args[0]) if value.args else ())
-                return ast.literal_eval(value)
-            except ValueError:
-                raise OODError(f"{package}.{name}: {variable} must be written out as a literal, since it is read "
-                               "without importing the module") from None
-    return default
 
 
 @functools.cache
 def fields(package: str, name: str) -> tuple[tuple[str, str, str, str], ...]:
     """(field, type, default, docstring) of each option, for the generated reference."""
-    tree = ast.parse(find(package, name, package).read_text(encoding="utf-8"))
-    body = next((n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Options"), [])
+    body = next((n.body for n in _tree(package, name).body if isinstance(n, ast.ClassDef) and n.name == "Options"), [])
     rows = []
     for node, after in zip(body, [*body[1:], None] if body else [], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
@@ -112,21 +124,58 @@ def fields(package: str, name: str) -> tuple[tuple[str, str, str, str], ...]:
     return tuple(rows)
 
 
-def parse_options(package: str, name: str, values: dict[str, Any], where: str) -> Any:
-    """Check ``values`` against the plugin's options and return them as its ``Options``.
+def parse_options(package: str, name: str, values: Mapping[str, Any], where: str) -> Any:
+    """Check ``values`` against the plugin's options and return them as its ``Options``; its declaration is checked too.
 
     Raises:
         OODError: unknown plugin, unknown key, wrong type or a value out of range; ``where`` names the place.
     """
+    from pydantic import ValidationError
+
     find(package, name, where)
+    if package in specs.KINDS:
+        spec(package, name)
     try:
         return _adapter(package, name).validate_python(dict(values))
     except ValidationError as error:
         raise OODError("\n".join(explain(error, where, {(): [row[0] for row in fields(package, name)]}))) from None
 
 
+def options(package: str, name: str, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """All options of a plugin, checked and with their defaults, as JSON has them: what a job's section holds.
+
+    Raises:
+        OODError: see :func:`parse_options`.
+    """
+    parsed = parse_options(package, name, values, where)
+    return json.loads(json.dumps({field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}))
+
+
+def complete(package: str, name: str, values: Mapping[str, Any], where: str) -> Any:
+    """The plugin's ``Options`` of what :func:`options` gave: the end of a job, where nothing is checked again but that
+    all are there.
+
+    Raises:
+        OODError: an option too many or too few.
+    """
+    kind = options_class(package, name)
+    expected = [field.name for field in dataclasses.fields(kind)]
+    for key in values:
+        if key not in expected:
+            raise OODError(f"{where}: unknown key '{key}'{nearest(key, expected) or '.'} Allowed here: "
+                           f"{', '.join(expected)}.")
+    if lacking := [key for key in expected if key not in values]:
+        raise OODError(f"{where}: required but missing: {', '.join(lacking)}; a section holds all options")
+    return kind(**{key: _tuples(value) for key, value in values.items()})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as the tuples they were before JSON; dictionaries stay as they are."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 def within(limits: tuple[tuple[str, str, Any, str], ...], options: Any, recipe: dict[str, Any], where: str) -> None:
-    """Check a method's ``AT_MOST``: entries (option, other option, its value, key of the recipe).
+    """Check a method's ``at_most``: entries (option, other option, its value, key of the recipe).
 
     Raises:
         OODError: where the other option has that value, the option is more than the recipe's key says.

@@ -17,9 +17,10 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method
 
-OUTLIERS = "always"
+SPEC = MethodSpec(outliers="always")
 
 
 @dataclass(frozen=True)

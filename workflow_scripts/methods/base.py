@@ -4,23 +4,12 @@ A method is one module in this folder with
 
 ``Options``
     its hyper-parameters, a frozen standard dataclass with a docstring below each field;
-``DEFECTS``
-    optional; ids out of :data:`workflow_scripts.config.fidelity.DEFECTS` that it can reproduce;
-``OUTLIERS``
-    optional; when it trains with the recipe's outliers: ``"always"``, or the id of the defect that makes it so;
-``AT_MOST``
-    optional; entries (option, other option, its value, key of the recipe): with that value of the other option, the
-    option may not be more than that key;
-``TEST``
-    optional; the id of the defect that makes it read the ID test images;
-``EVALUATION``
-    optional; ((id of a defect, `normalise` of a recipe, what replaces it when networks are evaluated), ...);
-``BACKGROUND``
-    optional; True: the network it trains has K + 1 outputs, the first of which is the background;
+``SPEC``
+    a :class:`~workflow_scripts.core.specs.MethodSpec`: the defects it can reproduce, when it trains with outliers, ...;
 ``build(options, released) -> Method``
     the method, corrected but for the defects in ``released``.
 
-The constants are literals, since the configuration is checked without importing the module. A method holds losses and
+A method holds losses and
 algorithms and touches no file. What it learns or remembers beside the network (weights of images, queues, prototypes,
 heads of its own) are buffers and parameters of the method itself, which is a torch module: an interrupted run keeps and
 restores them with the network.
@@ -82,7 +71,7 @@ class Looks:
     """Passes over images as they are, not augmented, for what is set up before or fitted after the training.
 
     ``train()`` and ``test()`` give (inputs (B, 3, H, W), labels (B,)) of the ID train images and of those that
-    ``TEST`` asks for; ``labels`` (M,) are those of all train images.
+    ``SPEC.reads_test`` asks for; ``labels`` (M,) are those of all train images.
     """
 
     labels: Tensor

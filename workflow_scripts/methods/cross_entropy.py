@@ -12,10 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method
 
-DEFECTS = ("goe.2g-2", "goe.2g-4", "goe.2g-5")
-OUTLIERS = "goe.2g-2"
+SPEC = MethodSpec(
+    defects={
+        "goe.2g-2": "the baseline's batches hold outliers, so that its batch norm sees them",
+    },
+    shared_defects=("goe.2g-4", "goe.2g-5"),
+    outliers="goe.2g-2",
+)
 
 
 @dataclass(frozen=True)

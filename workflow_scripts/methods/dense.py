@@ -20,12 +20,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.methods.mixup import mixing
 from workflow_scripts.training.segmentation import upsampled
 
-DEFECTS = ("dfb.2h-1",)
-BACKGROUND = True
+SPEC = MethodSpec(
+    defects={
+        "dfb.2h-1": "the checkpoint's head is dropped and a random one is used",
+    },
+    background=True,
+)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method
 
-DEFECTS = ("goe.2g-4", "goe.2g-5")
-OUTLIERS = "always"
+SPEC = MethodSpec(shared_defects=("goe.2g-4", "goe.2g-5"), outliers="always")
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core import plugins
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method, looking
 from workflow_scripts.methods.outlier_exposure import uniform_cross_entropy
 
-DEFECTS = ("goe.2g-4", "goe.2g-5")
-OUTLIERS = "always"
-AT_MOST = (("k", "filter", "top", "outliers.batch_size"), ("k", "filter", "static", "training.batch_size"))
+SPEC = MethodSpec(
+    defects={
+        "goe.2g-4": "the validation images are augmented",
+        "goe.2g-5": "all trials share one seed",
+    },
+    outliers="always",
+    at_most=(("k", "filter", "top", "outliers.batch_size"), ("k", "filter", "static", "training.batch_size")),
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ class GOE(Method):
         Raises:
             OODError: naming `options.k`.
         """
-        plugins.within(AT_MOST, self.options, recipe, "")
+        plugins.within(SPEC.at_most, self.options, recipe, "")
 
     def keep(self, network: nn.Module, batch: Batch) -> Tensor:
         """Outliers that the filter lets pass. -> (M,) bool."""

@@ -15,10 +15,11 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method, Sizes
 from workflow_scripts.methods.schedule import bit_mixup
 
-DEFECTS = ("dfb.2h-1",)
+SPEC = MethodSpec(shared_defects=("dfb.2h-1",))
 
 
 @dataclass(frozen=True)

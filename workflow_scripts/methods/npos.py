@@ -24,15 +24,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import probe, prototypes
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes, looking
 from workflow_scripts.methods.synthesis import Found, Queues, Synthesis
 
-DEFECTS = ("npos.B1", "npos.B2", "npos.B5", "npos.B7", "npos.B12", "npos.B13")
-TEST = "npos.B12"
-EVALUATION = (("npos.B7", {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)},
-               {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}),)
-HEAD = "probe"  # the head is fitted after the training
+SPEC = MethodSpec(
+    defects={
+        "npos.B1": "the embedding queue is emptied at every epoch while its fill counters go on",
+        "npos.B2": "rejection sampling maps distances back to candidates by a wrong index",
+        "npos.B5": "the smaller learning rate of the outlier head is overwritten by the schedule",
+        "npos.B7": "CIFAR-10 is normalised with another standard deviation in evaluation than in training",
+        "npos.B12": "prototypes start from the test set",
+        "npos.B13": "the first epoch of the warm-up has a negative learning rate",
+    },
+    reads_test="npos.B12",
+    normalise=(
+        ("npos.B7", {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)},
+         {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}),
+    ),
+    probe=True,
+)
 SHOWN = 1000  # features of a snapshot
 
 

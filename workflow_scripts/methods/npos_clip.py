@@ -19,10 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import npos
 from workflow_scripts.methods.base import Batch, Looks, Sizes
 
-DEFECTS = ("npos.B2", "npos.B5", "npos.B14")
+SPEC = MethodSpec(
+    defects={
+        "npos.B14": "the CLIP schedule multiplies the learning rate by 10 at its milestone",
+    },
+    shared_defects=("npos.B2", "npos.B5"),
+)
 
 
 @dataclass(frozen=True)

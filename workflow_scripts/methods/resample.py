@@ -25,11 +25,11 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import background
 from workflow_scripts.methods.base import Batch, Sizes
 
-OUTLIERS = "always"
-WEIGHTS = True  # the training record holds `theta`, which a selection can follow
+SPEC = MethodSpec(outliers="always", learns_weights=True)
 
 BLOCK = 2**17  # parameters that are worked on together, so that a block stays in the CPU's cache
 BINS, DECADES = 120, 3.0  # histogram of log10(w_i / mean w) from -3 to 3

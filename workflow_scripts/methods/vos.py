@@ -23,10 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method, Sizes
 from workflow_scripts.methods.synthesis import Queues
 
 RIDGE = 1e-4  # added to the covariance's diagonal, as its authors do
+
+
+SPEC = MethodSpec()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@
 ``dense(x)``: -> (N, K, h, w), the head at every place of the maps; its spatial mean is ``forward(x)``.
 ``freeze()``: called in eval mode when the weights change no more.
 
-An architecture is one module in this folder with a frozen dataclass ``Options`` and ``build(options, classes)``; where
-a foreign file holds more than the network, ``take_in(options, state, names, path)`` gives the network's tensors of it.
-``MAPS = False``: the network has no maps, and scores that read them cannot be asked for.
+An architecture is one module in this folder with ``SPEC``, a :class:`~workflow_scripts.core.specs.ModelSpec`, a frozen
+dataclass ``Options`` and ``build(options, classes)``; where a foreign file holds more than the network,
+``take_in(options, state, names, path)`` gives the network's tensors of it.
 """
 
 from __future__ import annotations

@@ -20,12 +20,16 @@ from timm.models.resnetv2 import ResNetV2
 from torch import Tensor, nn
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier, last
 from workflow_scripts.models.resnet_gn import frozen_convolution
 
 SIZES = {"R50x1": ((3, 4, 6, 3), 1), "R50x3": ((3, 4, 6, 3), 3), "R101x1": ((3, 4, 23, 3), 1),
          "R101x3": ((3, 4, 23, 3), 3), "R152x2": ((3, 8, 36, 3), 2), "R152x4": ((3, 8, 36, 3), 4)}
 EPS = 1e-10  # of weight standardisation
+
+
+SPEC = ModelSpec()
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier
 
-MAPS = False  # a transformer's tokens are no feature maps
+SPEC = ModelSpec(maps=False)  # a transformer's tokens are no feature maps
 TEXTS = 512  # prompts of one pass
 KINDS = ("photo", "blurry photo", "black and white photo", "low contrast photo", "high contrast photo", "bad photo",
          "good photo")

@@ -19,9 +19,10 @@ from torch.nn import functional
 
 from workflow_scripts.core import own
 from workflow_scripts.core.errors import OODError, nearest
+from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier
 
-MAPS = False
+SPEC = ModelSpec(maps=False)
 PREFIX = "net."  # of its tensors among those of the wrapper
 
 

@@ -14,7 +14,10 @@ from typing import Annotated, ClassVar
 from annotated_types import Gt, Len
 from torch import Tensor, nn
 
+from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier, last, relu
+
+SPEC = ModelSpec()
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier, last, relu
 
 EPS = 1e-10  # of weight standardisation, as in BiT
+
+
+SPEC = ModelSpec()
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from torchvision.models import mobilenetv2, resnet
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier, last
 
 RESNETS = {
     "resnet101": (resnet.Bottleneck, [3, 4, 23, 3]), "resnet50": (resnet.Bottleneck, [3, 4, 6, 3]),
     "resnet34": (resnet.BasicBlock, [3, 4, 6, 3]), "resnet18": (resnet.BasicBlock, [2, 2, 2, 2]),
 }
+
+
+SPEC = ModelSpec()
 
 
 @dataclass(frozen=True)

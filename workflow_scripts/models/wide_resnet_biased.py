@@ -16,7 +16,10 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier, last, relu
+
+SPEC = ModelSpec()
 
 
 @dataclass(frozen=True)

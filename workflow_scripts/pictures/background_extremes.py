@@ -10,13 +10,13 @@ import numpy as np
 from annotated_types import Gt
 from matplotlib.figure import Figure
 
+from workflow_scripts.core.specs import PictureSpec
 from workflow_scripts.data.images.selection import softplus
 from workflow_scripts.data.images.store import streamed
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import plots
 
-NEEDS = frozenset({"record", "outliers"})
-SCOPE = "one"
+SPEC = PictureSpec(needs={"record", "outliers"}, scope="one")
 
 
 @dataclass(frozen=True)

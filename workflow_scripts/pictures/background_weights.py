@@ -11,12 +11,12 @@ import numpy as np
 from annotated_types import Gt, Le
 from matplotlib.figure import Figure
 
+from workflow_scripts.core.specs import PictureSpec
 from workflow_scripts.metrics import resampling
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import palette, plots
 
-NEEDS = frozenset({"record", "distances"})
-SCOPE = "one"
+SPEC = PictureSpec(needs={"record", "distances"}, scope="one")
 
 
 @dataclass(frozen=True)

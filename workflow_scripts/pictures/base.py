@@ -1,10 +1,8 @@
 """What a picture offers: a module in this folder with
 
-``NEEDS``
-    kinds of files it reads for each network, a literal frozenset out of :data:`KINDS`;
-``SCOPE``
-    ``"one"``: drawn of the first network (ID set, architecture, recipe, seed) that the configuration names for it;
-    ``"all"``: of all of them;
+``SPEC``
+    a :class:`~workflow_scripts.core.specs.PictureSpec`: kinds of files it reads for each network, and whether it is
+    drawn of the first network (ID set, architecture, recipe, seed) that the configuration names for it, or of all;
 ``Options``
     a frozen standard dataclass with a docstring below each field;
 ``draw(options, runs, names) -> Drawing``
@@ -19,23 +17,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from matplotlib.figure import Figure
-
-KINDS = {
-    "record": "training record: history, and what the method learned",
-    "checkpoint": "weights",
-    "outliers": "store of the images trained against",
-    "selection": "numbers of the outliers that were kept",
-    "distances": "divergence of the outliers under the parent network",
-    "metrics": "metrics of all scores",
-    "scores": "scores of the ID test set and the OOD sets, a list",
-    "panels": "a few images of each set with their activation, label and dense maps",
-    "train": "ID train store",
-    "test": "ID test store",
-    "ood": "stores of the OOD sets, a list",
-    "train_features": "features of the ID train images",
-    "test_features": "features of the ID test images",
-    "ood_features": "features of the OOD sets, a list of files (scores.cached.sets says what they hold)",
-}
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from workflow_scripts.core.specs import PictureSpec
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.pictures.detection_by_ratio import mean_over_sets
 from workflow_scripts.reporting import palette, plots
 
-NEEDS = frozenset({"metrics"})
-SCOPE = "all"
+SPEC = PictureSpec(needs={"metrics"}, scope="all")
 
 
 @dataclass(frozen=True)

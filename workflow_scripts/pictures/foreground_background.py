@@ -11,11 +11,11 @@ from annotated_types import Gt
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from workflow_scripts.core.specs import PictureSpec
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import plots
 
-NEEDS = frozenset({"panels"})
-SCOPE = "one"
+SPEC = PictureSpec(needs={"panels"}, scope="one")
 PARTS = {"images": "image", "cam": "activation", "mask": "label map", "dense": "dense", "background": "background"}
 
 

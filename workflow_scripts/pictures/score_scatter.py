@@ -11,11 +11,11 @@ import numpy as np
 from annotated_types import Gt
 
 from workflow_scripts.core.errors import unknown
+from workflow_scripts.core.specs import PictureSpec
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import palette, plots
 
-NEEDS = frozenset({"scores"})
-SCOPE = "one"
+SPEC = PictureSpec(needs={"scores"}, scope="one")
 
 
 @dataclass(frozen=True)

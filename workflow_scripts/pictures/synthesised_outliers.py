@@ -17,11 +17,11 @@ from annotated_types import Gt
 from matplotlib.figure import Figure
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import PictureSpec
 from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import palette, plots
 
-NEEDS = frozenset({"record"})
-SCOPE = "one"
+SPEC = PictureSpec(needs={"record"}, scope="one")
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"background", "logits", "train_background", "train_logits", "shuffled"})
+SPEC = ScoreSpec(needs={"background", "logits", "train_background", "train_logits", "shuffled"}, joined=False)
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Options:
 
 def needs(options: Options) -> frozenset[str]:
     """A sign that is given needs no train images."""
-    return NEEDS if options.sign == "auto" else NEEDS - {"train_background", "train_logits", "shuffled"}
+    return SPEC.needs if options.sign == "auto" else SPEC.needs - {"train_background", "train_logits", "shuffled"}
 
 
 def values(options: Options, batch: Batch) -> Any:

@@ -2,10 +2,11 @@
 
 A score is one module in this folder. It offers
 
-``NEEDS``
-    a frozenset out of :data:`KINDS`: what it reads. Whoever runs it provides exactly that.
+``SPEC``
+    a :class:`~workflow_scripts.core.specs.ScoreSpec`; its field ``needs`` says what the score reads. Whoever runs it
+    provides exactly that.
 ``needs(options) -> frozenset``
-    optional; the part of ``NEEDS`` that these options read, where that is less. Ask through :func:`needs`.
+    optional; the part of ``SPEC.needs`` that these options read, where that is less. Ask through :func:`needs`.
 ``Options``
     a frozen standard dataclass: its hyper-parameters, by the names of the paper, each with a docstring.
 ``fit(options, known) -> state``
@@ -13,7 +14,7 @@ A score is one module in this folder. It offers
 ``score(options, known, state, batch) -> (N,) float64``
     higher = more in-distribution. Pure arithmetic: no files, no global state, no loop over samples.
 
-Scores without ``network`` in ``NEEDS`` are written against the array API through :mod:`workflow_scripts.scores.arrays`:
+Scores that do not need the ``network`` are written against the array API through :mod:`workflow_scripts.scores.arrays`:
 the same code runs on numpy (no torch is imported) and on CUDA tensors. Scores with ``network`` get a network and images
 and offer ``score(options, known, state, network, images)`` on torch tensors instead, and where they learn from ID train
 images ``fit(options, known, network, batches)`` with ``batches`` of (inputs, labels), once through the train set.
@@ -25,23 +26,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_scripts.core.errors import OODError
-
-KINDS = frozenset({
-    "logits",  # (N, K) of the images to score
-    "features",  # (N, D) penultimate features of the images to score
-    "head",  # the last linear layer
-    "batchnorm",  # affine part of the last batch norm before pooling
-    "statistics",  # class means, counts and overall mean of the ID train features (the precompute stage)
-    "train_features",  # (M, D) of the ID train images
-    "train_logits",  # (M, K) of the ID train images
-    "train_labels",  # (M,)
-    "background",  # (N,) logit of the background output of the images to score (DFB's networks have one)
-    "train_background",  # (M,) of the ID train images
-    "shuffled",  # logits and background of ID train images cut into cells in random order
-    "scores",  # (N, 2) two other scores of the images to score
-    "train_scores",  # (M, 2) of the ID train images
-    "network",  # the network itself: gradients, perturbed inputs or feature maps
-})
 
 
 @dataclass(frozen=True)
@@ -71,7 +55,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Known:
-    """All that is known before a test image is seen. Members not named in ``NEEDS`` are ``None``."""
+    """All that is known before a test image is seen. Members that a score does not need are ``None``."""
 
     head: Head | None = None
     batchnorm: BatchNorm | None = None
@@ -86,8 +70,8 @@ class Known:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images to score: ``features`` (N, D), ``logits`` (N, K), ``background`` (N,), ``scores`` (N, 2); a member not
-    named in ``NEEDS`` is ``None``."""
+    """Images to score: ``features`` (N, D), ``logits`` (N, K), ``background`` (N,), ``scores`` (N, 2); a member that
+    a score does not need is ``None``."""
 
     features: Any = None
     logits: Any = None
@@ -98,7 +82,7 @@ class Batch:
 def needs(score: Any, options: Any) -> frozenset[str]:
     """What the score module ``score`` reads with these ``options``."""
     narrower = getattr(score, "needs", None)
-    return narrower(options) if narrower else score.NEEDS
+    return narrower(options) if narrower else score.SPEC.needs
 
 
 def require(known: Known, kinds: frozenset[str], score: str, network: str) -> None:

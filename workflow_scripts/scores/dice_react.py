@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt, Interval
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import dice, react
 from workflow_scripts.scores.base import Batch, Head, Known
 
-NEEDS = frozenset({"features", "head", "statistics", "train_features"})
+SPEC = ScoreSpec(needs={"features", "head", "statistics", "train_features"})
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Options:
 
 def needs(options: Options) -> frozenset[str]:
     """A level that is given needs no train features."""
-    return dice.NEEDS | react.needs(options)
+    return dice.SPEC.needs | react.needs(options)
 
 
 def fit(options: Options, known: Known) -> tuple[Head, float]:

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"logits"})
+SPEC = ScoreSpec(needs={"logits"})
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, max_log_softmax, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"logits"})
+SPEC = ScoreSpec(needs={"logits"})
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"scores", "train_scores"})
+SPEC = ScoreSpec(needs={"scores", "train_scores"}, joined=False)
 
 
 @dataclass(frozen=True)

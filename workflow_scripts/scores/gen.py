@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt, Interval
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace, positions
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"logits"})
+SPEC = ScoreSpec(needs={"logits"})
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"features", "logits"})
+SPEC = ScoreSpec(needs={"features", "logits"})
 
 
 @dataclass(frozen=True)

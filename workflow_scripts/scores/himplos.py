@@ -18,11 +18,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt, Interval
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile
 from workflow_scripts.scores.base import Batch, Head, Known
 
-NEEDS = frozenset({"features", "head", "statistics"})
-CHOOSE = "statistics"  # what a sweep reads to choose options of this score
+SPEC = ScoreSpec(needs={"features", "head", "statistics"}, tune=("p", "clip"))
 
 
 @dataclass(frozen=True)

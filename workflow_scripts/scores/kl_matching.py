@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, float64, logsumexp, namespace, positions
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"logits", "train_logits"})
+SPEC = ScoreSpec(needs={"logits", "train_logits"})
 
 
 @dataclass(frozen=True)

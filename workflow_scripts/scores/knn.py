@@ -16,11 +16,11 @@ from annotated_types import Gt
 from array_api_compat import device
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, in_memory, largest, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"features", "train_features"})
-CHOOSE = "train"  # what a sweep reads to choose options of this score
+SPEC = ScoreSpec(needs={"features", "train_features"}, tune=("K",))
 QUERIES, BANK = 1024, 32768  # a block: 128 MB of float32 products
 AT_ONCE = 4096  # queries for which a bank is read from its file once
 

@@ -13,10 +13,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt, Interval
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile
 from workflow_scripts.scores.base import Batch, Head, Known
 
-NEEDS = frozenset({"features", "head", "statistics"})
+SPEC = ScoreSpec(needs={"features", "head", "statistics"})
 
 
 @dataclass(frozen=True)

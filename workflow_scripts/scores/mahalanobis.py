@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"features", "statistics", "train_features", "train_labels"})
+SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_labels"})
 
 
 @dataclass(frozen=True)

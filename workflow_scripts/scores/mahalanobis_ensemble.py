@@ -26,12 +26,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.scores.base import Known
 from workflow_scripts.scores.mahalanobis import Gaussians, squared_distances
 from workflow_scripts.scores.odin import downhill
 
-NEEDS = frozenset({"network", "train_labels"})
+SPEC = ScoreSpec(needs={"network", "train_labels"})
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, max_log_softmax, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"features", "head"})
+SPEC = ScoreSpec(needs={"features", "head"}, defects={
+    "npos.B3": ("CLIP image features are divided by the norm of the whole batch", "")})
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, max_log_softmax, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"logits"})
+SPEC = ScoreSpec(needs={"logits"}, defects={"bgresample.1g-10": (
+    "scores are float32 probabilities, tied where they saturate at 1",
+    "a score of its own: module `msp` with `options: {precision: float32}`")})
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import max_log_softmax
 from workflow_scripts.scores.base import Known
 
-NEEDS = frozenset({"network"})
+SPEC = ScoreSpec(needs={"network"})
 
 
 @dataclass(frozen=True)

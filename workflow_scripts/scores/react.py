@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt, Interval
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile_of_all
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"features", "head", "train_features"})
+SPEC = ScoreSpec(needs={"features", "head", "train_features"})
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Options:
 
 def needs(options: Options) -> frozenset[str]:
     """A level that is given needs no train features."""
-    return NEEDS if options.clip is None else NEEDS - {"train_features"}
+    return SPEC.needs if options.clip is None else SPEC.needs - {"train_features"}
 
 
 def fit(options: Options, known: Known) -> float:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import mahalanobis
 from workflow_scripts.scores.arrays import float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"features", "statistics", "train_features", "train_labels"})
+SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_labels"})
 
 
 @dataclass(frozen=True)

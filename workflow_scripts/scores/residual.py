@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import vim
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"features", "head", "train_features"})
+SPEC = ScoreSpec(needs={"features", "head", "train_features"})
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
+from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, keep_largest, logsumexp, namespace
 from workflow_scripts.scores.ash import boost, kept
 from workflow_scripts.scores.base import Batch, Known
 
-NEEDS = frozenset({"features", "head"})
+SPEC = ScoreSpec(needs={"features", "head"})
 
 
 @dataclass(frozen=True)

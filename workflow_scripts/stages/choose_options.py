@@ -45,7 +45,6 @@ from workflow_scripts.scores.base import Batch, Head, Known, Statistics
 from workflow_scripts.stages.extract_features import inputs, sized
 
 KEYS = ("network", "normalise", "batch_size", "options", "score")
-CHOSEN = {"himplos": ("p", "clip"), "knn": ("K",)}  # by score
 NUMBERS = ("auroc", "fpr95", "n_id", "n_pseudo")
 ROWS = 4096  # images scored at once
 
@@ -201,9 +200,11 @@ def main(argv: list[str] | None = None) -> None:
     if lacking:
         raise OODError(f"--config: missing {', '.join(lacking)}")
     options = plugins.parse_options("stages", "choose_options", config["options"], "sweep")
-    if config["score"] not in CHOSEN:
-        raise unknown("--config score", config["score"], CHOSEN)
-    source = "train" if config["score"] == "knn" else "statistics"
+    spec = plugins.spec("scores", config["score"])
+    if not spec.tune:
+        tunable = [name for name in plugins.names("scores") if plugins.spec("scores", name).tune]
+        raise unknown("--config score", config["score"], tunable)
+    source = "train" if "train_features" in spec.needs else "statistics"
     if getattr(given, source) is None:
         raise OODError(f"--{source}: options of {config['score']} are chosen with it; give the file")
     where = device.pick(given.device, given.threads, given.tf32)
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
         table.writerows(rows)
     with atomic(given.json) as partial:
         partial.write_text(json.dumps({**choice, "options": asdict(options)}, indent=1, sort_keys=True) + "\n")
-    print(f"{', '.join(f'{key} = {choice[key]}' for key in CHOSEN[config['score']])}: "
+    print(f"{', '.join(f'{key} = {choice[key]}' for key in spec.tune)}: "
           f"AUROC {choice['auroc']:.4f}, FPR95 {choice['fpr95']:.4f} "
           f"({len(clean)} images, {len(rows)} points)")
 

@@ -89,7 +89,7 @@ def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) 
     released = tuple(args.config["released"])
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed
     torch.manual_seed(seed)
-    background = bool(plugins.constant("methods", recipe["method"], "BACKGROUND", False))
+    background = plugins.spec("methods", recipe["method"]).background
     network = build(network_section, len(store.classes) + background).to(where)
     if args.parent:
         start_from(network, checkpoint.read(args.parent), background, args.parent, network_section["name"],

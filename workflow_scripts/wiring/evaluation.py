@@ -145,7 +145,7 @@ class Evaluation(Files):
         """Class means, for a network whose head is a probe: its accuracy by the nearest of them stands beside."""
         run = self.plan.run(wildcards)
         given = run.recipe.checkpoint
-        probed = given.probe if given else sections.of_method(run, "HEAD") == "probe"
+        probed = given.probe if given else sections.of_method(run).probe
         return self.file("precompute", run, ".h5") if probed else []
 
     def metrics_inputs(self, wildcards: Wildcards) -> list[str]:
@@ -165,6 +165,9 @@ class Evaluation(Files):
                       "groups": taken.groups, "compat": self.plan.compat(taken.entry.id),
                       "files": {name: inputs["files"].index(str(path)) for name, path in taken.files.items()}})
 
+    def imported_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("stages.import_scores", *sections.rules_code(self.plan.compat(self._taken(wildcards).entry.id)))
+
     def _taken(self, wildcards: Wildcards) -> Taken:
         return self.plan.imported[wildcards.id, wildcards.network, wildcards.recipe, int(wildcards.seed)]
 
@@ -176,6 +179,9 @@ class Evaluation(Files):
         like = {f"{name}.test": f"{other}.test" for name, other in self.plan.id_like[run.id].items()}
         return dumps({"id": f"{run.id}.test", "groups": groups, "compat": self.plan.compat(run.id),
                       **({"id_like": like} if like else {})})
+
+    def metrics_code(self, wildcards: Wildcards) -> dict[str, str]:
+        return digest("stages.compute_metrics", *sections.rules_code(self.plan.compat(wildcards.id)))
 
     def distances_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)

@@ -49,18 +49,18 @@ class Pictures:
         elif not found:
             raise OODError(f"papers: picture '{picture.file}' of '{paper}' shows the recipes "
                            f"{', '.join(picture.recipes)}, none of which this paper trains")
-        one = plugins.constant("pictures", picture.picture, "SCOPE", "all") == "one"
+        one = plugins.spec("pictures", picture.picture).scope == "one"
         return found[:1] if one else found
 
     def _drawn(self, wildcards: Wildcards) -> tuple[Picture, list[tuple[Trained, dict[str, Any]]]]:
         """A picture, and the networks it shows with their files by kind."""
         picture = next(p for p in self.of(wildcards.paper) if p.file == wildcards.picture)
-        needs = plugins.constant("pictures", picture.picture, "NEEDS", frozenset())
+        needs = plugins.spec("pictures", picture.picture).needs
         runs = self.shown(wildcards.paper, picture)
         return picture, [(run, {kind: self._file(kind, run) for kind in sorted(needs)}) for run in runs]
 
     def _file(self, kind: str, run: Trained) -> str | list[str]:
-        """A network's file of one of the kinds in :data:`workflow_scripts.pictures.base.KINDS`."""
+        """A network's file of one of the kinds in :data:`workflow_scripts.core.specs.PictureInput`."""
         wire, tests = self.wire, self.plan.sets(run.id)[2:]
         return {
             "record": lambda: wire.file("models", run, ".h5"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workflow_scripts.config.models import Network, Score
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.own import Code
+from workflow_scripts.core.specs import MethodSpec
 
 if TYPE_CHECKING:
     from workflow_scripts.work.expand import Trained
@@ -35,6 +36,11 @@ def score_code(entry: Score) -> str | Code:
     return own.script(entry.module) if own.is_file(entry.module) else f"scores.{entry.module}"
 
 
+def rules_code(compat: list[str]) -> list[str]:
+    """The modules of metric rules, for the code digest."""
+    return [f"metrics.rules.{plugins.metric_rules()[rule]}" for rule in compat]
+
+
 def options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
     """All options with their defaults, so that a changed default counts as a change."""
     parsed = plugins.parse_options(package, name, values, f"{package}.{name}")
@@ -44,17 +50,17 @@ def options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
 def evaluated(run: Trained) -> Any:
     """`normalise` of a network's recipe as its evaluation applies it: another one only as released."""
     how = run.recipe.model_dump(mode="json")["normalise"]
-    for defect, trained, other in of_method(run, "EVALUATION") or ():
+    for defect, trained, other in of_method(run).normalise:
         if defect in run.released and how == {key: list(value) for key, value in trained.items()}:
             return {key: list(value) for key, value in other.items()}
     return how
 
 
-def of_method(run: Trained, constant: str) -> Any:
-    """A literal constant of the method that trains a network; ``None`` where it has none."""
-    return plugins.constant("methods", run.recipe.method, constant) if run.recipe.method else None
+def of_method(run: Trained) -> MethodSpec:
+    """What the method that trains a network declares; the defaults where no method does."""
+    return plugins.spec("methods", run.recipe.method) if run.recipe.method else MethodSpec()
 
 
 def chosen_with(score: Score) -> str:
     """What a sweep reads to choose a score's options: ``statistics`` or ``train`` (features)."""
-    return plugins.constant("scores", score.module, "CHOOSE")
+    return "train" if "train_features" in plugins.spec("scores", score.module).needs else "statistics"

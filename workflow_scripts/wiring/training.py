@@ -94,7 +94,7 @@ class Trainings(Files):
     def test_images(self, wildcards: Wildcards) -> str | list:
         """Store of the ID test images, where a defect reads them in training, or nothing."""
         run = self.plan.run(wildcards)
-        return self.store(run.id, "test") if sections.of_method(run, "TEST") in run.released else []
+        return self.store(run.id, "test") if sections.of_method(run).reads_test in run.released else []
 
     def train_store(self, wildcards: Wildcards) -> str:
         """Images to train on: the ID set's, or those of another row in another size."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workflow_scripts.config.fidelity import DEFECTS, EVALUATION
+from workflow_scripts.config import fidelity
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.errors import OODError, unknown
-from workflow_scripts.scores.base import KINDS
 
 if TYPE_CHECKING:
     from workflow_scripts.work.expand import Plan, Trained
@@ -29,11 +28,11 @@ def plugins_exist(plan: Plan) -> None:
     for i, score in enumerate(plan.config.scores):
         plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
         if own.is_file(score.module):
-            own.check_score(score.module, f"scores[{i}].score", KINDS)
+            own.check_score(score.module, f"scores[{i}].score")
         plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
         if score.choose is not None:
             plugins.parse_options("stages", "choose_options", score.choose.sweep, f"scores[{i}].choose.sweep")
-            if not plugins.constant("scores", score.module, "CHOOSE"):
+            if not plugins.spec("scores", score.module).tune:
                 raise OODError(f"scores[{i}].choose: no options of '{score.module}' can be chosen by a sweep; "
                                "leave the key out")
 
@@ -57,7 +56,7 @@ def weights(plan: Plan, run: Trained) -> None:
     """Weights are of the images of one set."""
     learned = plan.runs[run.id, run.network.name, run.weights, run.seed].recipe
     where = f"recipe '{run.recipe.name}', key outliers.select.weights"
-    if not plugins.constant("methods", learned.method, "WEIGHTS", False):
+    if not plugins.spec("methods", learned.method).learns_weights:
         raise OODError(f"{where}: recipe '{learned.name}' (method {learned.method or 'none'}) learns no weights of "
                        "its outliers; a recipe of method resample does")
     if learned.outliers.dataset != run.recipe.outliers.dataset:
@@ -99,7 +98,7 @@ def outliers(plan: Plan) -> None:
             raise OODError(f"{where}.batch_size: {size} is more than the {count} images of '{outliers}'; lower it "
                            "or take a larger outlier set")
         options = plugins.parse_options("methods", recipe.method, recipe.options, where)
-        plugins.within(plugins.constant("methods", recipe.method, "AT_MOST", ()), options, recipe.model_dump(),
+        plugins.within(plugins.spec("methods", recipe.method).at_most, options, recipe.model_dump(),
                        f"recipe '{recipe.name}', key ")
 
 
@@ -122,5 +121,5 @@ def switches(plan: Plan) -> None:
                                                  for run in plan.runs.values() for s in run.scores.values()):
             raise OODError("fidelity.released: 'bgresample.1g-10' is a score of its own; add to scores: {name: "
                            "msp_float32, score: msp, options: {precision: float32}} and name it in an experiment")
-        if bug in DEFECTS.keys() - EVALUATION.keys() and bug not in plan.switches_used:
+        if bug not in fidelity.of_evaluation() and bug not in plan.switches_used:
             raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")

@@ -194,7 +194,7 @@ class Plan:
             named = [r for r in self.config.recipes if r.name in recipe.choose.among]
             defects = tuple(sorted({bug for r in named for bug in self._named(r)[1]}))
             return recipe.name + suffix(defects), defects
-        switches = tuple(plugins.constant("methods", recipe.method, "DEFECTS", ())) if recipe.method else ()
+        switches = plugins.spec("methods", recipe.method).switches if recipe.method else ()
         self.switches_used.update(switches)
         # G-OE's defects are those of its own trainings; plain pretraining shares the method but has no outliers
         everywhere = [b for b in self.config.fidelity.released if recipe.outliers or not b.startswith("goe.")]
@@ -294,7 +294,7 @@ class Plan:
 
     def outliers(self, run: Trained) -> str | None:
         """The dataset a run trains against; none where its method, corrected or as released, reads no outliers."""
-        when = plugins.constant("methods", run.recipe.method, "OUTLIERS") if run.recipe.method else None
+        when = plugins.spec("methods", run.recipe.method).outliers if run.recipe.method else None
         if when == "always" and not run.recipe.outliers:
             raise OODError(f"recipe '{run.recipe.name}': method {run.recipe.method} trains against outliers; "
                            "name them, e.g. outliers: {dataset: pool}")
@@ -310,14 +310,14 @@ class Plan:
         return self.candidates(run)[0].recipe.outliers.dataset
 
     def needs(self, run: Trained, score: str) -> frozenset[str]:
-        """What the score reads, out of `workflow_scripts.scores.base.KINDS`."""
-        return plugins.constant("scores", run.scores[score].module, "NEEDS", frozenset())
+        """What the score reads, out of `workflow_scripts.core.specs.ScoreInput`."""
+        return plugins.spec("scores", run.scores[score].module).needs
 
     def background(self, run: Trained) -> bool:
         """Whether the network has an output for the background beside its K classes."""
         if run.recipe.checkpoint is not None:
             return run.recipe.checkpoint.background
-        return bool(plugins.constant("methods", run.recipe.method, "BACKGROUND", False))
+        return plugins.spec("methods", run.recipe.method).background
 
     def joined(self, run: Trained) -> set[str]:
         """Scores that a joined score is made of, so that they are needed for the ID train images too."""

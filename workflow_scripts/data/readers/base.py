@@ -1,7 +1,8 @@
 """What a reader hands over: labels and names at once, pixels in blocks when asked for.
 
-A reader is one module in ``data/readers``. It offers a frozen dataclass ``Options`` (each field with a docstring; an
-option ``files`` names raw files, see :mod:`workflow_scripts.core.sources`) and ``read(options, root) -> Images``.
+A reader is one module in ``data/readers``. It offers ``SPEC``, a :class:`~workflow_scripts.core.specs.ReaderSpec`, a
+frozen dataclass ``Options`` (each field with a docstring; an option ``files`` names raw files, see
+:mod:`workflow_scripts.core.sources`) and ``read(options, root) -> Images``.
 """
 
 from __future__ import annotations

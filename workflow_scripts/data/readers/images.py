@@ -25,10 +25,14 @@ from PIL import Image
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import listing, shown
+from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.readers.base import Images, raw_files, unlabelled
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff"}
 MEMBER_CAP = 256 * 2**20  # bytes; no single image file is as large
+
+
+SPEC = ReaderSpec()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from annotated_types import Ge, MinLen
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.archives.collection import Collection, collect
 from workflow_scripts.data.archives.imagenet import class_list
 from workflow_scripts.data.archives.lmdb_store import Archive
@@ -24,6 +25,9 @@ from workflow_scripts.data.readers.base import Images, raw_files, threads, unlab
 from workflow_scripts.data.readers.images import decode
 
 _AHEAD = 8  # images per thread that may wait in memory
+
+
+SPEC = ReaderSpec()
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,15 @@ from annotated_types import Ge, MinLen
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import shown
+from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.archives.unpack import members
 from workflow_scripts.data.readers.base import Images, raw_files, unlabelled
 from workflow_scripts.data.readers.lmdb_images import decoded
 
 DATA = "data.mdb"
+
+
+SPEC = ReaderSpec()
 
 
 @dataclass(frozen=True)

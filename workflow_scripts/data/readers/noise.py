@@ -16,7 +16,10 @@ import numpy as np
 from annotated_types import Ge
 from scipy.ndimage import gaussian_filter
 
+from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.readers.base import BLOCK, Images, unlabelled
+
+SPEC = ReaderSpec()
 
 
 @dataclass(frozen=True)

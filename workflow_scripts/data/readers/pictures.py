@@ -13,6 +13,7 @@ from PIL import Image
 
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.core.files import sha256
+from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.readers.base import Images, array_blocks, unlabelled
 
 # Name (that of the function in skimage.data where there is one) -> file in skimage/data. Only files inside the wheel.
@@ -26,6 +27,9 @@ PICTURES = {
 }
 # lfw_subset.npy: 200 grey images of 25x25 from Labeled Faces in the Wild; the first 100 show faces, the others none.
 WHOLE = {"faces": slice(0, 100), "no_faces": slice(100, 200)}
+
+
+SPEC = ReaderSpec()
 
 
 @dataclass(frozen=True)

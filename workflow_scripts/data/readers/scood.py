@@ -18,10 +18,15 @@ from annotated_types import Ge, MinLen
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import shown
+from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.archives.collection import Collection, collect
 from workflow_scripts.data.readers.base import Images, raw_files
 from workflow_scripts.data.readers.lmdb_images import Options as Everything
 from workflow_scripts.data.readers.lmdb_images import decoded
+
+SPEC = ReaderSpec(defects={"goe.2g-1": (
+    "test sets are always filtered with the CIFAR-100 benchmark's lists",
+    "test sets: the same sets by the other benchmark's lists, in a group of their own (`far+2g-1`)")})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,249 @@
+"""What a plugin declares of itself: ``SPEC = ScoreSpec(needs={"logits"})`` at the top of its module.
+
+One frozen dataclass per kind of plugin. A declaration is read out of the module's syntax tree, so that a configuration
+is checked without importing torch; therefore its values are literals. It is then made through the dataclass, as on
+import: a field that does not exist or has another type is an error. Standard library only.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import typing
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from workflow_scripts.core.errors import OODError, nearest, unknown
+
+ScoreInput = Literal[
+    "logits",  # (N, K) of the images to score
+    "features",  # (N, D) penultimate features of the images to score
+    "head",  # the last linear layer
+    "batchnorm",  # affine part of the last batch norm before pooling
+    "statistics",  # class means, counts and overall mean of the ID train features (the precompute stage)
+    "train_features",  # (M, D) of the ID train images
+    "train_logits",  # (M, K) of the ID train images
+    "train_labels",  # (M,)
+    "background",  # (N,) logit of the background output of the images to score (DFB's networks have one)
+    "train_background",  # (M,) of the ID train images
+    "shuffled",  # logits and background of ID train images cut into cells in random order
+    "scores",  # (N, 2) two other scores of the images to score
+    "train_scores",  # (M, 2) of the ID train images
+    "network",  # the network itself: gradients, perturbed inputs or feature maps
+]
+PictureInput = Literal[
+    "record",  # training record: history, and what the method learned
+    "checkpoint",  # weights
+    "outliers",  # store of the images trained against
+    "selection",  # numbers of the outliers that were kept
+    "distances",  # divergence of the outliers under the parent network
+    "metrics",  # metrics of all scores
+    "scores",  # scores of the ID test set and the OOD sets, a list
+    "panels",  # a few images of each set with their activation, label and dense maps
+    "train",  # ID train store
+    "test",  # ID test store
+    "ood",  # stores of the OOD sets, a list
+    "train_features",  # features of the ID train images
+    "test_features",  # features of the ID test images
+    "ood_features",  # features of the OOD sets, a list of files (scores.cached.sets says what they hold)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A declaration. Sets and lists may be given for frozen sets and tuples.
+
+    Raises:
+        OODError: a value of another type than its field's, naming both.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in _types(type(self)).items():
+            value = _checked(getattr(self, name), kind, f"{type(self).__name__}.{name}")
+            object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedSpec(Spec):
+    """A plugin of the evaluation: it trains nothing."""
+
+    defects: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Defect of a release -> what the released code does, and how its numbers are made here beside the corrected ones;
+    empty: it cannot be asked for in `fidelity.released`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSpec(EvaluatedSpec):
+    """A module of ``scores``, or a user's score file."""
+
+    needs: frozenset[ScoreInput]
+    """What it reads; whoever runs it provides exactly that."""
+    tune: tuple[str, ...] = ()
+    """Options that can be chosen on ID images alone (`scores[].choose`), from coarse to fine."""
+    joined: bool = True
+    """False: `fusion` cannot join it with a background score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSpec(Spec):
+    """A module of ``methods``."""
+
+    defects: dict[str, str] = field(default_factory=dict)
+    """Defects of the released code that it can reproduce: id -> what the released code does."""
+    shared_defects: tuple[str, ...] = ()
+    """Defects that it can reproduce, too, and another method describes."""
+    outliers: str = ""
+    """When it trains with the recipe's outliers: `always`, or the id of the defect that makes it so."""
+    at_most: tuple[tuple[str, str, str, str], ...] = ()
+    """(option, other option, its value, key of the recipe): with that value of the other option, the option may not be
+    more than that key."""
+    reads_test: str = ""
+    """The defect that makes it read the ID test images."""
+    normalise: tuple[tuple[str, dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]], ...] = ()
+    """(defect, `normalise` of a recipe, what replaces it when networks are evaluated)."""
+    background: bool = False
+    """The network it trains has K + 1 outputs, the first of which is the background."""
+    probe: bool = False
+    """The network's head is fitted after the training."""
+    learns_weights: bool = False
+    """The training record holds `theta`, weights of the outliers that a selection can follow."""
+
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """Ids of all defects that it can reproduce."""
+        return (*self.defects, *self.shared_defects)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec(Spec):
+    """A module of ``models``."""
+
+    maps: bool = True
+    """False: it has no feature maps, and scores that read them cannot be asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSpec(Spec):
+    """A module of ``pictures``."""
+
+    needs: frozenset[PictureInput]
+    """Kinds of files it reads for each network."""
+    scope: Literal["one", "all"] = "all"
+    """Whether it is drawn of the first network that the configuration names for it, or of all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReaderSpec(EvaluatedSpec):
+    """A module of ``data/readers``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleSpec(EvaluatedSpec):
+    """A module of ``metrics/rules``: how a paper's release counts."""
+
+
+KINDS: dict[str, type[Spec]] = {"scores": ScoreSpec, "methods": MethodSpec, "models": ModelSpec,
+                                "pictures": PictureSpec, "data.readers": ReaderSpec, "metrics.rules": RuleSpec}
+"""By the package that holds such plugins."""
+_EXAMPLES = {ScoreSpec: 'needs={"logits"}', PictureSpec: 'needs={"metrics"}'}
+
+
+def read(tree: ast.Module, kind: type[Spec], file: str | Path) -> Spec:
+    """The declaration in a module's syntax tree; nothing of the module is executed.
+
+    Raises:
+        OODError: there is none, it is one of another kind, or no literal, or has a wrong field; one line that names
+            ``file``, the field and the nearest one.
+    """
+    allowed = [f.name for f in fields(kind)]
+    form = f"SPEC = {kind.__name__}({_EXAMPLES.get(kind, '')})"
+    found = None
+    for node in tree.body:
+        if not isinstance(node, ast.Assign) or len(node.targets) != 1 or not isinstance(node.targets[0], ast.Name):
+            continue
+        name = node.targets[0].id
+        if name == "SPEC":
+            found = node.value
+        elif name.isupper() and name.lower() in allowed:
+            raise OODError(f"{file}: {name} is a field of the declaration; in its place write "
+                           f"SPEC = {kind.__name__}({name.lower()}={_bare(node.value)}) and above "
+                           f"from {__name__} import {kind.__name__}")
+    if found is None:
+        raise OODError(f"{file}: it defines no SPEC; expected a line such as {form}, and above from {__name__} import "
+                       f"{kind.__name__}")
+    called = getattr(found.func, "id", getattr(found.func, "attr", "")) if isinstance(found, ast.Call) else ""
+    if called not in (kind.__name__, "Spec") or found.args:
+        raise OODError(f"{file}: expected {form} with named fields, found SPEC = {ast.unparse(found)}")
+    values = {}
+    for keyword in found.keywords:
+        if keyword.arg not in allowed:
+            name = keyword.arg or "**"
+            raise OODError(f"{file}: {kind.__name__} has no field '{name}'{nearest(name, allowed) or '.'} "
+                           f"Fields: {', '.join(sorted(allowed))}.")
+        try:
+            values[keyword.arg] = ast.literal_eval(_bare(keyword.value))
+        except (ValueError, SyntaxError):
+            raise OODError(f"{file}: {kind.__name__}.{keyword.arg} must be written out as a literal, since it is read "
+                           f"without importing the module; found {ast.unparse(keyword.value)}") from None
+    lacking = _required(kind) - values.keys()
+    if lacking:
+        raise OODError(f"{file}: {kind.__name__} lacks the field {', '.join(sorted(lacking))}; expected e.g. {form}")
+    try:
+        return kind(**values)
+    except OODError as error:
+        raise OODError(f"{file}: {error}") from None
+
+
+def _bare(node: ast.expr) -> str:
+    """The text of a value; of ``frozenset({...})`` that of the set."""
+    wrapped = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "frozenset"
+    return ast.unparse(node.args[0] if wrapped and node.args else node)
+
+
+@functools.cache
+def _types(kind: type[Spec]) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _required(kind: type[Spec]) -> set[str]:
+    """Fields without a default."""
+    return {f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING}
+
+
+def _checked(value: Any, kind: Any, where: str) -> Any:
+    """``value`` as a ``kind``: str, bool, float, a Literal, or a tuple, frozenset or dict of such.
+
+    Raises:
+        OODError: it is none; the message begins with ``where``.
+    """
+    outer, inner = typing.get_origin(kind), typing.get_args(kind)
+    if outer is Literal:
+        if value not in inner:
+            raise unknown(where, value, inner)
+        return value
+    if outer is frozenset and isinstance(value, set | frozenset | tuple | list):
+        return frozenset(_checked(part, inner[0], where) for part in value)
+    if outer is dict and isinstance(value, dict):
+        return {_checked(key, inner[0], where): _checked(part, inner[1], f"{where}[{key!r}]")
+                for key, part in value.items()}
+    if outer is tuple and isinstance(value, tuple | list):
+        kinds = [inner[0]] * len(value) if inner[1:] == (...,) else inner
+        if len(kinds) == len(value):
+            return tuple(_checked(part, kind, where) for part, kind in zip(value, kinds, strict=True))
+    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    raise OODError(f"{where}: expected {_words(kind)}, found {value!r}")
+
+
+def _words(kind: Any) -> str:
+    """A type in words."""
+    outer, inner = typing.get_origin(kind), typing.get_args(kind)
+    if outer is frozenset:
+        return f"a set such as {{{', '.join(repr(name) for name in typing.get_args(inner[0])[:2])}}}"
+    if outer is dict:
+        return f"a dictionary of {_words(inner[0])} -> {_words(inner[1])}"
+    if outer is tuple:
+        each = [_words(part) for part in inner if part is not ...]
+        return f"a tuple, each {each[0]}" if ... in inner else f"({', '.join(each)})"
+    return {str: "a text", bool: "True or False", float: "a number with a point"}.get(kind, str(kind))

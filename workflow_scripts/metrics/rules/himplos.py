@@ -1,0 +1,18 @@
+"""HIMPLoS (``get_measures``): ID positive, average precision both ways, FPR at the recall nearest to 0.95."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from workflow_scripts.core.specs import RuleSpec
+from workflow_scripts.metrics.ood import auroc, average_precision, curve
+from workflow_scripts.metrics.rules.base import hendrycks_fpr
+
+SPEC = RuleSpec()
+
+
+def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
+    """ID positive, AP both ways, FPR at the recall nearest to 0.95."""
+    joined = curve(id_scores, ood_scores)
+    return {"auroc": auroc(joined), "fpr95": hendrycks_fpr(joined), "aupr_in": average_precision(joined),
+            "aupr_out": average_precision(joined.flipped())}

@@ -1,0 +1,32 @@
+"""SC-OOD's reference protocol (ICCV 2021): ID positive, trapezoids for AUPR, and a strict FPR."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.specs import RuleSpec
+from workflow_scripts.metrics.ood import auroc, checked, curve
+from workflow_scripts.metrics.rules.base import trapezoid_precision
+
+SPEC = RuleSpec()
+
+
+def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
+    """ID positive, trapezoids for AUPR, and a strict FPR.
+
+    OOD images count as accepted above, not at, the ID score of rank floor(0.95 N) from the top. The ID side holds the
+    ID test images and those of the OOD set's list that belong to an ID class, which the caller joins.
+
+    Raises:
+        OODError: a single ID image, of which 95 % is none.
+    """
+    known, novel = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
+    rank = 95 * known.size // 100
+    if not rank:
+        raise OODError("compat 'scood': 95 % of one ID image is none; use a larger ID test set")
+    joined = curve(known, novel)
+    threshold = np.partition(known, known.size - rank)[known.size - rank]
+    return {"auroc": auroc(joined), "fpr95": float(np.mean(novel > threshold)),
+            "aupr_in": trapezoid_precision(joined), "aupr_out": trapezoid_precision(joined.flipped())}
