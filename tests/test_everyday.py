@@ -158,7 +158,7 @@ def test_what_is_not_as_it_was_is_said(folder, capsys):
     assert ended(reproduce.main, path, "--check") == 2
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("  package numpy: 1.0 -> ") for line in lines)
-    assert "  code: workflow_scripts/training/loop.py, used by train" in lines
+    assert "  code: workflow_scripts/training/loop.py, used by stages.train_network" in lines
     assert "  raw file cifar10/data.bin: not here" in lines
     assert any(line.startswith("  git: abc -> ") for line in lines)
 

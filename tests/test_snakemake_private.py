@@ -54,6 +54,17 @@ def test_jobs_about_to_run_are_known_before_the_first(tmp_path):
     assert "pending: ['all']" in said(tmp_path)
 
 
+def test_a_function_keeps_its_parameters():
+    def section(wildcards, output):
+        return wildcards, output
+
+    same = snakemake_private.remember_signature(section)
+    assert list(get_function_params(same)) == ["wildcards", "output"] and same("w", output="o") == ("w", "o")
+    wire = Wiring(setting.read(ROOT / "config.yaml"))
+    assert list(get_function_params(wire.parent)) == ["wildcards"]
+    assert list(get_function_params(wire.import_file)) == ["wildcards", "input"]
+
+
 def test_groups_are_those_of_the_profile():
     workflow = SimpleNamespace(group_settings=SimpleNamespace(group_components={}), remote_exec=False,
                                parent_groupids={})
@@ -71,13 +82,13 @@ def test_groups_are_made_and_so_many_parts_are_one(tmp_path):
 from workflow_scripts.wiring import snakemake_private
 rule all:
     default_target: True
-    input: expand("{id}{n}", id="ab", n=range(4))
+    input: expand("{id}{n}", id=["a", "b"], n=range(4))
 rule one:
     output: "{id,[a-b]}{n}"
     group: snakemake_private.group(workflow, "g_{id}")
     shell: "touch {output}"
 ''')
-    done = snakemake(tmp_path, "--dry-run", "--cores", "1", "--group-components", "g_{id}=2", "--executor", "slurm",
+    done = snakemake(tmp_path, "--dry-run", "--jobs", "9", "--group-components", "g_{id}=2", "--executor", "slurm",
                      PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stdout[-2000:]
     assert done.stdout.count("Group job g_a") == done.stdout.count("Group job g_b") == 2
