@@ -49,7 +49,7 @@ def grouped(name):
 
 
 def untracked(value):
-    """A parameter whose change reruns nothing: Snakemake does not compare those that are computed from a job's files."""
+    """A parameter whose change reruns nothing: Snakemake compares none that is computed from a job's files."""
     return snakemake_private.remember_signature(lambda wildcards, output: value)
 
 

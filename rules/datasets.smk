@@ -13,11 +13,12 @@ rule fetch_archive:
     params:
         identity=WIRE.source_identity,
         row=lambda wc, output: WIRE.source_row(wc),
-        options=lambda wc, output: WIRE.fetch_options(),
+        options=untracked(WIRE.fetch_options()),
     message:
         "fetch {wildcards.archive}"
     shell:
-        "python -m workflow_scripts.stages.fetch_archive --config {params.row:q} --out {output} {params.options} > {log} 2>&1"
+        "python -m workflow_scripts.stages.fetch_archive --config {params.row:q} --out {output} "
+        "{params.options} > {log} 2>&1"
 
 
 rule pack_dataset:
@@ -41,8 +42,8 @@ rule pack_dataset:
     message:
         "pack {wildcards.dataset} ({wildcards.split})"
     shell:
-        "python -m workflow_scripts.stages.pack_dataset --config {params.cfg:q} {params.optional} --workers $(({threads} - 1)) "
-        "--out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.pack_dataset --config {params.cfg:q} {params.optional} "
+        "--workers $(({threads} - 1)) --out {output} > {log} 2>&1"
 
 
 rule prepare_dataset:
@@ -65,7 +66,8 @@ rule prepare_dataset:
     message:
         "prepare {wildcards.dataset} ({wildcards.split})"
     shell:
-        "python -m workflow_scripts.stages.prepare_dataset --config {params.cfg:q} {params.optional} --out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.prepare_dataset --config {params.cfg:q} {params.optional} "
+        "--out {output} > {log} 2>&1"
 
 
 # On request only: a store as class folders of PNG images, DFB's form of CIFAR.

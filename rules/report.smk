@@ -141,7 +141,8 @@ rule draw_reliability:
     message:
         "reliability figures of {wildcards.paper}"
     shell:
-        "python -m workflow_scripts.stages.draw_reliability --config {params.cfg:q} --out-dir {params.folder} > {log} 2>&1"
+        "python -m workflow_scripts.stages.draw_reliability --config {params.cfg:q} "
+        "--out-dir {params.folder} > {log} 2>&1"
 
 
 rule write_manifest:
@@ -234,8 +235,8 @@ rule make_report:
     message:
         "results page"
     shell:
-        "python -m workflow_scripts.stages.make_report --config {params.cfg:q} --out {output.page} --newest results/report.html "
-        "--overview {params.overview} > {log} 2>&1"
+        "python -m workflow_scripts.stages.make_report --config {params.cfg:q} --out {output.page} "
+        "--newest results/report.html --overview {params.overview} > {log} 2>&1"
 
 
 for NAME, NAMED in WIRE.targets().items():

@@ -35,8 +35,8 @@ rule train_network:
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "exec python -m workflow_scripts.stages.train_network --config {params.cfg:q} --data {input.data} {params.optional} "
-        "--seed {wildcards.seed} {params.device} --gpus {resources.processes} --threads {threads} "
+        "exec python -m workflow_scripts.stages.train_network --config {params.cfg:q} --data {input.data} "
+        "{params.optional} --seed {wildcards.seed} {params.device} --gpus {resources.processes} --threads {threads} "
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
 
 
@@ -115,8 +115,8 @@ rule select_outliers:
     message:
         "select outliers of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.stages.select_outliers --config {params.cfg:q} --store {input.store} {params.optional} "
-        "--out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.select_outliers --config {params.cfg:q} --store {input.store} "
+        "{params.optional} --out {output} > {log} 2>&1"
 
 
 rule choose_recipe:
