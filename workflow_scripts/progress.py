@@ -3,7 +3,8 @@
     uv run python -m workflow_scripts.progress                                       the default run
     uv run python -m workflow_scripts.progress --configfile config/goe.yaml --watch  again every ten seconds
 
-Only reads files, so it works during a run and after it, and on any machine that sees the folder. A job is
+Asks Snakemake once for the jobs of a configuration, and from then on only reads files, so it works during a run and
+after it, and on any machine that sees the folder. A job is
 
     done      its output is there, and no marker says that it is unfinished
     running   Snakemake's marker of a started job (.snakemake/incomplete) stands, and its log has begun since
