@@ -10,10 +10,11 @@ import torch
 
 from tests.dfb_data import bit_arrays, forward
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.methods.schedule import bit_mixup, bit_rate, bit_steps, learning_rate, resolved
+from workflow_scripts.methods.mixup import bit_mixup
 from workflow_scripts.models import bit, resnet_gn
 from workflow_scripts.networks import checkpoint, foreign
 from workflow_scripts.stages import import_weights as import_checkpoint
+from workflow_scripts.training.schedule import bit_rate, bit_steps, learning_rate, resolved
 
 SECTION = {"name": "bit", "model": "bit", "options": {}}
 

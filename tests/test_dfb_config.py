@@ -111,6 +111,9 @@ def change(raw: dict, **entries) -> dict:
      r"'background' needs a background output; recipe 'classifier' has none"),
     ({**RAW, "experiments": [{**RAW["experiments"][0], "scores": ["msp"]}]},
      r"fusion.background: 'background' is not among the experiment's scores"),
+    ({**RAW, "scores": [*RAW["scores"], {"name": "x", "score": "fusion", "options": {"base": "background"}}],
+      "experiments": [{**RAW["experiments"][0], "scores": ["background", "x"], "fusion": None}]},
+     r"'x' joins 'background' \(option base\), and scores of module background cannot be joined"),
     ({**RAW, "scores": [*RAW["scores"], {"name": "x", "score": "fusion", "options": {"base": "react_"}}],
       "experiments": [{**RAW["experiments"][0], "scores": ["background", "x"], "fusion": None}]},
      r"'x' joins 'react_' \(option base\), which is not among"),
@@ -134,19 +137,14 @@ def test_a_classifier_of_yours_makes_the_label_maps():
     assert json.loads(wire.masks_section(wildcards("cifar10_128", "dfb")))["network"]["model"] == "bit"
 
 
-NOT_FUSED = {
-    "background": "the background score itself", "fusion": "the sum", "mcm": "for CLIP's text head",
-    "bats": "reads batch norm, which BiT lacks",
-    "mahalanobis_ensemble": "of all layers, each against its own perturbed images; himplos has it",
-}
-
-
 @pytest.mark.parametrize("config", ["dfb.yaml", "dfb_small.yaml"])
 def test_every_score_of_the_house_has_three_columns(config):
     plan = read_plan(yaml.safe_load((ROOT / "config" / config).read_text()), ROOT, {})
     run = next(r for r in plan.runs.values() if r.recipe.method == "dense")
     fused = {run.scores[s.options["base"]].module for s in run.scores.values() if s.module == "fusion"}
-    assert fused == set(plugins.names("scores")) - NOT_FUSED.keys()
+    [named] = {tuple(e.scores) for e in plan.experiments("dfb") if e.fusion}
+    assert fused == {m for name in named if plugins.spec("scores", m := run.scores[name].module).joined}
+    assert len(fused) >= 22  # of the house: not CLIP's, and none of BiT's batch norms, which it lacks
     assert {f"{name}_fused" for name in run.scores if f"{name}_fused" in run.scores} < set(columns(
         plan.experiments("dfb")[0])) and "background" in run.scores
 

@@ -15,9 +15,9 @@ from torch.nn import functional
 from tests.test_training import RECIPE, Images, images, small
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import npos, probe, prototypes, synthesis
-from workflow_scripts.methods.schedule import learning_rate
 from workflow_scripts.methods.synthesis import Queues, Synthesis
 from workflow_scripts.training.loop import Training, batches
+from workflow_scripts.training.schedule import learning_rate
 
 OPTIONS = npos.Options(start=2, queue=20, K=5, select=8, pick=2, sample_from=12, keep=3, projection=8, hidden=8,
                        snapshots=(4,))

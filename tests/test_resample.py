@@ -20,11 +20,11 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images import selection
 from workflow_scripts.methods import background, cross_entropy, resample
 from workflow_scripts.methods.base import Batch, Sizes
-from workflow_scripts.methods.schedule import learning_rate
 from workflow_scripts.models import wide_resnet_biased
 from workflow_scripts.stages import select_outliers
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.outliers import Outliers
+from workflow_scripts.training.schedule import learning_rate
 
 CPU = torch.device("cpu")
 RECIPE = {

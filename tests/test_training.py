@@ -13,10 +13,10 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment, normalise, random_crop
 from workflow_scripts.data.images.randomness import permutation, uniforms
 from workflow_scripts.methods import cross_entropy
-from workflow_scripts.methods.schedule import learning_rate
 from workflow_scripts.models import resnet_cifar
 from workflow_scripts.networks import checkpoint
 from workflow_scripts.training.loop import Images, Training, batches
+from workflow_scripts.training.schedule import learning_rate
 
 RECIPE = {
     "normalise": "per_image", "augment": [{"random_crop": 2}],

@@ -171,7 +171,7 @@ def _basis(wanted: list[Job], estimator: Estimator, part: bool) -> list[str]:
                   "or --costs FILE like config/costs.yaml."]
     if estimator.uncounted:
         lines += [f"Nobody counted {', '.join(sorted(estimator.uncounted))}: uv run python -m "
-                  "workflow_scripts.planning.count --configfile ... prints the rows for config/costs.yaml."]
+                  "workflow_scripts.planning.count --configfile ... --write adds the rows to config/costs.yaml."]
     if estimator.assumed_images:
         lines += [f"Number of images assumed (config/costs.yaml): {', '.join(sorted(estimator.assumed_images))}."]
     return lines + (["Of other papers only what these targets need is in the table."] if part else [])

@@ -23,7 +23,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.methods.mixup import mixing
-from workflow_scripts.training.segmentation import upsampled
+from workflow_scripts.models.base import upsampled
 
 SPEC = MethodSpec(
     defects={

@@ -17,15 +17,20 @@ from torch.nn import functional
 
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method, Sizes
-from workflow_scripts.methods.schedule import bit_mixup
 
 SPEC = MethodSpec(shared_defects=("dfb.2h-1",))
+_MIXUP_FROM = 20_000  # train images
 
 
 @dataclass(frozen=True)
 class Options:
     alpha: Annotated[float, Ge(0)] | None = None
     """Parameter of the Beta distribution; 0: no mixup; left out: BiT's rule, 0.1 from 20,000 train images on."""
+
+
+def bit_mixup(images: int) -> float:
+    """BiT's rule: parameter of mixup's Beta distribution; 0: no mixup."""
+    return 0.0 if images < _MIXUP_FROM else 0.1
 
 
 def mixing(batch: Batch, alpha: float) -> tuple[float, Tensor]:

@@ -85,6 +85,11 @@ class Classifier(nn.Module):
         return None
 
 
+def upsampled(logits: Tensor, height: int, width: int) -> Tensor:
+    """Dense logits at every pixel, bilinear with aligned corners (dfb 2b). (N, K, h, w) -> (N, K, height, width)."""
+    return functional.interpolate(logits, (height, width), mode="bilinear", align_corners=True)
+
+
 def initialise_fan_out(network: nn.Module) -> None:
     """Convolutions N(0, sqrt(2 / (kernel area * out channels))), batch norm 1 and 0, linear bias 0 (He et al. 2015)."""
     for module in network.modules():

@@ -1,9 +1,11 @@
 """Count what networks cost: floating-point operations, parameters and width of features, for ``config/costs.yaml``.
 
     uv run python -m workflow_scripts.planning.count --configfile config/goe.yaml config/npos.yaml
+    uv run python -m workflow_scripts.planning.count --write
 
-Prints a row for each network of these configurations that the table lacks; put them below its `networks`. Nothing is
-computed: the networks are built without memory for their weights.
+Prints a row for each network of these configurations that the table lacks; with --write they are put below its
+`networks`. Left out: all configurations of the repository. Nothing is computed: the networks are built without memory
+for their weights.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 from workflow_scripts.core import plugins
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import stage
+from workflow_scripts.core.files import atomic
 from workflow_scripts.planning import networks
 from workflow_scripts.planning.setting import read
 
@@ -47,26 +50,41 @@ def count(model: str, options: dict[str, Any], side: int) -> dict[str, Any]:
     return row
 
 
+def lacking(paths: list[Path]) -> list[str]:
+    """The rows, as YAML, of the networks of these configurations that the table has not."""
+    costs, rows = networks.load(), {}
+    for path in paths:
+        plan = read(path)
+        for run in plan.runs.values():
+            options, side = networks.architecture(run), networks.side(plan, run.id)
+            kind = json.dumps([run.network.model, options, side])
+            if costs.find(plan, run) is None and kind not in rows:
+                row = {"model": run.network.model, "options": options, "side": side,
+                       **count(run.network.model, options, side)}
+                rows[kind] = f"  - {json.dumps(row).replace(chr(34), '')}"
+    return list(rows.values())
+
+
+def shipped() -> list[Path]:
+    """The configurations of the repository that stand alone."""
+    return [path for path in (ROOT / "config.yaml", *sorted((ROOT / "config").glob("*.yaml")))
+            if "\nvariant:" in path.read_text(encoding="utf-8")]
+
+
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.planning.count", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configfile", type=Path, nargs="+", default=[ROOT / "config.yaml"])
+    parser.add_argument("--configfile", type=Path, nargs="+", help="default: all of the repository")
+    parser.add_argument("--write", action="store_true", help="add the rows to config/costs.yaml")
     args = parser.parse_args(argv)
-    costs, seen = networks.load(), set()
-    for path in args.configfile:
-        plan = read(path)
-        for run in plan.runs.values():
-            options, side = networks.architecture(run), networks.side(plan, run.id)
-            kind = json.dumps([run.network.model, options, side])
-            if costs.find(plan, run) is None and kind not in seen:
-                seen.add(kind)
-                row = {"model": run.network.model, "options": options, "side": side,
-                       **count(run.network.model, options, side)}
-                print(f"  - {json.dumps(row).replace(chr(34), '')}")
-    if not seen:
-        print("The table has all of them.")
+    rows = lacking(args.configfile or shipped())
+    if rows and args.write:
+        text = networks.TABLE.read_text(encoding="utf-8")
+        with atomic(networks.TABLE) as partial:  # `networks` is the table's last key
+            partial.write_text(text.rstrip("\n") + "\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    print("\n".join(rows) or "The table has all of them.")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from workflow_scripts.methods.schedule import bit_steps
 from workflow_scripts.planning import networks
 from workflow_scripts.planning.dag import Job
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.networks import Costs, Row
+from workflow_scripts.training.schedule import bit_steps
 from workflow_scripts.work.expand import Plan, Trained
 
 Basis = Literal["measured", "other seeds", "assumed", "unknown"]

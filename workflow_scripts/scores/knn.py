@@ -9,7 +9,7 @@ bank whose features stay in their file is read and normalised block by block, on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from annotated_types import Gt
@@ -75,6 +75,11 @@ class Bank:
         if self.ready:
             return namespace(self.rows).take(self.rows, numbers, axis=0)[:, :-1]
         return unit(self.rows.take(numbers))
+
+
+def among_train(options: Options) -> Options:
+    """The options by which a train image is scored, which finds itself first."""
+    return replace(options, K=options.K + 1)
 
 
 def fit(options: Options, known: Known) -> Bank:

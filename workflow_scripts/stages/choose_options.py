@@ -23,7 +23,9 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -40,7 +42,7 @@ from workflow_scripts.data.images.store import Store, open_store, pixel_rows
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.networks import device
 from workflow_scripts.networks.load import trained
-from workflow_scripts.scores import cached, himplos, knn
+from workflow_scripts.scores import cached
 from workflow_scripts.scores.base import Batch, Head, Known, Statistics
 from workflow_scripts.stages.extract_features import inputs, sized
 
@@ -118,15 +120,20 @@ def extract(network: nn.Module, store: Store, config: dict[str, Any], options: O
     return torch.cat(clean), torch.cat(changed)
 
 
-def grid(options: Options, known: Known, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
-    """A row of the table for each p and clip: HIMPLoS of cached features, ID positive."""
-    for p in options.p:
-        state = himplos.fit(himplos.Options(p=p), known)  # the masks depend on p alone
-        for clip in options.clip:
-            point = himplos.Options(p=p, clip=clip)
-            scores = [np.concatenate([himplos.score(point, known, state, Batch(features=rows)).cpu().numpy()
-                                      for rows in part.split(ROWS)]) for part in (clean, pseudo)]
-            yield {"p": p, "clip": clip, **compared(*scores)}
+def grid(score: str, options: Options, known: Known, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
+    """A row of the table for each point, the last option fastest: the score of cached features, ID positive."""
+    module, names = plugins.load("scores", score), plugins.spec("scores", score).tune
+    for values in product(*(getattr(options, name) for name in names)):
+        point = module.Options(**dict(zip(names, values, strict=True)))
+        state = module.fit(point, known) if hasattr(module, "fit") else None
+        yield {**dict(zip(names, values, strict=True)),
+               **compared(*(scored(module, point, known, state, part) for part in (clean, pseudo)))}
+
+
+def scored(module: ModuleType, point: Any, known: Known, state: Any, features: Tensor) -> np.ndarray:
+    """Scores of cached features, block by block. (N, D) -> (N,)."""
+    return np.concatenate([module.score(point, known, state, Batch(features=rows)).cpu().numpy()
+                           for rows in features.split(ROWS)])
 
 
 def compared(known: np.ndarray, pseudo: np.ndarray) -> dict[str, Any]:
@@ -135,30 +142,33 @@ def compared(known: np.ndarray, pseudo: np.ndarray) -> dict[str, Any]:
     return {"auroc": auroc(joined), "fpr95": fpr95(joined), "n_id": len(known), "n_pseudo": len(pseudo)}
 
 
-def neighbours(options: Options, train: Tensor, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
-    """A row of the table for each K: the K-th neighbour among the train features (M, D).
+def neighbours(score: str, options: Options, train: Tensor, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
+    """A row of the table for each value of an option that counts train images (M, D), such as KNN's K.
 
-    The images are train images and would find themselves first; for them it is the (K + 1)-th.
+    The images are train images; the score's ``among_train`` gives the options by which it does not find them.
 
     Raises:
-        OODError: no K has that many train features.
+        OODError: no value is below the number of train features.
     """
-    fitting = [K for K in options.K if len(train) > K]
+    module, (name,) = plugins.load("scores", score), plugins.spec("scores", score).tune
+    tried = getattr(options, name)
+    fitting = [value for value in tried if len(train) > value]
     if not fitting:
-        raise OODError(f"sweep.K: the smallest is {min(options.K)}, but there are only {len(train)} ID train features; "
-                       "choose smaller ones")
-    bank = knn.fit(knn.Options(K=1), Known(train_features=train))
-    for K in fitting:
-        scores = [np.concatenate([knn.score(knn.Options(K=k), Known(), bank, Batch(features=rows)).cpu().numpy()
-                                  for rows in part.split(ROWS)]) for part, k in ((clean, K + 1), (pseudo, K))]
-        yield {"K": K, **compared(*scores)}
+        raise OODError(f"sweep.{name}: the smallest is {min(tried)}, but there are only {len(train)} ID train "
+                       "features; choose smaller ones")
+    points = [module.Options(**{name: value}) for value in fitting]
+    bank = module.fit(module.Options(**{name: 1}), Known(train_features=train))
+    for value, point in zip(fitting, points, strict=True):
+        yield {name: value, **compared(scored(module, module.among_train(point), Known(), bank, clean),
+                                       scored(module, point, Known(), bank, pseudo))}
 
 
 def best(rows: list[dict[str, Any]], criterion: str) -> dict[str, Any]:
     """The row of the choice: best by ``criterion``, then by the other number, then the least K, mask and clipping."""
     def rank(row: dict[str, Any]) -> tuple[float, ...]:
         numbers = (-row["auroc"], row["fpr95"])
-        return (*(numbers if criterion == "auroc" else numbers[::-1]), row.get("p", row.get("K")), -row.get("clip", 0))
+        first = row.get("p", row.get("K", 0))
+        return (*(numbers if criterion == "auroc" else numbers[::-1]), first, -row.get("clip", 0))
     return min(rows, key=rank)
 
 
@@ -214,9 +224,10 @@ def main(argv: list[str] | None = None) -> None:
     if source == "train":
         with cached.Features(Path(given.train)) as file:
             train = torch.from_numpy(file.whole("features")).to(where)
-        rows = list(neighbours(options, train, clean, pseudo))
+        rows = list(neighbours(config["score"], options, train, clean, pseudo))
     else:
-        rows = list(grid(options, evidence(network, given.statistics, where), clean, pseudo))
+        known = evidence(network, given.statistics, where)
+        rows = list(grid(config["score"], options, known, clean, pseudo))
     choice = best(rows, options.criterion)
     with atomic(given.csv) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -25,10 +25,10 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.store import Store, streamed
+from workflow_scripts.models.base import upsampled
 from workflow_scripts.networks import device
 from workflow_scripts.networks.load import trained
 from workflow_scripts.stages.make_masks import Options
-from workflow_scripts.training.segmentation import upsampled
 
 
 @torch.inference_mode()

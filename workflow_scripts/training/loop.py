@@ -13,11 +13,11 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment_masks, resize_masks
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
-from workflow_scripts.methods.schedule import learning_rate, resolved
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.ranks import ALONE, Ranks, shared
 from workflow_scripts.training.resume import Resume
+from workflow_scripts.training.schedule import learning_rate, resolved
 from workflow_scripts.training.segmentation import segmentation
 from workflow_scripts.training.validation import accuracy, hold_out
 

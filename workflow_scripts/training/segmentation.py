@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from workflow_scripts.data.images.augment import normalise, resize_masks
 from workflow_scripts.methods.base import looking
-
-if TYPE_CHECKING:
-    from workflow_scripts.training.loop import Images
+from workflow_scripts.models.base import upsampled
+from workflow_scripts.training.images import Images
 
 _BATCH = 64  # images of one pass
-
-
-def upsampled(logits: Tensor, height: int, width: int) -> Tensor:
-    """Dense logits at every pixel, bilinear with aligned corners (dfb 2b). (N, K, h, w) -> (N, K, height, width)."""
-    return functional.interpolate(logits, (height, width), mode="bilinear", align_corners=True)
 
 
 def segmentation(network: nn.Module, data: Images, rows: Tensor, how: str | dict[str, Any]) -> dict[str, float]:

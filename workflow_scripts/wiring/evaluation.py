@@ -130,7 +130,9 @@ class Evaluation(Files):
         return {kind: self.train_features(run) if kind == "train" else self.file("precompute", run, ".h5")}
 
     def sweep_code(self, wildcards: Wildcards) -> dict[str, str]:
-        return digest("stages.choose_options", *sections.network_code(self.plan.run(wildcards).network))
+        run = self.plan.run(wildcards)
+        return digest("stages.choose_options", sections.score_code(run.scores[wildcards.score]),
+                      *sections.network_code(run.network))
 
     def score_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)

@@ -31,10 +31,14 @@ def plugins_exist(plan: Plan) -> None:
             own.check_score(score.module, f"scores[{i}].score")
         plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
         if score.choose is not None:
-            plugins.parse_options("stages", "choose_options", score.choose.sweep, f"scores[{i}].choose.sweep")
+            sweep = plugins.parse_options("stages", "choose_options", score.choose.sweep, f"scores[{i}].choose.sweep")
             if not plugins.spec("scores", score.module).tune:
                 raise OODError(f"scores[{i}].choose: no options of '{score.module}' can be chosen by a sweep; "
                                "leave the key out")
+            for option in plugins.spec("scores", score.module).tune:
+                if not hasattr(sweep, option):
+                    raise OODError(f"scores[{i}].choose: a sweep has no values to try for option {option} of "
+                                   f"'{score.module}'; give Options of workflow_scripts/stages/choose_options.py some")
 
     for i, paper in enumerate(plan.config.papers):
         for k, picture in enumerate(paper.pictures):

@@ -40,6 +40,10 @@ def join(plan: Plan, run: Trained, experiment: Experiment, where: str) -> None:
                            "none (method dense does)")
         for key in ("base", "background") if "scores" in needs else ():
             other = plugins.parse_options("scores", score.module, score.options, name)
-            if getattr(other, key) not in run.scores:
+            joined = run.scores.get(getattr(other, key))
+            if key == "base" and joined and not plugins.spec("scores", joined.module).joined:
+                raise OODError(f"{where}.scores: '{name}' joins '{other.base}' (option base), and scores of module "
+                               f"{joined.module} cannot be joined with a background score")
+            if joined is None:
                 raise OODError(f"{where}.scores: '{name}' joins '{getattr(other, key)}' (option {key}), which is "
                                "not among the experiment's scores")

@@ -9,17 +9,11 @@ from typing import Any
 # BiT's hyper-rule (Kolesnikov et al., ECCV 2020; dfb 2e): below this many train images, these milestones in steps.
 _RULE = ((3_000, (100, 200, 300, 400, 500)), (500_000, (500, 3_000, 6_000, 9_000, 10_000)),
          (math.inf, (500, 6_000, 12_000, 18_000, 20_000)))
-_MIXUP_FROM = 20_000  # train images
 
 
 def bit_steps(images: int) -> tuple[int, ...]:
     """BiT's rule: end of the warm-up, steps after which the rate is divided by ten, end of the training."""
     return next(steps for below, steps in _RULE if images < below)
-
-
-def bit_mixup(images: int) -> float:
-    """BiT's rule: parameter of mixup's Beta distribution; 0: no mixup."""
-    return 0.0 if images < _MIXUP_FROM else 0.1
 
 
 def bit_rate(base: float, steps: Sequence[int], step: int) -> float | None:
