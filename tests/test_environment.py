@@ -155,6 +155,72 @@ def test_only_what_stands_between_the_marks_is_replaced():
         pin.pyproject_text("no marks", [], [])
 
 
+# uv 0.13.3 wrote the second, 0.13.9 writes the first
+TOGETHER = "(platform_machine == 'aarch64' or platform_machine == 'x86_64') and sys_platform == 'linux'"
+APART = ("(platform_machine == 'aarch64' and sys_platform == 'linux') or "
+         "(platform_machine == 'x86_64' and sys_platform == 'linux')")
+
+
+@pytest.mark.parametrize(
+    ("row", "other"),
+    [
+        (f"a==1 ; {TOGETHER}", f"a==1 ; {APART}"),
+        ("a==1 ; sys_platform == 'win32'", "a==1 ; os_name == 'nt'"),
+        ("a==1 ; python_full_version < '3.12'", "a==1 ; python_version <= '3.11'"),
+        ("a==1", "a==1 ; python_full_version < '3.15'"),
+        ("A_b[x,y]==1", "a-b[y, x]==1"),
+    ],
+)
+def test_rows_that_mean_the_same_keep_the_text_that_is_committed(row, other):
+    assert pin.meaning([row]) == pin.meaning([other])
+    for new, committed in ((row, other), (other, row)):
+        assert pin.keep_text([new], [committed]) == [committed]
+        assert pin.keep_text(["0==1", new, "z==1"], [committed, "z==2"]) == ["0==1", committed, "z==1"]
+
+
+@pytest.mark.parametrize(
+    ("row", "other"),
+    [
+        ("a==1", "a==2"),
+        ("a==1", "b==1"),
+        ("a==1", "a[x]==1"),
+        ("a==1", "a==1 ; sys_platform == 'linux'"),
+        (f"a==1 ; {TOGETHER}", f"a==1 ; {APART.replace('linux', 'darwin')}"),
+        ("a==1 ; python_full_version < '3.12'", "a==1 ; python_full_version < '3.11.4'"),
+    ],
+)
+def test_rows_that_mean_something_else_are_written(row, other):
+    assert pin.meaning([row]) != pin.meaning([other])
+    assert pin.keep_text([row], [other]) == [row]
+
+
+def test_a_package_may_have_one_version_here_and_another_there():
+    rows = ["a==1 ; sys_platform == 'win32'", "a==2 ; sys_platform != 'win32'"]
+    other = ["a==2 ; os_name != 'nt'", "a==1 ; os_name == 'nt'"]
+    assert pin.keep_text([*rows, "b==1"], [*other, "b==2"]) == [*other, "b==1"]
+    assert pin.keep_text([*rows, "b==1"], [*other[:1], "b==1"]) == [*rows, "b==1"]
+
+
+@pytest.mark.parametrize("options", [[], ["--check"], ["--upgrade"]])
+def test_a_uv_that_writes_markers_in_another_way_changes_nothing(options, monkeypatch):
+    """Both files stay as they are, and ``--check`` is content; the uv is played by a function."""
+    files = {path: path.read_text() for path in (pin.PYPROJECT, pin.CONDA)}
+    seen = []
+
+    def another_uv(requirements, *_, keep):
+        seen.append(list(requirements))
+        rows = RUN_TIME + DEV if len(seen) == 1 else RUN_TIME
+        return [row.replace(APART, TOGETHER) for row in rows]
+
+    monkeypatch.setattr(pin, "compile_requirements", another_uv)
+    assert another_uv([], keep=[]) != RUN_TIME + DEV  # it does write them in another way
+    seen.clear()
+    written = {}
+    monkeypatch.setattr(Path, "write_text", lambda path, text: written.update({path: text}))
+    assert pin.main(options) == 0
+    assert written == ({} if options == ["--check"] else files)
+
+
 @pytest.fixture
 def uv() -> None:
     if not (os.environ.get("UV") or shutil.which("uv")):
