@@ -173,7 +173,8 @@ def resolve(upgrade: bool = False) -> tuple[list[str], list[str]]:
     keep = [] if upgrade else sum(committed, [])
     both = reduce_markers(compile_requirements(direct + dev, *universal, keep=keep))
     main = reduce_markers(compile_requirements(direct, *universal, keep=both))
-    only_dev = [row for row in both if row not in main]
+    known = meaning(main).items()
+    only_dev = [row for row in both if not meaning([row]).items() <= known]
     return keep_text(main, committed[0]), keep_text(only_dev, committed[1])
 
 
