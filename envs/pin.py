@@ -78,6 +78,8 @@ ENVIRONMENTS = [  # the first and a late patch release, for markers such as pyth
 def compile_requirements(requirements: Iterable[str], *options: str, keep: Iterable[str] = ()) -> list[str]:
     """``uv pip compile`` of ``requirements``; one row per package and marker, as uv writes them.
 
+    What uv says of a yanked release goes to standard error.
+
     Args:
         requirements: requirement lines.
         options: further options of ``uv pip compile``.
@@ -95,11 +97,12 @@ def compile_requirements(requirements: Iterable[str], *options: str, keep: Itera
         source.write_text("\n".join(requirements) + "\n")
         output.write_text("\n".join(keep) + "\n")  # uv prefers the versions in the file it is about to replace
         command = [uv, "pip", "compile", source.name, "--output-file", output.name, "--python", sys.executable]
-        command += ["--quiet", "--no-header", "--no-annotate", "--no-generate-hashes", *options]
+        command += ["--no-header", "--no-annotate", "--no-generate-hashes", *options]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if run.returncode:
             unreachable = any(sign.lower() in run.stderr.lower() for sign in UNREACHABLE)
             raise (Unreachable if unreachable else PinError)(f"uv could not resolve:\n{run.stderr.strip()}")
+        sys.stderr.writelines(line for line in run.stderr.splitlines(keepends=True) if "is yanked" in line)
         return requirement_lines(output.read_text())
 
 
