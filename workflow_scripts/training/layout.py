@@ -8,8 +8,8 @@ from torch import Tensor, nn
 PLAIN = torch.contiguous_format
 
 
-def channels_last(network: nn.Module) -> None:
-    """Lay ``network`` out channels last, the fastest order, where that is safe.
+def channels_last(network: nn.Module) -> nn.Module:
+    """The network, laid out channels last, the fastest order, where that is safe.
 
     In the backward pass of a strided 1x1 convolution of fewer than 8 channels that lie last, torch 2.15.0 (oneDNN
     3.13.3) writes past its memory on a CPU with one thread: the process crashes, or goes on with wrong numbers. Such a
@@ -22,6 +22,7 @@ def channels_last(network: nn.Module) -> None:
             # a copy: to torch the weight and images of one channel are in either order
             module.weight.data = module.weight.data.clone(memory_format=PLAIN)
             module.register_forward_pre_hook(_plain)
+    return network
 
 
 def _plain(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
