@@ -24,6 +24,7 @@ from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.models import resnet_cifar, wide_resnet
 from workflow_scripts.networks import device
 from workflow_scripts.networks.memory import keep_freed_memory
+from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.loop import Images, batches
 from workflow_scripts.training.outliers import Outliers
 
@@ -48,7 +49,7 @@ class Runner:
         recipe = {"training": {"batch_size": size, "drop_last": True},
                   "augment": [{"horizontal_flip": 0.5}, {"random_crop": 4}],
                   "normalise": {"mean": [0.5] * 3, "std": [0.25] * 3}}
-        self.method, self.network = method, network.to(data.pixels.device, memory_format=torch.channels_last).train()
+        self.method, self.network = method, channels_last(network.to(data.pixels.device)).train()
         self.source = endless(data, recipe, outliers if method.outliers else None)
         self.optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
 

@@ -31,6 +31,7 @@ from workflow_scripts.methods.base import Batch, Looks, Sizes
 from workflow_scripts.models import resnet_cifar
 from workflow_scripts.networks import device
 from workflow_scripts.networks.memory import keep_freed_memory
+from workflow_scripts.training.layout import channels_last
 
 CLASSES, LENGTH, WIDTH, BATCH = 100, 1000, 512, 512
 RULE = synthesis.Synthesis(K=300, select=200, pick=2, sample_from=600, keep=200, sigma=0.1)
@@ -143,7 +144,7 @@ class Runner:
     def __init__(self, options: npos.Options, where: torch.device):
         generator = torch.Generator().manual_seed(0)
         self.network = resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=16), 8)
-        self.network.to(where, memory_format=torch.channels_last).train()
+        channels_last(self.network.to(where)).train()
         self.method = npos.build(options, ())
         self.method.check({"training": {"epochs": 500, "lr": 0.1}, "views": 2})
         self.method.setup(self.network, Sizes(0, 500, 10**6, 1152, where))

@@ -26,6 +26,7 @@ from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
 from workflow_scripts.networks.load import in_bfloat16
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training.images import Images
+from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.loop import batches
 from workflow_scripts.training.outliers import Outliers
 
@@ -105,6 +106,8 @@ class Step:
         self.maps[:, : paper.stored // 3] = 0
         background = plugins.spec("methods", paper.method).background
         self.network = networks[paper.network](paper.classes + background).to(where, memory_format=self.memory)
+        if self.memory is torch.channels_last:
+            channels_last(self.network)
         options = plugins.parse_options("methods", paper.method, paper.options, "options")
         self.method: Method = plugins.load("methods", paper.method).build(options, ())
         self.network.train()

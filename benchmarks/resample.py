@@ -26,6 +26,7 @@ from workflow_scripts.methods.base import Batch, Sizes
 from workflow_scripts.models import resnet_cifar, wide_resnet_biased
 from workflow_scripts.networks import device
 from workflow_scripts.networks.memory import keep_freed_memory
+from workflow_scripts.training.layout import channels_last
 
 STEP, PASSES, VECTORS = 1.15, 10, 4
 WITH_STEP = 2_000_000  # largest N whose whole step is measured
@@ -48,7 +49,7 @@ class Runner:
 
     def __init__(self, method: background.Background, count: int, network: str, where: torch.device):
         torch.manual_seed(0)
-        self.method, self.network = method, NETWORKS[network]().to(where, memory_format=torch.channels_last)
+        self.method, self.network = method, channels_last(NETWORKS[network]().to(where))
         method.setup(self.network, Sizes(0, 1, 390, 50_000, where, count, 128))
         method.to(where)
         method.start_epoch(self.network, 0)

@@ -6,6 +6,8 @@
 
 One universal resolution serves Python 3.11 to 3.13 on Linux, macOS and Windows, with one version of a package for all
 of them where there is one. ``ood.yaml`` is that resolution for one of these: Linux on x86-64 with ``CONDA_PYTHON``.
+Pins are compared by what they mean; text that means the same stays, so that another uv, which may write a marker in
+another way, changes nothing.
 Which index answers is the user's own uv setting; no address is written. Exit 2: it could not be resolved.
 """
 
@@ -23,6 +25,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ENVS = Path(__file__).resolve().parent
 PYPROJECT, CONDA = ENVS.parent / "pyproject.toml", ENVS / "ood.yaml"
@@ -54,22 +57,28 @@ class Unreachable(PinError):
     """No package index answered."""
 
 
-def environment(python: str, platform: str, machine: str) -> dict[str, str]:
+def environment(python: str, platform: str, machine: str, patch: int = 0) -> dict[str, str]:
     """The marker variables of CPython ``python`` (such as ``"3.12"``) on ``sys_platform`` and ``platform_machine``."""
     systems = {"linux": "Linux", "darwin": "Darwin", "win32": "Windows"}
+    full = f"{python}.{patch}"
     return {
-        "python_version": python, "python_full_version": f"{python}.0", "implementation_version": f"{python}.0",
+        "python_version": python, "python_full_version": full, "implementation_version": full,
         "implementation_name": "cpython", "platform_python_implementation": "CPython", "extra": "",
         "sys_platform": platform, "platform_system": systems[platform], "platform_machine": machine,
         "os_name": "nt" if platform == "win32" else "posix", "platform_release": "", "platform_version": "",
     }
 
 
-ENVIRONMENTS = [environment(p, s, m) for p in PYTHONS for s, machines in MACHINES.items() for m in machines]
+ENVIRONMENTS = [  # the first and a late patch release, for markers such as python_full_version < '3.11.4'
+    environment(python, system, machine, patch)
+    for python in PYTHONS for system, machines in MACHINES.items() for machine in machines for patch in (0, 99)
+]
 
 
 def compile_requirements(requirements: Iterable[str], *options: str, keep: Iterable[str] = ()) -> list[str]:
     """``uv pip compile`` of ``requirements``; one row per package and marker, as uv writes them.
+
+    What uv says of a yanked release goes to standard error.
 
     Args:
         requirements: requirement lines.
@@ -88,11 +97,12 @@ def compile_requirements(requirements: Iterable[str], *options: str, keep: Itera
         source.write_text("\n".join(requirements) + "\n")
         output.write_text("\n".join(keep) + "\n")  # uv prefers the versions in the file it is about to replace
         command = [uv, "pip", "compile", source.name, "--output-file", output.name, "--python", sys.executable]
-        command += ["--quiet", "--no-header", "--no-annotate", "--no-generate-hashes", *options]
+        command += ["--no-header", "--no-annotate", "--no-generate-hashes", *options]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if run.returncode:
             unreachable = any(sign.lower() in run.stderr.lower() for sign in UNREACHABLE)
             raise (Unreachable if unreachable else PinError)(f"uv could not resolve:\n{run.stderr.strip()}")
+        sys.stderr.writelines(line for line in run.stderr.splitlines(keepends=True) if "is yanked" in line)
         return requirement_lines(output.read_text())
 
 
@@ -113,6 +123,35 @@ def reduce_markers(rows: Iterable[str]) -> list[str]:
     return kept
 
 
+def meaning(rows: Iterable[str]) -> dict[tuple, tuple[bool, ...]]:
+    """What rows ask for, however it is written: (package, extras, version) -> in which of ``ENVIRONMENTS``."""
+    found: dict[tuple, tuple[bool, ...]] = {}
+    for requirement in map(Requirement, rows):
+        marker = requirement.marker
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras), requirement.specifier)
+        before = found.get(key, (False,) * len(ENVIRONMENTS))
+        found[key] = tuple(b or marker is None or marker.evaluate(e)
+                           for b, e in zip(before, ENVIRONMENTS, strict=True))
+    return {key: where for key, where in found.items() if any(where)}
+
+
+def keep_text(rows: list[str], committed: list[str]) -> list[str]:
+    """``rows``, with the rows of ``committed`` in place of those of the same package that mean the same."""
+    if meaning(rows) == meaning(committed):
+        return committed
+    new, old = by_package(rows), by_package(committed)
+    return [row for name, own in new.items()
+            for row in (old[name] if meaning(own) == meaning(old.get(name, [])) else own)]
+
+
+def by_package(rows: Iterable[str]) -> dict[str, list[str]]:
+    """Canonical name -> its rows, in their order."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(canonicalize_name(Requirement(row).name), []).append(row)
+    return found
+
+
 def pins_for(rows: Iterable[str], python: str, platform: str = "linux", machine: str = "x86_64") -> list[str]:
     """``name==version`` of the rows whose marker holds there, in their order."""
     where = environment(python, platform, machine)
@@ -127,13 +166,19 @@ def present() -> tuple[list[str], list[str]]:
 
 
 def resolve(upgrade: bool = False) -> tuple[list[str], list[str]]:
-    """Every pin with its marker: (run time, dev only); present pins are kept where possible unless ``upgrade``."""
+    """Every pin with its marker: (run time, dev only); present pins are kept where possible unless ``upgrade``.
+
+    A row that means what is committed is the committed one.
+    """
     direct, dev = (requirement_lines((ENVS / name).read_text()) for name in ("direct.txt", "dev.txt"))
-    keep = [] if upgrade else sum(present(), [])
+    committed = present()
     universal = ("--universal", "--python-version", PYTHONS[0], "--fork-strategy", "fewest")
+    keep = [] if upgrade else sum(committed, [])
     both = reduce_markers(compile_requirements(direct + dev, *universal, keep=keep))
     main = reduce_markers(compile_requirements(direct, *universal, keep=both))
-    return main, [row for row in both if row not in main]
+    known = meaning(main).items()
+    only_dev = [row for row in both if not meaning([row]).items() <= known]
+    return keep_text(main, committed[0]), keep_text(only_dev, committed[1])
 
 
 def pyproject_text(text: str, main: list[str], dev: list[str]) -> str:

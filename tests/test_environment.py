@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -155,41 +157,169 @@ def test_only_what_stands_between_the_marks_is_replaced():
         pin.pyproject_text("no marks", [], [])
 
 
+# uv 0.13.3 wrote the second, 0.13.9 writes the first
+TOGETHER = "(platform_machine == 'aarch64' or platform_machine == 'x86_64') and sys_platform == 'linux'"
+APART = ("(platform_machine == 'aarch64' and sys_platform == 'linux') or "
+         "(platform_machine == 'x86_64' and sys_platform == 'linux')")
+
+
+@pytest.mark.parametrize(
+    ("row", "other"),
+    [
+        (f"a==1 ; {TOGETHER}", f"a==1 ; {APART}"),
+        ("a==1 ; sys_platform == 'win32'", "a==1 ; os_name == 'nt'"),
+        ("a==1 ; python_full_version < '3.12'", "a==1 ; python_version <= '3.11'"),
+        ("a==1", "a==1 ; python_full_version < '3.15'"),
+        ("A_b[x,y]==1", "a-b[y, x]==1"),
+    ],
+)
+def test_rows_that_mean_the_same_keep_the_text_that_is_committed(row, other):
+    assert pin.meaning([row]) == pin.meaning([other])
+    for new, committed in ((row, other), (other, row)):
+        assert pin.keep_text([new], [committed]) == [committed]
+        assert pin.keep_text(["0==1", new, "z==1"], [committed, "z==2"]) == ["0==1", committed, "z==1"]
+
+
+@pytest.mark.parametrize(
+    ("row", "other"),
+    [
+        ("a==1", "a==2"),
+        ("a==1", "b==1"),
+        ("a==1", "a[x]==1"),
+        ("a==1", "a==1 ; sys_platform == 'linux'"),
+        (f"a==1 ; {TOGETHER}", f"a==1 ; {APART.replace('linux', 'darwin')}"),
+        ("a==1 ; python_full_version < '3.12'", "a==1 ; python_full_version < '3.11.4'"),
+    ],
+)
+def test_rows_that_mean_something_else_are_written(row, other):
+    assert pin.meaning([row]) != pin.meaning([other])
+    assert pin.keep_text([row], [other]) == [row]
+
+
+def test_a_package_may_have_one_version_here_and_another_there():
+    rows = ["a==1 ; sys_platform == 'win32'", "a==2 ; sys_platform != 'win32'"]
+    other = ["a==2 ; os_name != 'nt'", "a==1 ; os_name == 'nt'"]
+    assert pin.keep_text([*rows, "b==1"], [*other, "b==2"]) == [*other, "b==1"]
+    assert pin.keep_text([*rows, "b==1"], [*other[:1], "b==1"]) == [*rows, "b==1"]
+
+
+@pytest.mark.parametrize("options", [[], ["--check"], ["--upgrade"]])
+def test_a_uv_that_writes_markers_in_another_way_changes_nothing(options, monkeypatch):
+    """Both files stay as they are, and ``--check`` is content; the uv is played by a function."""
+    files = {path: path.read_text() for path in (pin.PYPROJECT, pin.CONDA)}
+    seen = []
+
+    def another_uv(requirements, *_, keep):
+        seen.append(list(requirements))
+        rows = RUN_TIME + DEV if len(seen) == 1 else RUN_TIME
+        return [row.replace(APART, TOGETHER) for row in rows]
+
+    monkeypatch.setattr(pin, "compile_requirements", another_uv)
+    assert another_uv([], keep=[]) != RUN_TIME + DEV  # it does write them in another way
+    seen.clear()
+    written = {}
+    monkeypatch.setattr(Path, "write_text", lambda path, text: written.update({path: text}))
+    assert pin.main(options) == 0
+    assert written == ({} if options == ["--check"] else files)
+
+
 @pytest.fixture
 def uv() -> None:
     if not (os.environ.get("UV") or shutil.which("uv")):
         pytest.skip("uv is not on PATH")
 
 
-def test_an_index_out_of_reach_is_told_from_a_conflict(uv, monkeypatch, tmp_path):
+@pytest.fixture
+def index(uv, tmp_path, monkeypatch) -> Path:
+    """A folder with a package index, the only one that uv sees: a==1, a==2 which was yanked, and b==1 which needs a."""
+    for name in [name for name in os.environ if name.startswith("UV_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_INDEX_URL", (tmp_path / "i").as_uri())
+    for name, version, more, needs in (("a", 1, "", ""), ("a", 2, ' data-yanked="broken"', ""),
+                                       ("b", 1, "", "Requires-Dist: a\n")):
+        wheel = tmp_path / "i" / name / f"{name}-{version}-py3-none-any.whl"
+        wheel.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheel, "w") as file:
+            about = f"{name}-{version}.dist-info"
+            file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
+            file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            file.writestr(f"{about}/RECORD", "")
+        with (wheel.parent / "index.html").open("a") as page:
+            page.write(f'<a href="{wheel.name}"{more}>{wheel.name}</a>\n')
+    return tmp_path / "i"
+
+
+def test_a_conflict_an_index_out_of_reach_and_a_yanked_release_are_told_apart(index, monkeypatch, capsys):
+    assert pin.compile_requirements(["b"]) == ["a==1", "b==1"]
+    assert capsys.readouterr().err == ""
+    assert pin.compile_requirements(["b", "a==2"]) == ["a==2", "b==1"]
+    assert re.search("a==2.* is yanked .*broken", capsys.readouterr().err)
     with pytest.raises(pin.PinError) as conflict:
-        pin.compile_requirements(["numpy<1", "numpy>1"])
+        pin.compile_requirements(["a<1", "b"])
     assert not isinstance(conflict.value, pin.Unreachable)
-    monkeypatch.setenv("UV_OFFLINE", "1")
-    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("UV_INDEX_URL", "http://localhost:9/")
     with pytest.raises(pin.Unreachable):
-        pin.compile_requirements(["numpy"])
+        pin.compile_requirements(["b"])
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    with pytest.raises(pin.Unreachable):
+        pin.compile_requirements(["b"])
 
 
-def test_resolving_again_changes_nothing(uv):
-    try:
-        run_time, dev = pin.resolve()
-    except pin.Unreachable:
-        pytest.skip("no package index is reachable")
+# --- what an index answers today: uv run pytest -m network ------------------------------------------------------------
+
+
+@pytest.fixture
+def today(uv, capsys):
+    """Calls a function that asks the index. A yanked pin is a warning; skipped where no index answers."""
+    def ask(function, *arguments, **options):
+        try:
+            return function(*arguments, **options)
+        except pin.Unreachable:
+            pytest.skip("no package index is reachable")
+        finally:
+            if said := capsys.readouterr().err:
+                warnings.warn(said, stacklevel=2)
+    return ask
+
+
+def moved(rows: list[str]) -> list[str]:
+    """``name: version that is pinned -> version in rows`` where they differ."""
+    now, then = versions(RUN_TIME + DEV), versions(rows)
+    return [f"{n}: {now.get(n)} -> {then.get(n)}" for n in sorted(now | then) if now.get(n) != then.get(n)]
+
+
+@pytest.mark.network
+def test_resolving_again_changes_nothing(today):
+    run_time, dev = today(pin.resolve)
+    gone = [line for line in moved(run_time + dev) if "None" not in line]
+    if gone:  # a pin is kept for as long as the index offers it
+        warnings.warn(f"pins that the index withdrew; run `uv run python envs/pin.py`: {'; '.join(gone)}", stacklevel=1)
+        return
     text = pin.PYPROJECT.read_text()
     wanted = {pin.PYPROJECT: pin.pyproject_text(text, run_time, dev), pin.CONDA: pin.conda_text(run_time)}
     assert pin.differences(wanted) == []
 
 
+@pytest.mark.network
 @pytest.mark.parametrize("python", pin.PYTHONS)
-def test_the_pins_are_a_whole_resolution_on(python, uv):
+def test_the_pins_are_a_whole_resolution_on(python, today):
     """Their own resolution adds, drops and changes nothing: neither a package nor a version."""
     options = ("--python-version", python, "--python-platform", "x86_64-unknown-linux-gnu")
+    resolved = today(pin.compile_requirements, RUN_TIME + DEV, *options)
+    assert versions(resolved) == versions(pin.pins_for(RUN_TIME + DEV, python))
+
+
+@pytest.mark.network
+def test_newer_releases_are_a_message(today):
     try:
-        resolved = pin.compile_requirements(RUN_TIME + DEV, *options)
-    except pin.Unreachable:
-        pytest.skip("no package index is reachable")
-    assert sorted(resolved) == sorted(pin.pins_for(RUN_TIME + DEV, python))
+        newer = moved(sum(today(pin.resolve, upgrade=True), []))
+    except pin.PinError as error:
+        newer = [str(error)]
+    if newer:
+        warnings.warn("newer releases (`uv run python envs/pin.py --upgrade` takes them): " + "; ".join(newer),
+                      stacklevel=1)
 
 
 # --- what is committed ------------------------------------------------------------------------------------------------

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,3 +174,11 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
     torch.save({"state_dict": Harmful(), "about": {}}, tmp_path / "x.pt")
     with pytest.raises(OODError, match="cannot be read"):
         checkpoint.read(tmp_path / "x.pt")
+
+
+def test_one_thread_trains_a_network_of_few_channels():
+    """In a process of its own, since torch 2.15.0 has crashed here: workflow_scripts/training/layout.py."""
+    code = "from tests.test_training import plain, small; plain(small()).run(report=lambda line: None)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_CHECK_": "3"}, capture_output=True)
+    assert done.returncode == 0, done.stderr[-2000:]

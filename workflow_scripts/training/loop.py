@@ -14,6 +14,7 @@ from workflow_scripts.data.images.augment import augment_masks, resize_masks
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
 from workflow_scripts.training.images import Images
+from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.ranks import ALONE, Ranks, shared
 from workflow_scripts.training.resume import Resume
@@ -107,7 +108,7 @@ class Training:
         if method.outliers and outliers is None:
             raise OODError("outliers: this method trains with outliers, but the recipe names none")
         method.check(recipe)
-        network.to(memory_format=torch.channels_last)
+        channels_last(network)
         method.setup(network, Sizes(
             seed, self.epochs, self.per_epoch, len(data.labels), device,
             *((self.outliers.total, self.outliers.batch_size) if self.outliers else ())))
