@@ -29,7 +29,7 @@ from workflow_scripts.methods import (
 )
 from workflow_scripts.models import clip_vit, densenet_bc, resnet_cifar, resnet_gn, wide_resnet, wide_resnet_biased
 from workflow_scripts.networks.load import in_bfloat16
-from workflow_scripts.training import parallel
+from workflow_scripts.training import ranks as parallel
 from workflow_scripts.training.loop import Images, Training
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
