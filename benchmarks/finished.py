@@ -11,7 +11,7 @@ from benchmarks.common import ROOT
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import setting
 from workflow_scripts.wiring import Wiring
-from workflow_scripts.work.expand import Plan, Trained
+from workflow_scripts.work.plan import Plan, Trained
 
 
 class Finished:

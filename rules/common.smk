@@ -8,6 +8,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import ending
 from workflow_scripts.wiring import FIGURES, RELIABILITY, Wiring, prepare_environment, snakemake_private
 from workflow_scripts.work.expand import read_plan
+from workflow_scripts.work.missing import missing_data
 
 try:
     PLAN = read_plan(config, ROOT, place=snakemake_private.place_of_configuration(workflow))
@@ -79,13 +80,16 @@ def print_results(log):
 def print_failures(log):
     """After a failure: which jobs, the last lines of their logs, and the page of what there is."""
     print(ending.failure(log), end="", file=sys.stderr)
-    print(ending.partial_page(WIRE), end="", file=sys.stderr)
+    from workflow_scripts import partial  # reads templates: only after a failure
+
+    print(ending.partial_page(WIRE, partial.write), end="", file=sys.stderr)
 
 
 def check_raw_data():
     """Before the first job: end with a line for each raw file that is not where these jobs expect it."""
     jobs = list(snakemake_private.pending(workflow))
-    missing = PLAN.missing_data(
+    missing = missing_data(
+        PLAN,
         WIRE.raw_splits(jobs),
         [PLAN.run(wildcards).recipe for rule, wildcards in jobs if rule == "import_weights"],
     )

@@ -11,6 +11,7 @@ import yaml
 
 from workflow_scripts.config import catalogue
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.work.missing import missing_data
 
 TABLE = Path(__file__).resolve().parent.parent / "config" / "datasets.yaml"
 ROW = {"reader": "images", "splits": {"test": {"files": ["a.tar", "b"]}}, "url": "https://example.org/a"}
@@ -198,6 +199,6 @@ def test_a_run_on_the_official_archives_lists_the_development_kit(tmp_path):
     for there in (False, True):
         if there:
             (tmp_path / "ILSVRC2012_img_val.tar").write_bytes(b"x")
-        lines = plan(tmp_path, experiments=[experiment]).missing_data([("imagenet", "test")], [])
+        lines = missing_data(plan(tmp_path, experiments=[experiment]), [("imagenet", "test")], [])
         assert sum("devkit_t12.tar.gz expected" in line for line in lines) == 1
         assert any("archives/ILSVRC2012_img_val.tar (6,744,924,160 bytes" in line for line in lines) != there

@@ -12,7 +12,8 @@ from tests.checkout import ROOT, pretend_finished, would_run
 from tests.everyday_data import TINY, write
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.wiring import Wiring
-from workflow_scripts.work.expand import Plan, read_plan
+from workflow_scripts.work.expand import read_plan
+from workflow_scripts.work.plan import Plan
 
 NETWORKS = {"train_network", "extract_features", "score_sets", "compute_metrics", "prepare_dataset"}
 

@@ -23,7 +23,8 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.data.images.store import load_store
 from workflow_scripts.stages.prepare_dataset import prepare
-from workflow_scripts.work.expand import Plan
+from workflow_scripts.work.expand import expand
+from workflow_scripts.work.plan import Plan
 
 ROOT = Path(__file__).resolve().parent.parent
 LMDB = "resources/lmdb/large.test.lmdb"
@@ -153,8 +154,8 @@ def test_a_store_as_class_folders(finished):
 
 def plan(root: Path | None, **changes) -> Plan:
     config = load_config(configuration(**changes), ROOT)
-    return Plan(config, load(ROOT / "config" / "datasets.yaml", [config.datasets]), root,
-                load_sources(ROOT / "config" / "sources.yaml"))
+    return expand(config, load(ROOT / "config" / "datasets.yaml", [config.datasets]), root,
+                  load_sources(ROOT / "config" / "sources.yaml"))
 
 
 def test_a_compressed_archive_is_packed_even_for_a_few_images(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.checkout import ROOT
+from workflow_scripts.config import published_numbers as printed
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import latex, published, results
 from workflow_scripts.reporting.statistics import Seeds
@@ -46,8 +47,8 @@ REFERENCE = {
 @pytest.fixture
 def reference(tmp_path, monkeypatch):
     """A folder of reference files; the function returned writes one."""
-    monkeypatch.setattr(matching, "FOLDER", tmp_path)
-    monkeypatch.setattr(matching, "ROOT", tmp_path)
+    monkeypatch.setattr(printed, "FOLDER", tmp_path)
+    monkeypatch.setattr(printed, "ROOT", tmp_path)
 
     def write(**changes):
         content = {**REFERENCE, **changes}
@@ -154,21 +155,21 @@ def test_the_job_reruns_when_a_published_number_changes(reference):
 def test_a_wrong_reference_file_is_named(reference, change, words):
     reference(**change)
     with pytest.raises(OODError) as error:
-        matching.read("p")
+        printed.read("p")
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_the_repositorys_numbers_are_whole():
-    counts = {path.stem: sum(len(numbers) for table in matching.read(path.stem).tables for rows in table.values.values()
-                             for numbers in rows.values()) for path in matching.FOLDER.glob("*.yaml")}
+    counts = {path.stem: sum(len(numbers) for table in printed.read(path.stem).tables for rows in table.values.values()
+                             for numbers in rows.values()) for path in printed.FOLDER.glob("*.yaml")}
     assert counts == {"goe": 150, "npos": 52, "dfb": 2}
     datasets = yaml.safe_load((ROOT / "config" / "datasets.yaml").read_text())
     known = datasets.keys() | {"cifar10_128", "cifar100_128"}  # rows of config/dfb.yaml
     for paper in counts:
-        read = matching.read(paper)
+        read = printed.read(paper)
         assert {t.id for t in read.tables} | {s for s in read.sets.values() if s} <= known
         assert all(t.source and (t.verified or paper == "dfb") for t in read.tables)
-    means = [(rows["mean"], [rows[s] for s in rows if s != "mean"]) for t in matching.read("npos").tables
+    means = [(rows["mean"], [rows[s] for s in rows if s != "mean"]) for t in printed.read("npos").tables
              for rows in t.values.values() if "mean" in rows]
     assert len(means) == 4
     for mean, sets in means:  # what the sources call the mean is that of the sets beside it

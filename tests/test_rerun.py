@@ -17,7 +17,8 @@ import yaml
 from tests.checkout import ROOT, copy, pretend_finished, snakemake, would_run
 from workflow_scripts.config.models import Score
 from workflow_scripts.core.digest import digest
-from workflow_scripts.work.expand import Trained, read_plan
+from workflow_scripts.work.expand import read_plan
+from workflow_scripts.work.plan import Trained
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 PAPERS = len(PLAN.papers)

@@ -18,6 +18,7 @@ from workflow_scripts.planning import dag, health, networks, setting
 from workflow_scripts.planning.estimate import Estimator, there
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.missing import missing_data
 
 
 @stage
@@ -40,8 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     sizes = {place: [estimator.bytes(job) for job in absent if job.outputs[0].startswith(wire.root) != raw]
              for raw, place in enumerate((args.directory, args.directory / plan.config.resources))}
     pairs = wire.raw_splits((job.rule, job.wildcards) for job in page)
-    missing = plan.missing_data(
-        wire.raw_splits((job.rule, job.wildcards) for job in absent),
+    missing = missing_data(
+        plan, wire.raw_splits((job.rule, job.wildcards) for job in absent),
         [job.run.recipe for job in absent if job.rule == "import_weights"])
     parts = {
         "Software": health.software(plan.config.device),

@@ -35,7 +35,7 @@ from workflow_scripts.publish_list import publish
 from workflow_scripts.reporting.bundle_cards import data_card, model_card
 from workflow_scripts.stages.write_manifest import git_revision, packages
 from workflow_scripts.wiring import Wiring, sections
-from workflow_scripts.work.expand import Plan, Trained
+from workflow_scripts.work.plan import Plan, Trained
 
 FORMAT = 1
 MANIFEST, ENTRY, WEIGHTS = "manifest.json", "entry.yaml", "weights.safetensors"

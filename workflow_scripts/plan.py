@@ -25,6 +25,7 @@ from workflow_scripts.planning.estimate import Estimator, there
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size, table
 from workflow_scripts.wiring import Wiring
+from workflow_scripts.work.missing import missing_data
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -154,7 +155,7 @@ def _data(jobs: Jobs, pending: list[Job], folder: Path) -> list[str]:
                                          for name, source in loads.items()]) if loads else []
     pairs = jobs.wire.raw_splits((job.rule, job.wildcards) for job in pending)
     recipes = [job.run.recipe for job in pending if job.rule == "import_weights"]
-    missing = plan.missing_data(pairs, recipes)
+    missing = missing_data(plan, pairs, recipes)
     return [*lines, "", f"To bring by hand: {len(missing) or 'nothing'}", *(f"  {line.strip()}" for line in missing)]
 
 

@@ -32,7 +32,8 @@ from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import sha256
 from workflow_scripts.stages.write_manifest import git_revision, hardware, packages
-from workflow_scripts.work.expand import Plan, read_plan
+from workflow_scripts.work.expand import read_plan
+from workflow_scripts.work.plan import Plan
 
 KEYS = ("config", "code", "git", "packages", "inputs", "seeds", "hardware")
 

@@ -23,7 +23,7 @@ from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
 from workflow_scripts.wiring import Wiring
-from workflow_scripts.work.expand import Trained
+from workflow_scripts.work.plan import Trained
 
 KEPT = 20
 """Answers in the cache; older ones go."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from workflow_scripts.reporting import overview
-
-if TYPE_CHECKING:
-    from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import Wiring
 
 LINES, SHOWN = 8, 3
 """Last lines of a log, and failed jobs, that are shown."""
@@ -72,13 +69,12 @@ def success(logs: Sequence[str], root: Path, names: Mapping[str, str]) -> str:
     return f"{head}results page: {page.resolve().as_uri()}\n"
 
 
-def partial_page(wire: Wiring) -> str:
-    """Make the page of what there is, and say where; nothing where not even one network has been measured."""
-    from workflow_scripts import partial  # reads templates: only after a failure
-
+def partial_page(wire: Wiring, write: Callable[[Wiring], Path]) -> str:
+    """Make the page of what there is with ``write`` (:func:`workflow_scripts.partial.write`), and say where; nothing
+    where not even one network has been measured."""
     if not any(Path(wire.root, "metrics").rglob("*.csv")):
         return ""
     try:
-        return f"page of what there is: {partial.write(wire).resolve().as_uri()}\n"
+        return f"page of what there is: {write(wire).resolve().as_uri()}\n"
     except (Exception, SystemExit) as error:  # the failure above is what matters
         return "" if isinstance(error, SystemExit) else f"no page of what there is: {error}\n"

@@ -12,7 +12,7 @@ from workflow_scripts.planning.dag import Job
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.networks import Costs, Row
 from workflow_scripts.training.schedule import bit_steps
-from workflow_scripts.work.expand import Plan, Trained
+from workflow_scripts.work.plan import Plan, Trained
 
 Basis = Literal["measured", "other seeds", "assumed", "unknown"]
 

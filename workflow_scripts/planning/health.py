@@ -23,7 +23,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives.checksums import Expected
 from workflow_scripts.planning import state
 from workflow_scripts.planning.text import size
-from workflow_scripts.work.expand import Plan
+from workflow_scripts.work.plan import Plan
 
 SHARED = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "afs", "glusterfs", "fuse.sshfs",
           "fuse.glusterfs", "wekafs", "panfs", "orangefs"}

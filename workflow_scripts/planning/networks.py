@@ -15,7 +15,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import read_yaml
 from workflow_scripts.core.plugins import explain
 from workflow_scripts.wiring import sections
-from workflow_scripts.work.expand import Plan, Trained
+from workflow_scripts.work.plan import Plan, Trained
 
 TABLE = ROOT / "config" / "costs.yaml"
 CLASSES = 10  # that parameters are counted with

@@ -11,7 +11,8 @@ import yaml
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import read_yaml
-from workflow_scripts.work.expand import Plan, read_plan
+from workflow_scripts.work.expand import read_plan
+from workflow_scripts.work.plan import Plan
 
 
 def add(parser: argparse.ArgumentParser) -> None:

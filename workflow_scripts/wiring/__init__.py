@@ -19,7 +19,7 @@ from workflow_scripts.wiring.files import FIGURES, FILES, RELIABILITY, Wildcards
 from workflow_scripts.wiring.reports import Reports
 from workflow_scripts.wiring.snakemake_private import remember_signature
 from workflow_scripts.wiring.training import Trainings
-from workflow_scripts.work.expand import Plan
+from workflow_scripts.work.plan import Plan
 
 __all__ = ["FIGURES", "FILES", "RELIABILITY", "Wildcards", "Wiring", "prepare_environment"]
 

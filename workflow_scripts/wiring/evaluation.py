@@ -11,8 +11,7 @@ from workflow_scripts.wiring import sections
 from workflow_scripts.wiring.files import Files, Wildcards
 from workflow_scripts.wiring.sections import dumps
 from workflow_scripts.wiring.snakemake_private import remember_signature
-from workflow_scripts.work.expand import Trained
-from workflow_scripts.work.imported import Taken
+from workflow_scripts.work.plan import Taken, Trained
 
 
 class Evaluation(Files):
@@ -164,7 +163,7 @@ class Evaluation(Files):
         """The sets by file, in the order of the inputs, since files may move."""
         taken, inputs = self._taken(wildcards), self.imported_inputs(wildcards)
         return dumps({**taken.entry.model_dump(include={"higher_is", "labels", "score", "count"}), "id": taken.entry.id,
-                      "groups": taken.groups, "compat": self.plan.compat(taken.entry.id),
+                      "groups": dict(taken.groups), "compat": self.plan.compat(taken.entry.id),
                       "files": {name: inputs["files"].index(str(path)) for name, path in taken.files.items()}})
 
     def imported_code(self, wildcards: Wildcards) -> dict[str, str]:

@@ -1,19 +1,19 @@
-"""Where the files of a run are; all lie below ``results``/variant."""
+"""The files of a plan: :mod:`workflow_scripts.wiring.paths` with the root that its configuration gives."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import PurePath
-from typing import Any
 
+from workflow_scripts.wiring import paths
+from workflow_scripts.wiring.paths import Wildcards
 from workflow_scripts.wiring.pictures import Pictures
-from workflow_scripts.work.expand import Plan, Trained
-from workflow_scripts.work.imported import Taken
+from workflow_scripts.work.plan import Plan, Taken, Trained
+
+__all__ = ["FIGURES", "FILES", "RELIABILITY", "Files", "Wildcards"]
 
 FIGURES = ("histograms", "roc", "heatmap")
 FILES = ("csv", "md", "tex", "published", "manifest")  # of each paper, beside its figures
 RELIABILITY = ("risk_coverage", "confidences", "reliability")  # for papers that ask for them
-Wildcards = Any  # Snakemake's; attributes by name
 
 
 class Files:
@@ -22,24 +22,16 @@ class Files:
     def __init__(self, plan: Plan, results: str = "results"):
         self.plan = plan
         self.root = f"{results}/{plan.config.variant}"
-        self.pictures = Pictures(self)
+        self.pictures = Pictures(plan, self.root)
 
     def store(self, dataset: str, split: str) -> str:
-        return f"{self.root}/data/{dataset}.{split}.h5"
+        return paths.store(self.root, dataset, split)
 
-    def file(self, kind: str, run: Trained, *rest: str) -> str:
-        """A file of one trained network: root/kind/id/network/recipe/seedN, then ``rest`` as it is."""
-        return "".join([f"{self.root}/{kind}/{run.id}/{run.network.name}/{run.path_name}/seed{run.seed}", *rest])
+    def file(self, kind: str, run: Trained, rest: str = "") -> str:
+        return paths.of_network(self.root, kind, run, rest)
 
     def features(self, run: Trained, *sets: tuple[str, str]) -> list[str]:
-        """The features files of (dataset, split)."""
-        return [self.file("features", run, f"/{name}.h5") for name in self.features_names(run.id, sets)]
-
-    @staticmethod
-    def features_names(id: str, sets: Iterable[tuple[str, str]]) -> list[str]:
-        """One file for each split of the ID set, and one for all other sets: one job writes them, each score reads
-        them, and few inputs make a small workflow."""
-        return list(dict.fromkeys(f"{dataset}.{split}" if dataset == id else "ood" for dataset, split in sets))
+        return paths.features(self.root, run, sets)
 
     def train_features(self, run: Trained) -> str:
         """The features file of the ID train set."""
@@ -50,17 +42,10 @@ class Files:
         return self.features(run, (run.id, "test"))[0]
 
     def imported(self, taken: Taken, kind: str) -> str:
-        """The scores (`h5`) or metrics (`csv`) of another tool's score files."""
-        return f"{self.root}/imported/{'/'.join(map(str, taken.key[:3]))}/seed{taken.key[3]}.{kind}"
+        return paths.imported(self.root, taken, kind)
 
     def of_paper(self, paper: str, kind: str) -> str:
-        """A file of a paper: its table (csv, md, tex), published numbers, manifest, or a figure by file name."""
-        if kind in ("csv", "md", "tex"):
-            return f"{self.root}/tables/{paper}.{kind}"
-        if kind == "published":
-            return f"{self.root}/published/{paper}.csv"
-        return f"{self.root}/tables/{paper}.manifest.json" if kind == "manifest" else (
-            f"{self.root}/figures/{paper}/{kind}")
+        return paths.of_paper(self.root, paper, kind)
 
     def results_of(self, paper: str) -> list[str]:
         """Everything a paper's target makes."""

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from workflow_scripts.config.models import Picture
 from workflow_scripts.core import plugins
 from workflow_scripts.core.digest import digest
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.wiring import paths
+from workflow_scripts.wiring.paths import Wildcards
 from workflow_scripts.wiring.sections import dumps, options
 from workflow_scripts.work.extras import names_of
-
-if TYPE_CHECKING:
-    from workflow_scripts.wiring.files import Files, Wildcards
-    from workflow_scripts.work.expand import Trained
+from workflow_scripts.work.only import keeps_place
+from workflow_scripts.work.plan import Plan, Trained
 
 
 class Pictures:
     """Files and parameters of the jobs that draw them."""
 
-    def __init__(self, wire: Files):
-        self.wire, self.plan = wire, wire.plan
+    def __init__(self, plan: Plan, root: str):
+        self.plan, self.root = plan, root
 
     def of(self, paper: str) -> list[Picture]:
         """The pictures of a paper, but those none of whose networks `only` keeps."""
@@ -45,7 +46,7 @@ class Pictures:
         only = self.plan.config.only
         if found and only.within_a_paper():
             wanted = self.plan.wanted if only.recipes else self.plan.runs
-            found = [run for run in found if only.keeps(run, recipe=False) and run.key in wanted]
+            found = [run for run in found if keeps_place(only, run.key) and run.key in wanted]
         elif not found:
             raise OODError(f"papers: picture '{picture.file}' of '{paper}' shows the recipes "
                            f"{', '.join(picture.recipes)}, none of which this paper trains")
@@ -61,23 +62,38 @@ class Pictures:
 
     def _file(self, kind: str, run: Trained) -> str | list[str]:
         """A network's file of one of the kinds in :data:`workflow_scripts.core.specs.PictureInput`."""
-        wire, tests = self.wire, self.plan.sets(run.id)[2:]
-        return {
-            "record": lambda: wire.file("models", run, ".h5"),
-            "checkpoint": lambda: wire.file("models", run, ".pt"),
-            "outliers": lambda: wire.store(self.plan.outliers(run), "train"),
-            "selection": lambda: wire.file("selection", run, ".h5"),
-            "distances": lambda: wire.file("distances", run, ".h5"),
-            "metrics": lambda: wire.file("metrics", run, ".csv"),
-            "scores": lambda: [wire.file("scores", run, f"/{score}.h5") for score in run.scores],
-            "panels": lambda: wire.file("panels", run, ".h5"),
-            "train": lambda: wire.store(run.id, "train"),
-            "test": lambda: wire.store(run.id, "test"),
-            "ood": lambda: [wire.store(*pair) for pair in tests],
-            "train_features": lambda: wire.train_features(run),
-            "test_features": lambda: wire.test_features(run),
-            "ood_features": lambda: wire.features(run, *tests),
-        }[kind]()
+        train, test, *tests = self.plan.sets(run.id)
+
+        def of_network(place: str, rest: str) -> str:
+            return paths.of_network(self.root, place, run, rest)
+
+        def store(pair: tuple[str, str]) -> str:
+            return paths.store(self.root, *pair)
+
+        def features(pair: tuple[str, str]) -> str:
+            return paths.features(self.root, run, [pair])[0]
+
+        def outliers() -> str:
+            assert run.outliers is not None  # a picture that needs them shows recipes that train against them
+            return store((run.outliers, "train"))
+
+        found: dict[str, Callable[[], str | list[str]]] = {
+            "record": lambda: of_network("models", ".h5"),
+            "checkpoint": lambda: of_network("models", ".pt"),
+            "outliers": outliers,
+            "selection": lambda: of_network("selection", ".h5"),
+            "distances": lambda: of_network("distances", ".h5"),
+            "metrics": lambda: of_network("metrics", ".csv"),
+            "scores": lambda: [of_network("scores", f"/{score}.h5") for score in run.scores],
+            "panels": lambda: of_network("panels", ".h5"),
+            "train": lambda: store(train),
+            "test": lambda: store(test),
+            "ood": lambda: [store(pair) for pair in tests],
+            "train_features": lambda: features(train),
+            "test_features": lambda: features(test),
+            "ood_features": lambda: paths.features(self.root, run, tests),
+        }
+        return found[kind]()
 
     def inputs(self, wildcards: Wildcards) -> list[str]:
         files = [file for _, kinds in self._drawn(wildcards)[1] for file in kinds.values()]

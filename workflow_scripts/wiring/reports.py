@@ -11,9 +11,9 @@ from workflow_scripts.wiring import sections
 from workflow_scripts.wiring.files import FILES, Files, Wildcards
 from workflow_scripts.wiring.sections import dumps
 from workflow_scripts.work import extras
-from workflow_scripts.work.expand import Key, Trained
 from workflow_scripts.work.fusion import columns
-from workflow_scripts.work.imported import Taken, of_paper
+from workflow_scripts.work.imported import of_paper
+from workflow_scripts.work.plan import Key, Taken, Trained
 from workflow_scripts.work.published import published
 
 MANIFEST_STAGES = ("stages.prepare_dataset", "stages.train_network", "stages.extract_features", "stages.score_sets",

@@ -11,7 +11,7 @@ from workflow_scripts.core.own import Code
 from workflow_scripts.core.specs import MethodSpec
 
 if TYPE_CHECKING:
-    from workflow_scripts.work.expand import Trained
+    from workflow_scripts.work.plan import Trained
 
 
 def dumps(section: Any, ordered: bool = False) -> str:

@@ -12,7 +12,7 @@ from workflow_scripts.core.sources import fingerprint, locate
 from workflow_scripts.wiring import sections
 from workflow_scripts.wiring.files import Files, Wildcards
 from workflow_scripts.wiring.sections import dumps
-from workflow_scripts.work.expand import Trained
+from workflow_scripts.work.plan import Trained
 
 
 class Trainings(Files):

@@ -1,31 +1,34 @@
-"""What the keys of a configuration must be to one another: checks of a plan, each an error that names the key."""
+"""What the keys of a configuration must be to one another: checks of a configuration, of its recipes and of its plan,
+each an error that names the key."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 from workflow_scripts.config import fidelity
+from workflow_scripts.config.models import Config, Recipe
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.work import declared
+from workflow_scripts.work.plan import Plan
 
-if TYPE_CHECKING:
-    from workflow_scripts.work.expand import Plan, Trained
 
-
-def plugins_exist(plan: Plan) -> None:
+def plugins_exist(config: Config) -> None:
     """Every network, method, score and picture that is named exists and has the options that are given."""
-    for i, network in enumerate(plan.config.networks):
+    for i, network in enumerate(config.networks):
         plugins.find("models", network.model, f"networks[{i}].model")
         options = plugins.parse_options("models", network.model, network.options, f"networks[{i}].options")
         if network.model == "own":
             own.check_factory(options.factory, options.folder, f"networks[{i}].options.factory")
-    for i, recipe in enumerate(plan.config.recipes):
+    for i, recipe in enumerate(config.recipes):
         if recipe.method:
             plugins.find("methods", recipe.method, f"recipes[{i}].method")
             plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
         if recipe.masks is not None:
             plugins.parse_options("stages", "make_masks", recipe.masks.options, f"recipes[{i}].masks.options")
-    for i, score in enumerate(plan.config.scores):
+    for i, score in enumerate(config.scores):
         plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
         if own.is_file(score.module):
             own.check_score(score.module, f"scores[{i}].score")
@@ -40,64 +43,93 @@ def plugins_exist(plan: Plan) -> None:
                     raise OODError(f"scores[{i}].choose: a sweep has no values to try for option {option} of "
                                    f"'{score.module}'; give Options of workflow_scripts/stages/choose_options.py some")
 
-    for i, paper in enumerate(plan.config.papers):
+    for i, paper in enumerate(config.papers):
         for k, picture in enumerate(paper.pictures):
             where = f"papers[{i}].pictures[{k}]"
             plugins.find("pictures", picture.picture, f"{where}.picture")
             plugins.parse_options("pictures", picture.picture, picture.options, f"{where}.options")
 
 
-def gpus(plan: Plan) -> None:
+def gpus(config: Config) -> None:
     """A batch that several GPUs share has an image for each."""
-    for i, recipe in enumerate(plan.config.recipes):
-        count = plan.config.gpus_of(recipe)
+    for i, recipe in enumerate(config.recipes):
+        count = config.gpus_of(recipe)
         if recipe.training and recipe.training.batch_size < count:
             raise OODError(f"recipes[{i}].training.batch_size: {recipe.training.batch_size} images cannot be shared by "
                            f"{count} GPUs; lower gpus")
 
 
-def weights(plan: Plan, run: Trained) -> None:
-    """Weights are of the images of one set."""
-    learned = plan.runs[run.id, run.network.name, run.weights, run.seed].recipe
-    where = f"recipe '{run.recipe.name}', key outliers.select.weights"
+def weights(recipe: Recipe, learned: Recipe) -> None:
+    """A recipe's outliers are selected by weights that another learned: of the images of one set."""
+    where = f"recipe '{recipe.name}', key outliers.select.weights"
     if not plugins.spec("methods", learned.method).learns_weights:
         raise OODError(f"{where}: recipe '{learned.name}' (method {learned.method or 'none'}) learns no weights of "
                        "its outliers; a recipe of method resample does")
-    if learned.outliers.dataset != run.recipe.outliers.dataset:
-        raise OODError(f"{where}: the weights are of '{learned.outliers.dataset}', the outliers of "
-                       f"'{run.recipe.outliers.dataset}'")
+    theirs, ours = (r.outliers.dataset if r.outliers else None for r in (learned, recipe))
+    if theirs != ours:
+        raise OODError(f"{where}: the weights are of '{theirs}', the outliers of '{ours}'")
 
 
-def counted_once(run: Trained, seeds: list[int], where: str) -> None:
+def counted_once(recipe: Recipe, seeds: list[int], where: str) -> None:
     """A file of weights is one network, whose copies have no spread over seeds."""
-    given = run.recipe.checkpoint
+    given = recipe.checkpoint
     if given and len(seeds) > 1 and not (given.fresh or given.probe or given.head == "new"):
-        raise OODError(f"{where}: recipe '{run.recipe.name}' reads one file of weights, so seeds {seeds} would count "
+        raise OODError(f"{where}: recipe '{recipe.name}' reads one file of weights, so seeds {seeds} would count "
                        f"one network {len(seeds)} times; give this experiment seeds: [0]")
 
 
-def headlines(plan: Plan) -> None:
+def candidates(among: Sequence[Recipe], where: str) -> str:
+    """Refuse candidates of a choice that one set of held-out images cannot measure.
+
+    Returns:
+        Their outlier set.
+
+    Raises:
+        OODError: a candidate that is not trained, or without or with another normalise, validation or outlier set.
+    """
+    def shared(recipe: Recipe) -> dict[str, Any]:
+        return {"normalise": recipe.normalise, "validation": recipe.validation,
+                "outliers.dataset": recipe.outliers and recipe.outliers.dataset}
+
+    for recipe in among:
+        if not recipe.method:
+            raise OODError(f"{where}: '{recipe.name}' trains nothing; name recipes with a method")
+        for (key, value), first in zip(shared(recipe).items(), shared(among[0]).values(), strict=True):
+            if value is None or value != first:
+                raise OODError(f"{where}: '{recipe.name}' {'lacks' if value is None else 'has another'} {key}; all "
+                               "need the same")
+    pool = among[0].outliers
+    assert pool is not None  # else it lacks outliers.dataset
+    return pool.dataset
+
+
+def headlines(config: Config) -> None:
     """The score that reliability figures are of is one of its paper's."""
-    for paper in plan.config.papers:
-        scored = {score for e in plan.config.experiments if e.paper == paper.name for score in e.scores}
+    for paper in config.papers:
+        scored = {score for e in config.experiments if e.paper == paper.name for score in e.scores}
         if paper.reliability and scored and paper.headline and paper.headline not in scored:
             raise unknown(f"paper '{paper.name}', key headline", paper.headline, scored)
 
 
 def outliers(plan: Plan) -> None:
     """Outliers that are also scored would make the test a training set; too few fill no batch."""
+    @cache
+    def images(dataset: str, split: str) -> str:
+        """What a set consists of, whatever its name: rows of several names may stand for the very same images."""
+        return repr({**plan.datasets[dataset].section(split, None), "dataset": "", "split": "", "count": 0})
+
     for run in {(run.id, run.path_name): run for run in plan.runs.values()}.values():
-        outliers = plan.outliers(run)
-        if not outliers:
+        outliers, given = run.outliers, run.recipe.outliers
+        if not outliers or not given:
             continue
         recipe, where = run.recipe, f"recipe '{run.recipe.name}', key outliers"
         for name, split in [(run.id, "train"), *((n, "test") for n in (run.id, *plan.ood.get(run.id, {})))]:
-            if name == outliers or _same(plan, outliers, name, split):
+            if name == outliers or images(outliers, "train") == images(name, split):
                 role = "the ID set" if name == run.id else "an OOD test set"
                 other = "" if name == outliers else f" (both are the images of '{name}')"
                 raise OODError(f"{where}.dataset: '{outliers}' is {role} of '{run.id}'{other}; training on it "
                                "would make its test meaningless")
-        count, size = plan.datasets[outliers].counts.get("train"), recipe.outliers.batch_size
+        count, size = plan.datasets[outliers].counts.get("train"), given.batch_size
         if count is not None and count < size:
             raise OODError(f"{where}.batch_size: {size} is more than the {count} images of '{outliers}'; lower it "
                            "or take a larger outlier set")
@@ -106,14 +138,9 @@ def outliers(plan: Plan) -> None:
                        f"recipe '{recipe.name}', key ")
 
 
-def _same(plan: Plan, outliers: str, name: str, split: str) -> bool:
-    """Whether a row of another name stands for the very images of the outlier set."""
-    sections = [plan.datasets[d].section(s, None) for d, s in ((outliers, "train"), (name, split))]
-    return len({repr({**section, "dataset": "", "split": "", "count": 0}) for section in sections}) == 1
-
-
 def switches(plan: Plan) -> None:
     """Each switch asked for everywhere must concern something."""
+    used = {bug for run in plan.runs.values() for bug in declared.switches(run.recipe)}
     for bug in plan.config.fidelity.released:
         if bug == "goe.2g-1" and not any(plan.relisted.values()):
             raise OODError("fidelity.released: no ID set of this configuration has a test set from SC-OOD's lists "
@@ -125,5 +152,5 @@ def switches(plan: Plan) -> None:
                                                  for run in plan.runs.values() for s in run.scores.values()):
             raise OODError("fidelity.released: 'bgresample.1g-10' is a score of its own; add to scores: {name: "
                            "msp_float32, score: msp, options: {precision: float32}} and name it in an experiment")
-        if bug not in fidelity.of_evaluation() and bug not in plan.switches_used:
+        if bug not in fidelity.of_evaluation() and bug not in used:
             raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")

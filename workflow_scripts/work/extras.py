@@ -1,20 +1,17 @@
-"""What some papers' sections have: reliability figures, what ran both corrected and as released, chosen recipes."""
+"""What some papers' sections have: reliability figures, and what ran both corrected and as released."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from workflow_scripts.core.errors import OODError
 from workflow_scripts.work import released
-
-if TYPE_CHECKING:
-    from workflow_scripts.work.expand import Plan, Trained
+from workflow_scripts.work.plan import Key, Plan, Trained
 
 
 def relied_on(plan: Plan, paper: str) -> tuple[str, list[tuple[Trained, list[str]]]]:
     """A paper's headline score, and (network, OOD sets) of what has it."""
-    about, sets = plan.about(paper), {}
+    about = plan.about(paper)
+    sets: dict[Key, dict[str, None]] = {}
     score = about and about.headline or plan.experiments(paper)[0].scores[0]
     for experiment in plan.experiments(paper):
         for run in plan.runs_of(experiment) if score in experiment.scores else ():
@@ -46,23 +43,3 @@ def compared(plan: Plan, paper: str) -> dict[str, Any]:
     rules = {"goe": "goe.2g-8"} if "goe.2g-8" in everywhere and "goe" in counted else {}
     sets = ["goe.2g-1"] if "goe.2g-1" in everywhere else []
     return {"compare": {"trainings": trainings, "rules": rules, "sets": sets}} if trainings or rules or sets else {}
-
-
-def check_candidates(among: Sequence[Trained], where: str) -> None:
-    """Refuse candidates of a choice that one set of held-out images cannot measure.
-
-    Raises:
-        OODError: a candidate that is not trained, or without or with another normalise, validation or outlier set.
-    """
-    def shared(run: Trained) -> dict[str, Any]:
-        recipe = run.recipe
-        return {"normalise": recipe.normalise, "validation": recipe.validation,
-                "outliers.dataset": recipe.outliers and recipe.outliers.dataset}
-
-    for run in among:
-        if not run.recipe.method:
-            raise OODError(f"{where}: '{run.recipe.name}' trains nothing; name recipes with a method")
-        for (key, value), first in zip(shared(run).items(), shared(among[0]).values(), strict=True):
-            if value is None or value != first:
-                raise OODError(f"{where}: '{run.recipe.name}' {'lacks' if value is None else 'has another'} {key}; all "
-                               "need the same")

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from workflow_scripts.config.models import Experiment, Score
-from workflow_scripts.core import plugins
+from workflow_scripts.config.models import Experiment, Recipe, Score
 from workflow_scripts.core.errors import OODError
-
-if TYPE_CHECKING:
-    from workflow_scripts.work.expand import Plan, Trained
+from workflow_scripts.work import declared
 
 
 def fused(experiment: Experiment) -> list[str]:
@@ -23,27 +18,36 @@ def columns(experiment: Experiment) -> list[str]:
             for column in (name, *([f"{name}_fused"] if name in fused(experiment) else []))]
 
 
-def join(plan: Plan, run: Trained, experiment: Experiment, where: str) -> None:
-    """Enter the joined scores, and refuse background scores of a network without a background."""
+def join(scores: dict[str, Score], experiment: Experiment, recipe: Recipe, where: str) -> dict[str, Score]:
+    """A network's scores with those that join them with the background score.
+
+    Args:
+        scores: of all experiments so far that report the network, by name.
+        experiment: whose scores are among them.
+        recipe: of the network.
+        where: the experiment's place in the configuration.
+
+    Raises:
+        OODError: a background score of a network without a background; a score that is joined and not there.
+    """
     fusion = experiment.fusion
     if fusion and fusion.background not in experiment.scores:
         raise OODError(f"{where}.fusion.background: '{fusion.background}' is not among the experiment's scores")
+    joined, options = dict(scores), fusion.model_dump() if fusion else {}
     for name in fused(experiment):
-        base = run.scores[name]
-        run.scores[f"{name}_fused"] = Score(
-            name=f"{name}_fused", label=f"{base.label or name} + background", score="fusion",
-            options={**fusion.model_dump(), "base": name})
-    for name, score in run.scores.items():
-        needs = plan.needs(run, name)
-        if "background" in needs and not plan.background(run):
-            raise OODError(f"{where}.scores: '{name}' needs a background output; recipe '{run.recipe.name}' has "
+        joined[f"{name}_fused"] = Score(
+            name=f"{name}_fused", label=f"{scores[name].label or name} + background", score="fusion",
+            options={**options, "base": name})
+    for name, score in joined.items():
+        if "background" in declared.needs(score) and not declared.background(recipe):
+            raise OODError(f"{where}.scores: '{name}' needs a background output; recipe '{recipe.name}' has "
                            "none (method dense does)")
-        for key in ("base", "background") if "scores" in needs else ():
-            other = plugins.parse_options("scores", score.module, score.options, name)
-            joined = run.scores.get(getattr(other, key))
-            if key == "base" and joined and not plugins.spec("scores", joined.module).joined:
-                raise OODError(f"{where}.scores: '{name}' joins '{other.base}' (option base), and scores of module "
-                               f"{joined.module} cannot be joined with a background score")
-            if joined is None:
-                raise OODError(f"{where}.scores: '{name}' joins '{getattr(other, key)}' (option {key}), which is "
+        for key, other in declared.joins(score).items():
+            found = joined.get(other)
+            if key == "base" and found and not declared.joined(found):
+                raise OODError(f"{where}.scores: '{name}' joins '{other}' (option base), and scores of module "
+                               f"{found.module} cannot be joined with a background score")
+            if found is None:
+                raise OODError(f"{where}.scores: '{name}' joins '{other}' (option {key}), which is "
                                "not among the experiment's scores")
+    return joined

@@ -3,78 +3,65 @@
 from __future__ import annotations
 
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
 
-from workflow_scripts.config.models import Imported
+from workflow_scripts.config.models import Config, Imported
 from workflow_scripts.core.errors import OODError, unknown
-
-if TYPE_CHECKING:
-    from workflow_scripts.work.expand import Plan
+from workflow_scripts.work.only import keeps_place
+from workflow_scripts.work.plan import Key, Plan, Taken
 
 FORMATS = (".npz", ".csv")
 
 
-@dataclass(frozen=True)
-class Taken:
-    """An entry of `imported` with the file of each of its sets."""
+def collect(config: Config, ood: Mapping[str, Mapping[str, str]], runs: Container[Key]) -> dict[Key, Taken]:
+    """The entries of a configuration by ID set, network, name and seed.
 
-    entry: Imported
-    files: dict[str, Path]
-    groups: dict[str, list[str]]
-    """Its OOD sets by group, as in the experiments on its ID set."""
-
-    @property
-    def key(self) -> tuple[str, str, str, int]:
-        return self.entry.id, self.entry.network, self.entry.name, self.entry.seed
-
-    @property
-    def label(self) -> str:
-        return f"{self.entry.label} [imported]"
-
-
-def collect(plan: Plan) -> dict[tuple[str, str, str, int], Taken]:
-    """The entries of a plan by ID set, network, name and seed.
+    Args:
+        ood: OOD sets of each ID set and their groups.
+        runs: our networks, whose names are not free.
 
     Raises:
         OODError: a paper, ID set or OOD set that no experiment has; a file that is not there or of another format; a
             name that something else has.
     """
-    found: dict[tuple[str, str, str, int], Taken] = {}
-    for number, entry in enumerate(plan.config.imported):
+    found: dict[Key, Taken] = {}
+    for number, entry in enumerate(config.imported):
         where = f"imported[{number}]"
-        papers = {e.paper for e in plan.config.experiments}
+        papers = {e.paper for e in config.experiments}
         if entry.paper not in papers:
             raise unknown(f"{where}.paper", entry.paper, papers)
-        there = {e.id for e in plan.config.experiments if e.paper == entry.paper}
+        there = {e.id for e in config.experiments if e.paper == entry.paper}
         if entry.id not in there:
             raise unknown(f"{where}.id (ID sets of '{entry.paper}')", entry.id, there)
-        files = _files(entry, where)
-        novel = plan.ood[entry.id]
-        for name in files:
-            if name != entry.id and name not in novel:
-                raise unknown(f"{where}.files: set", name, [entry.id, *novel])
-        groups: dict[str, list[str]] = {}
-        for name in novel:
-            if name in files:
-                groups.setdefault(novel[name], []).append(name)
-        if not groups:
-            raise OODError(f"{where}.files: no OOD set; expected at least one of {', '.join(novel)}")
-        taken = Taken(entry, files, groups)
-        if taken.key in found or taken.key in plan.runs:
+        taken = _taken(entry, ood[entry.id], where)
+        if taken.key in found or taken.key in runs:
             raise OODError(f"{where}.name: {'/'.join(map(str, taken.key))} exists already; give each another name, "
                            "network or seed")
         found[taken.key] = taken
     return found
 
 
-def of_paper(plan: Plan, paper: str) -> dict[tuple[str, str, str, int], Taken]:
+def of_paper(plan: Plan, paper: str) -> dict[Key, Taken]:
     """The entries that a paper's table shows: those that `only` keeps."""
-    only = plan.config.only
-    return {key: taken for key, taken in plan.imported.items() if taken.entry.paper == paper
-            and all(not kept or value in kept for kept, value in zip(
-                (only.ids, only.networks, only.seeds), (key[0], key[1], key[3]), strict=True))}
+    return {key: taken for key, taken in plan.imported.items()
+            if taken.entry.paper == paper and keeps_place(plan.config.only, key)}
+
+
+def _taken(entry: Imported, ood: Mapping[str, str], where: str) -> Taken:
+    """An entry with its files; ``ood`` are the OOD sets of its ID set and their groups."""
+    files = _files(entry, where)
+    for name in files:
+        if name != entry.id and name not in ood:
+            raise unknown(f"{where}.files: set", name, [entry.id, *ood])
+    groups: dict[str, tuple[str, ...]] = {}
+    for name, group in ood.items():
+        if name in files:
+            groups[group] = (*groups.get(group, ()), name)
+    if not groups:
+        raise OODError(f"{where}.files: no OOD set; expected at least one of {', '.join(ood)}")
+    return Taken(entry, MappingProxyType(files), MappingProxyType(groups))
 
 
 def _files(entry: Imported, where: str) -> dict[str, Path]:

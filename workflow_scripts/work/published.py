@@ -1,4 +1,4 @@
-"""Numbers that papers published (``config/reference``, a file per paper), and our runs they may be held against.
+"""Our runs that published numbers (:mod:`workflow_scripts.config.published_numbers`) may be held against.
 
 A number is comparable where ID set, network, training, epochs, score and OOD sets are those of a run of that paper;
 else the first of these that no run has is the reason it is not.
@@ -7,103 +7,14 @@ else the first of these that no run has is the reason it is not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
-
-from workflow_scripts.config.base import Name, Strict
+from workflow_scripts.config.published_numbers import PublishedTable, Reference, read
 from workflow_scripts.core import plugins
-from workflow_scripts.core.digest import ROOT
-from workflow_scripts.core.errors import OODError, unknown
-from workflow_scripts.core.files import read_yaml
-from workflow_scripts.wiring import sections
+from workflow_scripts.work.plan import Plan, Trained
 
-if TYPE_CHECKING:
-    from workflow_scripts.work.expand import Plan, Trained
-
-FOLDER = ROOT / "config" / "reference"
 SMALL = "small run"
 MEAN = "mean"
-
-
-class Architecture(Strict):
-    """A network of the paper, as a module of `workflow_scripts/models`."""
-
-    model: str
-    options: dict[str, Any] = {}
-
-
-class Taught(Strict):
-    """A training of the paper; without `method` there is none like it here, without `epochs` they are not stated."""
-
-    method: str = ""
-    options: dict[str, Any] = {}
-    """Those that tell it from other trainings by this method."""
-    epochs: int | None = None
-
-
-class Scored(Strict):
-    """A score of the paper: a module of `workflow_scripts/scores` and the options that the source states."""
-
-    module: str
-    label: str
-    options: dict[str, Any] = {}
-
-
-class PublishedTable(Strict):
-    """Numbers from one source, in the unit of our tables (percent; AURC times 1000)."""
-
-    source: str
-    verified: bool
-    id: Name
-    network: str
-    score: Scored
-    metrics: Annotated[list[str], Field(min_length=1)]
-    values: dict[str, dict[str, list[float]]]
-    """Training -> set (or `mean`, over the sets beside it) -> a number for each of `metrics`."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> PublishedTable:
-        for training, rows in self.values.items():
-            for name, numbers in rows.items():
-                if len(numbers) != len(self.metrics):
-                    raise ValueError(f"values.{training}.{name}: {len(self.metrics)} numbers expected, one for each of "
-                                     f"metrics, found {len(numbers)}")
-        return self
-
-
-class Reference(Strict):
-    """A file of `config/reference`."""
-
-    networks: dict[str, Architecture | None]
-    """Name in the source -> network here; left empty: there is none like it."""
-    trainings: dict[str, Taught]
-    sets: dict[str, Name | None]
-    """Name in the source -> dataset here; left empty: the source does not say which images."""
-    tables: list[PublishedTable]
-
-
-def read(paper: str) -> Reference | None:
-    """The numbers of a paper; ``None`` where no file has any.
-
-    Raises:
-        OODError: the file has an unknown key, a wrong type or a name that it does not define.
-    """
-    path = FOLDER / f"{paper}.yaml"
-    if not path.is_file():
-        return None
-    where = path.relative_to(ROOT)
-    try:
-        reference = Reference.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise OODError("\n".join(f"{where}: {line}" for line in plugins.explain(error, "", {}))) from None
-    for table in reference.tables:
-        if table.network not in reference.networks:
-            raise unknown(f"{where}, key network", table.network, reference.networks)
-        for training in table.values:
-            if training not in reference.trainings:
-                raise unknown(f"{where}, key values", training, reference.trainings)
-    return reference
 
 
 def published(plan: Plan, paper: str) -> dict[str, Any]:
@@ -124,11 +35,13 @@ def published(plan: Plan, paper: str) -> dict[str, Any]:
                 if run is not None:
                     row["ours"] = {"id": run.id, "network": run.network.name, "recipe": run.path_name, "score": score}
                     scored = plan.ood[run.id]
-                    if None not in sets and all(s in scored for s in sets):
-                        row["datasets"] = sets
+                    absent = [name for name in sets if name is not None and name not in scored]
+                    if None in sets:
+                        row["because_sets"] = "its OOD sets are not stated"
+                    elif absent:
+                        row["because_sets"] = f"not scored here: {', '.join(absent)}"
                     else:
-                        row["because_sets"] = ("its OOD sets are not stated" if None in sets else
-                                               f"not scored here: {', '.join(s for s in sets if s not in scored)}")
+                        row["datasets"] = sets
                 rows.append(row | ({"because": because} if because else {}))
         tables.append(table.model_dump(include={"source", "verified", "id", "network", "metrics"})
                       | {"score": table.score.label, "rows": rows})
@@ -145,7 +58,7 @@ def _ours(plan: Plan, paper: str, reference: Reference, table: PublishedTable,
         return None, "", "no such training here"
     if wanted.epochs is None:
         return None, "", "its epochs are not stated"
-    architecture = network.model, sections.options("models", network.model, network.options)
+    architecture = network.model, _options("models", network.model, network.options)
 
     def scores(run: Trained) -> list[str]:
         """Headline first: a source that does not state an option leaves several."""
@@ -155,14 +68,15 @@ def _ours(plan: Plan, paper: str, reference: Reference, table: PublishedTable,
 
     def same_network(run: Trained) -> bool:
         given = run.network
-        return (given.model, sections.options("models", given.model, given.options)) == architecture
+        return (given.model, _options("models", given.model, given.options)) == architecture
 
     checks: list[tuple[str, Callable[[Trained], bool]]] = [
         (f"no run with ID set {table.id}", lambda run: run.id == table.id),
         ("another network", same_network),
         ("another training", lambda run: run.recipe.method == wanted.method and not run.released and not
          run.recipe.checkpoint and _within(wanted.options, "methods", wanted.method, run.recipe.options)),
-        ("another number of epochs", lambda run: run.recipe.training.epochs == wanted.epochs),
+        ("another number of epochs", lambda run: run.recipe.training is not None and
+         run.recipe.training.epochs == wanted.epochs),
         ("another score", lambda run: bool(scores(run)))]
     left = plan.reported(paper)
     for reason, check in checks:
@@ -174,4 +88,9 @@ def _ours(plan: Plan, paper: str, reference: Reference, table: PublishedTable,
 
 def _within(wanted: dict[str, Any], package: str, module: str, given: dict[str, Any]) -> bool:
     """Whether the options, defaults filled in, are those wanted."""
-    return sections.options(package, module, given) == sections.options(package, module, {**given, **wanted})
+    return _options(package, module, given) == _options(package, module, {**given, **wanted})
+
+
+def _options(package: str, module: str, given: dict[str, Any]) -> Any:
+    """The options of a plugin, defaults filled in; equal where they are the same."""
+    return plugins.parse_options(package, module, given, f"{package}.{module}")

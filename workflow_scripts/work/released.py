@@ -7,12 +7,10 @@ takes one part of one list (reader `scood`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workflow_scripts.config.catalogue import Dataset
-
-if TYPE_CHECKING:
-    from workflow_scripts.work.expand import Trained
+from workflow_scripts.work.plan import Trained
 
 BENCHMARK = "cifar100"  # whose lists G-OE's code takes for every ID set (goe.2g-1)
 
