@@ -17,7 +17,7 @@ from tests.checkout import ROOT
 from tests.test_config import small
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.store import write_store
-from workflow_scripts.data.readers.base import Images, array_blocks, unlabelled
+from workflow_scripts.data.reading import Images, array_blocks, unlabelled
 from workflow_scripts.networks import checkpoint
 from workflow_scripts.networks.load import build
 from workflow_scripts.stages import choose_recipe

@@ -21,7 +21,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import load_store
 from workflow_scripts.data.readers import tiny_images
-from workflow_scripts.data.readers.base import Images
+from workflow_scripts.data.reading import Images
 from workflow_scripts.publish_list import publish
 from workflow_scripts.stages.export_folders import export
 from workflow_scripts.stages.prepare_dataset import prepare

@@ -15,7 +15,7 @@ from PIL import Image
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.data.readers.base import Images
+from workflow_scripts.data.reading import Images
 
 RANDOM = np.random.default_rng(5)
 

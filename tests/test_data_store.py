@@ -17,7 +17,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images import store
 from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import load_store, open_store, write_store
-from workflow_scripts.data.readers.base import Images, Numbered, array_blocks, unlabelled
+from workflow_scripts.data.reading import Images, Numbered, array_blocks, unlabelled
 
 RANDOM = np.random.default_rng(7)
 DEFINITION = {"dataset": "x", "split": "test"}

@@ -21,7 +21,7 @@ from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.randomness import uniforms
 from workflow_scripts.data.images.store import load_store, open_store, pixel_rows, streamed, write_store
-from workflow_scripts.data.readers.base import Images as Raw
+from workflow_scripts.data.reading import Images as Raw
 from workflow_scripts.methods import outlier_exposure
 from workflow_scripts.stages import extract_features as features
 from workflow_scripts.stages import make_cards as cards

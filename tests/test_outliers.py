@@ -12,8 +12,8 @@ import torch
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.store import write_store
-from workflow_scripts.data.readers.base import Images as Raw
-from workflow_scripts.data.readers.base import array_blocks, unlabelled
+from workflow_scripts.data.reading import Images as Raw
+from workflow_scripts.data.reading import array_blocks, unlabelled
 from workflow_scripts.methods import cross_entropy, goe, outlier_exposure
 from workflow_scripts.methods.base import Method
 from workflow_scripts.models import resnet_cifar

@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import yaml
 
-from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.reporting.results import read_metrics
 
 SHOWN = {"auroc": "AUROC", "fpr95": "FPR95 (ID+)"}
+
+
+class Described(Protocol):
+    """What a data card says of a set: a row of the table of datasets."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def about(self) -> str: ...
+    @property
+    def url(self) -> str | list[str]: ...
+    @property
+    def geometry(self) -> str: ...
+    @property
+    def licence(self) -> str: ...
+    @property
+    def citation(self) -> str: ...
 
 
 def percent(value: float) -> str:
@@ -78,7 +94,7 @@ def model_card(facts: Mapping[str, Any], entry: Mapping[str, Any], metrics: Path
         "file with `manifest.json`.", ""])
 
 
-def data_card(rows: Mapping[str, Dataset], stores: Mapping[tuple[str, str], Path], groups: Mapping[str, str],
+def data_card(rows: Mapping[str, Described], stores: Mapping[tuple[str, str], Path], groups: Mapping[str, str],
               id: str) -> str:
     """The sets: what they are, how many images, their terms, their raw files."""
     lines = ["# Data", "", "The images are not part of the bundle; `lists/` names those that were used.", ""]

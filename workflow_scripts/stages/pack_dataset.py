@@ -29,7 +29,7 @@ from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, command, stage
 from workflow_scripts.data.archives.collection import collect, is_compressed
 from workflow_scripts.data.archives.packing import pack
-from workflow_scripts.data.readers.base import raw_files
+from workflow_scripts.data.reading import raw_files
 
 READER = "lmdb_images"
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}

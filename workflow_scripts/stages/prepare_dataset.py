@@ -25,7 +25,7 @@ from workflow_scripts.core.errors import OODError, command, stage
 from workflow_scripts.core.sources import shown
 from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import write_store
-from workflow_scripts.data.readers.base import Images
+from workflow_scripts.data.reading import Images
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -25,7 +25,7 @@ from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import listing, shown
 from workflow_scripts.data.archives import imagenet
 from workflow_scripts.data.archives.unpack import safe_name
-from workflow_scripts.data.readers.base import raw_files, unlabelled
+from workflow_scripts.data.reading import raw_files, unlabelled
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff"}
 _SMALL = 16 * 1024  # bytes; a smaller file is read at once

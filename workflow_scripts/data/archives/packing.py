@@ -58,7 +58,7 @@ def problems(part: Collection, start: int) -> Problems:
         for i in range(len(part)):
             if whole(*part.ends(i)):
                 continue
-            from workflow_scripts.data.readers.images import decode  # PIL, only for what looks odd
+            from workflow_scripts.data.decoding import decode  # PIL, only for what looks odd
             try:
                 decode(part.read(i))
             except ValueError as error:

@@ -19,7 +19,7 @@ from PIL import Image
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.data.images.geometry import fit, side
-from workflow_scripts.data.readers.base import threads
+from workflow_scripts.data.reading import threads
 
 _GAP = 2**20  # bytes between two images that are rather read than skipped
 _BLOCKS = 16  # images' memory that Pillow keeps for the next ones

@@ -27,7 +27,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
 from workflow_scripts.data.images.geometry import keeps_long_side
 from workflow_scripts.data.images.rows import CentreCrops, Encoded
-from workflow_scripts.data.readers.base import Images, encoded
+from workflow_scripts.data.reading import Images, encoded
 
 _CHUNK = 2**20  # bytes of pixels per HDF5 chunk
 _CACHE = 16 * 2**20  # bytes; blocks need not end where chunks end

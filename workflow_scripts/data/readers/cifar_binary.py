@@ -20,7 +20,7 @@ from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import shown
 from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.archives import unpack
-from workflow_scripts.data.readers.base import BLOCK, Images, raw_files
+from workflow_scripts.data.reading import BLOCK, Images, raw_files
 
 PIXELS = 3 * 32 * 32
 

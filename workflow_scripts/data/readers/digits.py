@@ -17,7 +17,7 @@ from annotated_types import Ge, Le
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.readers.base import Images, array_blocks
+from workflow_scripts.data.reading import Images, array_blocks
 
 SPEC = ReaderSpec()
 

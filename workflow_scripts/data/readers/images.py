@@ -7,11 +7,9 @@ link, device or archive bomb of many files can do harm. Each image is decoded on
 from __future__ import annotations
 
 import contextlib
-import io
 import lzma
 import os
 import tarfile
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,13 +18,13 @@ from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, MinLen
-from PIL import Image
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import listing, shown
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.readers.base import Images, raw_files, unlabelled
+from workflow_scripts.data.decoding import decode
+from workflow_scripts.data.reading import Images, raw_files, unlabelled
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp", ".tif", ".tiff"}
 MEMBER_CAP = 256 * 2**20  # bytes; no single image file is as large
@@ -115,22 +113,6 @@ def _contents(entries: list[_Entry], paths: list[Path], index: np.ndarray) -> It
             if entry.source not in archives:
                 archives[entry.source] = stack.enter_context(tarfile.open(paths[entry.source]))
             yield position, entry, archives[entry.source].extractfile(entry.at).read()
-
-
-def decode(content: bytes) -> np.ndarray:
-    """Decode one image; grey, palette, CMYK and transparent ones become RGB. -> uint8 (H, W, 3).
-
-    Raises:
-        ValueError: the content is empty or not a whole image.
-    """
-    if not content:
-        raise ValueError("empty file")
-    try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
-            warnings.simplefilter("ignore")  # PIL comments on odd metadata
-            return np.array(image.convert("RGB"))
-    except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def _class_of(name: str, under: str, path: Path) -> str:

@@ -21,8 +21,8 @@ from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.archives.collection import Collection, collect
 from workflow_scripts.data.archives.imagenet import class_list
 from workflow_scripts.data.archives.lmdb_store import Archive
-from workflow_scripts.data.readers.base import Images, raw_files, threads, unlabelled
-from workflow_scripts.data.readers.images import decode
+from workflow_scripts.data.decoding import decode
+from workflow_scripts.data.reading import Images, raw_files, threads, unlabelled
 
 _AHEAD = 8  # images per thread that may wait in memory
 

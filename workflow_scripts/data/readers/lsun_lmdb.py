@@ -21,8 +21,8 @@ from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import shown
 from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.archives.unpack import members
-from workflow_scripts.data.readers.base import Images, raw_files, unlabelled
 from workflow_scripts.data.readers.lmdb_images import decoded
+from workflow_scripts.data.reading import Images, raw_files, unlabelled
 
 DATA = "data.mdb"
 

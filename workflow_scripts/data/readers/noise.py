@@ -17,7 +17,7 @@ from annotated_types import Ge
 from scipy.ndimage import gaussian_filter
 
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.readers.base import BLOCK, Images, unlabelled
+from workflow_scripts.data.reading import BLOCK, Images, unlabelled
 
 SPEC = ReaderSpec()
 

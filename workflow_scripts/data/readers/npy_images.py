@@ -13,7 +13,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import shown
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.readers.base import Images, Numbered, array_blocks, raw_files, unlabelled
+from workflow_scripts.data.reading import Images, Numbered, array_blocks, raw_files, unlabelled
 
 SPEC = ReaderSpec()
 

@@ -14,7 +14,7 @@ from PIL import Image
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.readers.base import Images, array_blocks, unlabelled
+from workflow_scripts.data.reading import Images, array_blocks, unlabelled
 
 # Name (that of the function in skimage.data where there is one) -> file in skimage/data. Only files inside the wheel.
 PICTURES = {

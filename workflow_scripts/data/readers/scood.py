@@ -20,9 +20,9 @@ from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import shown
 from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.archives.collection import Collection, collect
-from workflow_scripts.data.readers.base import Images, raw_files
 from workflow_scripts.data.readers.lmdb_images import Options as Everything
 from workflow_scripts.data.readers.lmdb_images import decoded
+from workflow_scripts.data.reading import Images, raw_files
 
 SPEC = ReaderSpec(defects={"goe.2g-1": (
     "test sets are always filtered with the CIFAR-100 benchmark's lists",

@@ -14,7 +14,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import shown
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.readers.base import Images, array_blocks, raw_files
+from workflow_scripts.data.reading import Images, array_blocks, raw_files
 
 SPEC = ReaderSpec(defects={
     "himplos.1h-3": ("all of SVHN's test images are scored although a subset of 10,000 is described", "")})

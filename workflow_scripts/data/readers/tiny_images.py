@@ -19,7 +19,7 @@ from annotated_types import Ge, MinLen
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.sources import fingerprint
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.readers.base import Images, Numbered, array_blocks, raw_files, unlabelled
+from workflow_scripts.data.reading import Images, Numbered, array_blocks, raw_files, unlabelled
 
 SIDE = 32
 RECORD = SIDE * SIDE * 3  # bytes
