@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
@@ -107,14 +107,15 @@ class Dataset(_Strict):
 
     def options_of(self, split: str) -> dict[str, Any]:
         """The reader's options of a split."""
-        return {**self.options, **(self.splits[split] or {})}
+        return {**self.options, **(self.splits[cast(SplitName, split)] or {})}
 
     def section(self, split: str, root: str | os.PathLike | None) -> dict[str, Any]:
         """All that the split's store depends on; plain JSON. Documentation is no part of it."""
         return {
             "dataset": self.name, "split": split, "reader": self.reader, "options": self.options_of(split),
             "classes": self.classes, "geometry": self.geometry, "limit_per_class": self.limit_per_class,
-            "sample": self.sample.model_dump() if self.sample else None, "count": self.counts.get(split),
+            "sample": self.sample.model_dump() if self.sample else None,
+            "count": self.counts.get(cast(SplitName, split)),
             "raw": fingerprint(self, split, root), **({"keep": _list(self.keep)} if self.keep else {}),
             **({"hold_out": self.hold_out} if self.hold_out and split != "test" else {}),
             **({"only": _list(only)} if (only := self.options_of(split).get("only")) else {}),

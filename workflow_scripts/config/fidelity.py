@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import TypeVar
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.core.specs import KINDS, EvaluatedSpec, MethodSpec
 
+Declaration = TypeVar("Declaration", MethodSpec, EvaluatedSpec)
 
-def _declared(kind: type) -> list[tuple[str, str, str | tuple[str, str]]]:
-    """(plugin, defect, what is declared of it) of every plugin of such a kind."""
+
+def _declared(kind: type[Declaration]) -> list[Declaration]:
+    """The declarations of every plugin of such a kind."""
     packages = [package for package, declares in KINDS.items() if issubclass(declares, kind)]
-    return [(name, defect, said) for package in packages for name in plugins.names(package)
-            for defect, said in plugins.spec(package, name).defects.items()]
+    return [plugins.spec(package, name) for package in packages for name in plugins.names(package)]
 
 
 @functools.cache
 def defects() -> dict[str, str]:
     """What the released code does, by defect, in the order of their ids."""
-    found = {defect: what for _, defect, what in _declared(MethodSpec)}
-    found |= {defect: what for _, defect, (what, _) in _declared(EvaluatedSpec)}
+    found = {defect: what for spec in _declared(MethodSpec) for defect, what in spec.defects.items()}
+    found |= {defect: what for spec in _declared(EvaluatedSpec) for defect, (what, _) in spec.defects.items()}
     return dict(sorted(found.items(), key=lambda item: [int(part) if part.isdigit() else part
                                                         for part in re.split(r"(\d+)", item[0])]))
 
@@ -35,7 +37,7 @@ def defects() -> dict[str, str]:
 @functools.cache
 def of_evaluation() -> dict[str, str]:
     """Defects that the evaluation reproduces -> how; both numbers are computed, under names of their own."""
-    return {defect: how for _, defect, (_, how) in _declared(EvaluatedSpec) if how}
+    return {defect: how for spec in _declared(EvaluatedSpec) for defect, (_, how) in spec.defects.items() if how}
 
 
 def methods_with(defect: str) -> list[str]:

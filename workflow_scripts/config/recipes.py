@@ -329,7 +329,7 @@ class Recipe(Strict):
             return self
         if trained == read or (read and (self.method or self.training)):
             raise ValueError(f"recipe '{self.name}' needs either method and training, or checkpoint, or choose")
-        if read and self.parent and not self.checkpoint.fresh:
+        if self.checkpoint and self.parent and not self.checkpoint.fresh:
             raise ValueError(f"recipe '{self.name}': a checkpoint with a parent needs checkpoint.fresh, the tensors "
                              "that come from the parent")
         if self.trunk and not (trained and self.parent):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import inspect
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -59,9 +60,9 @@ def text() -> str:
 def _model(heading: str, model: type[BaseModel]) -> list[str]:
     lines = [f"## {heading}", "", " ".join((model.__doc__ or "").split()), "",
              "| key | type | default | meaning |", "|---|---|---|---|"]
-    source = ast.parse(Path(sys.modules[model.__module__].__file__).read_text(encoding="utf-8"))
+    source = ast.parse(Path(inspect.getfile(model)).read_text(encoding="utf-8"))
     node = next(n for n in source.body if isinstance(n, ast.ClassDef) and n.name == model.__name__)
-    types = {n.target.id: ast.unparse(n.annotation) for n in node.body if isinstance(n, ast.AnnAssign)}
+    types = {ast.unparse(n.target): ast.unparse(n.annotation) for n in node.body if isinstance(n, ast.AnnAssign)}
     for name, field in model.model_fields.items():
         default = "required" if field.default is PydanticUndefined else _default(field.default)
         meaning = " ".join((field.description or "").split())

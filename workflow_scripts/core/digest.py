@@ -40,11 +40,20 @@ WITHOUT_NUMBERS = {"workflow_scripts.core.errors", "workflow_scripts.core.files"
 
 
 @functools.cache
-def _file(module: str) -> Path | None:
+def _found(module: str) -> Path | None:
+    """A project module's file; ``None`` where there is no such module."""
     path = ROOT.joinpath(*module.split("."))
     if path.is_dir():
         return path / "__init__.py"
     return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None
+
+
+def _file(module: str) -> Path:
+    """A project module's file."""
+    path = _found(module)
+    if path is None:
+        raise ValueError(f"there is no module {module}")
+    return path
 
 
 @functools.cache
@@ -52,11 +61,11 @@ def _name(module: str) -> str:
     return _file(module).relative_to(ROOT).as_posix()
 
 
-def _strip_texts(tree: ast.AST) -> ast.AST:
+def _strip_texts(tree: ast.Module) -> ast.Module:
     """Remove every statement that is only a string (docstrings, also of fields), the texts of raised errors, and what
     a plugin's declaration says about defects."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets) == "SPEC":
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and ast.unparse(node.targets[0]) == "SPEC":
             node.value.keywords = [k for k in node.value.keywords if k.arg not in ("defects", "shared_defects")]
         if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
             node.exc.args, node.exc.keywords = [], []
@@ -64,7 +73,7 @@ def _strip_texts(tree: ast.AST) -> ast.AST:
         if isinstance(body, list):
             kept = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)
                                             and isinstance(n.value.value, str))]
-            node.body = kept or [ast.Pass()]
+            vars(node)["body"] = kept or [ast.Pass()]
     return tree
 
 
@@ -89,7 +98,7 @@ def _read(path: Path, package: str) -> tuple[str, frozenset[str]]:
             base = ".".join([*above, *([node.module] if node.module else [])])
             imported = [base, *(f"{base}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "find_spec":
-            imported = [a.value for a in node.args if isinstance(a, ast.Constant)]  # reads files of that package
+            imported = [str(a.value) for a in node.args if isinstance(a, ast.Constant)]  # reads files of that package
         else:
             continue
         found |= set(imported)
@@ -130,7 +139,7 @@ def closure(*modules: str) -> tuple[frozenset[str], frozenset[str]]:
     todo = list(modules)
     while todo:
         module = todo.pop()
-        if module in seen or module in WITHOUT_NUMBERS or _file(module) is None:
+        if module in seen or module in WITHOUT_NUMBERS or _found(module) is None:
             continue  # `from package import name` may also name a function, which is no module
         seen.add(module)
         _, local, packages = _module(module)
@@ -180,6 +189,6 @@ def digest(stage: str, *plugins: str | Code) -> dict[str, str]:
     """
     modules = tuple(p if isinstance(p, Code) else f"{PACKAGE}.{p}" for p in (stage, *plugins))
     for module in modules:
-        if isinstance(module, str) and _file(module) is None:
-            raise ValueError(f"there is no module {module}")
+        if isinstance(module, str):
+            _file(module)  # refuses one that does not exist
     return dict(_digest(modules))

@@ -56,13 +56,10 @@ def read_yaml(path: str | os.PathLike, what: str = "file") -> Any:
         OODError: it is not there, or not valid YAML.
     """
     import yaml  # only here: most jobs read none
-    try:
-        from yaml import CSafeLoader as SafeLoader  # libyaml, where PyYAML was built with it: ten times as fast
-    except ImportError:
-        from yaml import SafeLoader
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML has it: ten times as fast
     try:
-        return yaml.load(Path(path).read_bytes(), Loader=SafeLoader)
+        return yaml.load(Path(path).read_bytes(), Loader=loader)
     except FileNotFoundError:
         raise OODError(f"{path}: the {what} is not there") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

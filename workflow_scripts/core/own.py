@@ -152,8 +152,9 @@ def load(code: Code, what: str) -> ModuleType:
         sys.path.insert(0, code.folder)
     with told(what):
         module = importlib.import_module(code.module)
-    if code.folder and Path(module.__file__).resolve() != code.file.resolve():
-        raise OODError(f"{what}: {code.file} has the name of another module, {module.__file__}; rename the file")
+    ours, found = code.file, module.__file__
+    if code.folder and (ours is None or found is None or Path(found).resolve() != ours.resolve()):
+        raise OODError(f"{what}: {ours} has the name of another module, {found}; rename the file")
     return module
 
 
@@ -167,13 +168,15 @@ def load_score(path: str) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)  # for what it imports of its folder
     spec = importlib.util.spec_from_file_location(f"own_score_{hashlib.sha256(path.encode()).hexdigest()}", path)
+    assert spec is not None and spec.loader is not None  # own.is_file: its name ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     with told(what):
         spec.loader.exec_module(module)
-    module.score = checked(module.score, path)
-    if hasattr(module, "fit"):
-        module.fit = placed(module.fit, what)
+    names = vars(module)
+    names["score"] = checked(names["score"], path)
+    if "fit" in names:
+        names["fit"] = placed(names["fit"], what)
     return module
 
 

@@ -98,7 +98,7 @@ def options_class(package: str, name: str) -> type:
             break
     scope: dict[str, Any] = {"__name__": __name__}
     exec(compile(ast.Module(body, []), f"{package}.{name}", "exec", dont_inherit=True), scope)
-    options = scope.get("Options") or dataclasses.make_dataclass("Options", [], frozen=True)
+    options: Any = scope.get("Options") or dataclasses.make_dataclass("Options", [], frozen=True)
     options.__pydantic_config__ = {"extra": "forbid"}
     return options
 
@@ -117,8 +117,8 @@ def fields(package: str, name: str) -> tuple[tuple[str, str, str, str], ...]:
     rows = []
     for node, after in zip(body, [*body[1:], None] if body else [], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-            text = " ".join(str(after.value.value).split()) if documented else ""
+            documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and after.value.value
+            text = " ".join(str(documented or "").split())
             default = ast.unparse(node.value) if node.value else "required"
             rows.append((node.target.id, ast.unparse(node.annotation), default, text))
     return tuple(rows)

@@ -59,8 +59,9 @@ class Spec:
     """
 
     def __post_init__(self) -> None:
-        for name, kind in _types(type(self)).items():
-            value = _checked(getattr(self, name), kind, f"{type(self).__name__}.{name}")
+        declared: type = type(self)
+        for name, kind in _types(declared).items():
+            value = _checked(getattr(self, name), kind, f"{declared.__name__}.{name}")
             object.__setattr__(self, name, value)
 
 
@@ -175,7 +176,7 @@ def read(tree: ast.Module, kind: type[Spec], file: str | Path) -> Spec:
         raise OODError(f"{file}: it defines no SPEC; expected a line such as {form}, and above from {__name__} import "
                        f"{kind.__name__}")
     called = getattr(found.func, "id", getattr(found.func, "attr", "")) if isinstance(found, ast.Call) else ""
-    if called not in (kind.__name__, "Spec") or found.args:
+    if not isinstance(found, ast.Call) or called not in (kind.__name__, "Spec") or found.args:
         raise OODError(f"{file}: expected {form} with named fields, found SPEC = {ast.unparse(found)}")
     values = {}
     for keyword in found.keywords:
@@ -199,12 +200,13 @@ def read(tree: ast.Module, kind: type[Spec], file: str | Path) -> Spec:
 
 def _bare(node: ast.expr) -> str:
     """The text of a value; of ``frozenset({...})`` that of the set."""
-    wrapped = isinstance(node, ast.Call) and getattr(node.func, "id", "") == "frozenset"
-    return ast.unparse(node.args[0] if wrapped and node.args else node)
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "frozenset" and node.args:
+        node = node.args[0]
+    return ast.unparse(node)
 
 
 @functools.cache
-def _types(kind: type[Spec]) -> dict[str, Any]:
+def _types(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
