@@ -9,6 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from workflow_scripts.config.models import Config
+from workflow_scripts.config.renamed import renamed
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import read_yaml
 from workflow_scripts.core.plugins import explain
@@ -27,10 +28,14 @@ def load_config(raw: dict[str, Any], root: Path, place: Path | None = None) -> C
         place: folder of the YAML file, for paths that begin with ``./`` or ``../``; ``None``: ``root``.
 
     Raises:
-        OODError: one line per problem: key, what was found, what is allowed, the nearest match.
+        OODError: one line per problem: key, what was found, what is allowed, the nearest match; or, for each key that
+            has another name now, that name.
     """
+    whole = with_includes(placed(raw, place or root), root)
+    if old := renamed(whole):
+        raise OODError("\n".join(old))
     try:
-        return Config.model_validate(with_includes(placed(raw, place or root), root))
+        return Config.model_validate(whole)
     except ValidationError as error:
         lines = explain(error, "", _allowed(Config))
         raise OODError("\n".join(line.removeprefix(": ") for line in lines)) from None
