@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,8 +105,10 @@ bare_rows:
   label: Bare
   about: Black images.
   licence: MIT
+  url: https://example.org/bare
   reader: bare_plugin
   splits: {test: {}}
+  counts: {test: 20}
   geometry: squash32
 """
 CONFIGURATION = """
@@ -125,7 +128,7 @@ experiments:
   - {paper: bare, id: digits, networks: [bare-net], recipes: [bare-recipe], scores: [bare_plugin, msp],
      ood: {far: [bare_rows]}, compat: [bare-plugin]}
 """
-PAGES = ("config.reference", "config.datasets_page", "planning.count --write")
+PAGES = ("config.reference", "config.datasets_page", "planning.count --configfile bare.yaml --write")
 LISTING = [  # tests that go through all plugins, all configurations or all rows
     "tests/test_specs.py", "tests/test_config.py", "tests/test_digest.py", "tests/test_data_catalogue.py",
     "tests/test_data_page.py", "tests/test_metrics.py", "tests/test_evaluate.py", "tests/test_models.py",
@@ -150,14 +153,14 @@ def test_one_of_each_kind_is_one_file_and_one_entry(tmp_path):
     folder = copy(tmp_path / "checkout")
     for package, text in FILES.items():
         (folder / "workflow_scripts").joinpath(*package.split("."), "bare_plugin.py").write_text(text)
-    (folder / "config" / "bare.yaml").write_text(CONFIGURATION)
+    (folder / "bare.yaml").write_text(CONFIGURATION)
     for name, entry in (("datasets", ROW), ("scores", "  - {name: bare_plugin, label: Bare}\n")):
         with open(folder / "config" / f"{name}.yaml", "a") as file:
             file.write(entry)
     for page in PAGES:
         run(folder, *f"workflow_scripts.{page}".split())
     assert "`bare.1`" in (folder / "docs/config.md").read_text()
-    jobs = would_run(folder, "--configfile", "config/bare.yaml")
+    jobs = would_run(folder, "--configfile", "bare.yaml")
     assert jobs["train_network"] == 1 and jobs["score_sets"] == 2 and jobs["draw_picture"] == 1, jobs
-    said = run(folder, "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", ALL_OF_THEM, *LISTING)
-    assert "passed" in said and "failed" not in said
+    said = run(folder, "pytest", "-p", "no:cacheprovider", "-m", "not slow", "-k", ALL_OF_THEM, *LISTING)
+    assert re.search(r"\b[1-9]\d\d passed", said), said

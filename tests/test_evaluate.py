@@ -192,7 +192,8 @@ def test_what_is_wrong_in_the_configuration_is_named(run, capsys, config, parts)
     assert all(part in message for part in parts), message
 
 
-def test_help_names_every_metric_and_paper(capsys):
+def test_help_names_every_metric_and_paper(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10000")  # no name is broken at its dash
     with pytest.raises(SystemExit) as end:
         stage.main(["--help"])
     text = capsys.readouterr().out

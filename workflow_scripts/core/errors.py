@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterable
 from importlib.machinery import ModuleSpec
 
+LISTED = 1000  # characters of a list in a message
+
 
 class OODError(Exception):
     """An error a user can act on; its text is the whole message."""
@@ -30,10 +32,15 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def unknown(where: str, name: str, allowed: Iterable[str]) -> OODError:
-    """The error for a name that is not one of ``allowed``: key, what was found, what is allowed, the nearest match."""
+    """The error for a name that is not one of ``allowed``: key, what was found, what is allowed, the nearest match.
+
+    Of a long list the names that fill :data:`LISTED` characters are given, and how many there are.
+    """
     options = sorted(str(a) for a in allowed)
-    hint = nearest(name, options) or "."
-    return OODError(f"{where}: '{name}' is not known{hint} Allowed: {', '.join(options) or 'none'}.")
+    hint, listed = nearest(name, options) or ".", ", ".join(options) or "none"
+    if len(listed) > LISTED:
+        listed = f"{listed[:LISTED].rpartition(', ')[0]}, ... ({len(options)} in all)"
+    return OODError(f"{where}: '{name}' is not known{hint} Allowed: {listed}.")
 
 
 def stage(main: Callable[..., None]) -> Callable[..., None]:
