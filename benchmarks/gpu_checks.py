@@ -118,7 +118,7 @@ def compared(found: np.ndarray, expected: np.ndarray, allowed: float) -> dict[st
 def score(name: str, known: Any, batch: Any, where: torch.device, small: bool) -> dict[str, Any]:
     """A score on the device against numpy, or for one that needs the network against torch on the CPU."""
     module, _ = project.score(name)
-    if "network" in module.NEEDS:
+    if "network" in module.SPEC.needs:
         return network_score(name, where, 16 if small else 32)
     expected = project.scored(name, known, batch)
     return compared(project.scored(name, project.moved(known, where), project.moved(batch, where)), expected, SCORE)
@@ -133,7 +133,7 @@ def network_score(name: str, where: torch.device, side: int) -> dict[str, Any]:
         network.to(device, memory_format=torch.channels_last)
         x, labels = data.inputs(data.pixels, HOW).to(device), data.labels.to(device)
         known, state = project.evidence.Known(), None
-        if "train_labels" in module.NEEDS:
+        if "train_labels" in module.SPEC.needs:
             known = project.evidence.Known(train_labels=data.labels.numpy())
             pairs = zip(x.split(64), labels.split(64), strict=True)
             state = module.fit(options, known, network, pairs)

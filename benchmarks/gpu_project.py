@@ -60,7 +60,7 @@ def score(name: str, **options: Any) -> tuple[Any, Any]:
 def on_features() -> list[str]:
     """Scores that read neither the network nor a background output nor other scores."""
     beside = {"network", "background", "train_background", "shuffled", "scores", "train_scores"}
-    return [name for name in names("scores") if not beside & plugins.constant("scores", name, "NEEDS")]
+    return [name for name in names("scores") if not beside & plugins.spec("scores", name).needs]
 
 
 def known_of(head: nn.Linear, norm: nn.Module | None, features: Tensor, logits: Tensor, labels: Tensor,
