@@ -16,7 +16,6 @@ from workflow_scripts.core import plugins
 from workflow_scripts.data.images.augment import augment, normalise
 from workflow_scripts.data.images.randomness import permutation, uniforms
 from workflow_scripts.methods.base import Batch, Method
-from workflow_scripts.methods.schedule import learning_rate
 from workflow_scripts.metrics.ood import ood_metrics
 from workflow_scripts.networks import device
 from workflow_scripts.networks.load import in_bfloat16
@@ -26,6 +25,7 @@ from workflow_scripts.training.images import Images
 from workflow_scripts.training.loop import Training, batches
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
+from workflow_scripts.training.schedule import learning_rate
 
 __all__ = [
     "Batch", "Images", "Method", "Outliers", "Resume", "Training", "augment", "batches", "class_sums", "device",
