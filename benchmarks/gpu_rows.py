@@ -1,7 +1,8 @@
 """Rows of the GPU benchmarks: each is kept apart, timed and written out as soon as it is there.
 
-A row that fails leaves its last lines of traceback and does not stop the others; one for which no time is left is named
-as left out. The JSON and the Markdown file are replaced as a whole after every row.
+A row that fails leaves its last lines of traceback and does not stop the others; one for which no time is left, or that
+is not done when the time is up, is named as left out. The JSON and the Markdown file are replaced as a whole after
+every row.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,14 @@ class Rows:
         """Seconds until the end."""
         return self.end - time.monotonic()
 
-    def run(self, section: str, name: str, work: Callable[[], dict[str, Any]], needs: float = 5.0) -> dict[str, Any]:
+    def run(self, section: str, name: str, work: Callable[[], dict[str, Any]], needs: float = 5.0,
+            stop: bool = True) -> dict[str, Any]:
         """A row: what ``work`` gives, in the order of its keys.
 
         Args:
             work: its key ``passed``, where there is one, says whether the row is as it must be.
             needs: seconds that must be left to begin.
+            stop: end the row when the time is up, as soon as Python has the word again (between two calls of torch).
         """
         row: dict[str, Any] = {"section": section, "name": name}
         started = time.monotonic()
@@ -62,7 +65,8 @@ class Rows:
             row |= {"status": LEFT_OUT, "note": f"{self.left():.0f} s left, {needs:.0f} s needed"}
         else:
             try:
-                found = dict(work())
+                with within(self.left(), "it") if stop else nullcontext():
+                    found = dict(work())
                 passed = found.pop("passed", None)
                 row |= {"status": MEASURED if passed is None else PASSED if passed else FAILED, **found}
             except (Absent, ModuleNotFoundError) as error:
@@ -77,6 +81,11 @@ class Rows:
         print(f"[{time.monotonic() - self.started:6.1f} s] {line(row)}", flush=True)
         self.write()
         return row
+
+    def dearest(self, section: str) -> float:
+        """Seconds of the longest measured row of a section, 0 where there is none."""
+        return max((row["seconds"] for row in self.rows if (row["section"], row["status"]) == (section, MEASURED)),
+                   default=0.0)
 
     def count(self, *states: str) -> int:
         return sum(row["status"] in states for row in self.rows)
@@ -127,7 +136,8 @@ def replace(path: Path, text: str) -> None:
 
 @contextmanager
 def within(seconds: float, what: str) -> Iterator[None]:
-    """Raise :class:`Late` in what takes longer, where signals can do it (main thread, not Windows)."""
+    """Raise :class:`Late` in what takes longer, where signals can do it (main thread, not Windows). One may lie in
+    another; the one outside keeps its end."""
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -135,10 +145,13 @@ def within(seconds: float, what: str) -> Iterator[None]:
     def late(number: int, frame: Any) -> None:
         raise Late(f"{what} took longer than {seconds:.0f} s")
 
+    outer, started = signal.getitimer(signal.ITIMER_REAL)[0], time.monotonic()
     before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.1))
+    signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 0.1), outer or 86400.0))
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - started), 0.01))

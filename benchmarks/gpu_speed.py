@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from benchmarks import gpu_project as project
 from benchmarks.gpu_checks import CROP_FLIP, HOW
-from benchmarks.gpu_rows import Rows, within
+from benchmarks.gpu_rows import MEASURED, Late, Rows, within
 from benchmarks.gpu_step import FastStep, compiled_pass, epoch_inputs, wait
 
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
@@ -74,6 +74,7 @@ class Speeds:
         self.rows, self.where, self.small = rows, where, small
         self.peaks: dict[str, float] = {}
         self.operations: dict[str, tuple[float, float]] = {}
+        self.took: dict[str, list[tuple[str, float]]] = {}  # precision and seconds of a network's rows
 
     def all(self) -> None:
         """Every row, the most valuable first."""
@@ -81,7 +82,7 @@ class Speeds:
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.deterministic = False
         rows.run("peaks", "square product and copy", self.measure_peaks, 5)
-        self.table(first, MODES)
+        self.table(first, MODES, 12)
         rows.run("table", f"{first.name}, CUDA graph", lambda: self.fast(first, False), 6)
         rows.run("loops", "the training loop", lambda: self.loop(first, "float32"), 8)
         rows.run("loops", "the training loop, bfloat16", lambda: self.loop(first, "bfloat16"), 8)
@@ -90,20 +91,33 @@ class Speeds:
         rest = SMALL[1:] if self.small else CASES[1:]
         for case in rest:
             self.table(case, MODES[:1])
-        rows.run("table", f"{first.name}, CUDA graph, compiled", lambda: self.fast(first, True), 20)
+        rows.run("table", f"{first.name}, CUDA graph, compiled", lambda: self.fast(first, True), 30)
+        compiling = self.rows.rows[-1]["seconds"]
         self.papers()
         for case in rest:
             self.table(case, MODES[1:3])
         for case in rest:
-            rows.run("table", f"{case.name}, bfloat16, compiled", lambda case=case: self.compiled(case), 30)
+            rows.run("table", f"{case.name}, bfloat16, compiled", lambda case=case: self.compiled(case),
+                     max(30, 1.5 * compiling))
 
     # --- the table
 
-    def table(self, case: Case, modes: tuple[tuple[str, bool], ...]) -> None:
+    def table(self, case: Case, modes: tuple[tuple[str, bool], ...], needs: float | None = None) -> None:
         for precision, last in modes:
             layout = "" if last else ", channels first"
-            self.rows.run("table", f"{case.name}, {precision}{layout}",
-                          lambda precision=precision, last=last: self.steps(case, precision, last), 8)
+            row = self.rows.run("table", f"{case.name}, {precision}{layout}",
+                                lambda precision=precision, last=last: self.steps(case, precision, last),
+                                self.expected(case, precision) if needs is None else needs)
+            if row["status"] == MEASURED:
+                self.took.setdefault(case.name, []).append((precision, row["seconds"]))
+
+    def expected(self, case: Case, precision: str) -> float:
+        """Seconds that a row may take: by the peaks from the network's rows in other precisions, since the search for
+        the fastest convolutions grows with them; for its first row, one and a half times the dearest row so far."""
+        peak, known = self.peaks.get(precision), self.took.get(case.name)
+        if not peak or not known:
+            return max(8.0, 1.5 * self.rows.dearest("table"))
+        return max(8.0, min(seconds * max(1.0, self.peaks[other] / peak) for other, seconds in known))
 
     def measure_peaks(self) -> dict[str, Any]:
         side = 256 if self.small else 8192
@@ -252,6 +266,8 @@ class Speeds:
         if self.where.type == "cuda":
             try:
                 found["GPU busy"] = kernel_seconds(lambda: work(20)) / 20 / seconds
+            except Late:
+                raise
             except Exception as error:
                 found["note"] = f"busy share not measured: {type(error).__name__}: {str(error)[:120]}"
             found["peak memory, GB"] = torch.cuda.max_memory_allocated() / 1e9
@@ -359,7 +375,7 @@ class Speeds:
                 wait(self.where)
                 return found | {"plain, images/s": 3 * chosen.images / (time.perf_counter() - started)}
 
-            self.rows.run("papers' steps", paper.name, measured, 12)
+            self.rows.run("papers' steps", paper.name, measured, max(20, 1.3 * self.rows.dearest("papers' steps")))
 
 
 def raised(error: Exception) -> dict[str, Any]:

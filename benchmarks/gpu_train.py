@@ -104,7 +104,8 @@ class Run:
         for seed in range(seeds):
             if seed and self.rows.left() < epochs * self.epoch * 1.02 + self.scoring + RESERVE:
                 break
-            row = self.rows.run("training", f"seed {seed}", lambda seed=seed: self.train(seed, epochs), 0)
+            row = self.rows.run("training", f"seed {seed}", lambda seed=seed: self.train(seed, epochs), 0,
+                                stop=False)  # a finished training is worth a few seconds
             if row["status"] == MEASURED:
                 self.score(seed)
                 self.summarise(epochs)

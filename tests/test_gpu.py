@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,8 @@ def test_the_gpu_computes_what_the_cpu_computes(tmp_path):
 
 @pytest.mark.slow
 def test_the_check_runs_without_a_gpu_and_without_the_workflow(tmp_path):
-    rows = command(tmp_path, "benchmarks.gpu_check", "--device", "cpu", "--small", "--threads", "1")
+    rows = command(tmp_path, "benchmarks.gpu_check", "--device", "cpu", "--small", "--threads", "1",
+                   "--minutes", "20")
     absent = [name for name, row in rows.items() if row["status"] == "absent"]
     assert absent == ["architectures: clip_vit"] and "open_clip" in rows[absent[0]]["note"]
     assert all(row["status"] in ("passed", "measured") for name, row in rows.items() if name not in absent), rows
@@ -106,6 +108,38 @@ def test_a_row_that_fails_is_kept_and_the_rest_goes_on(tmp_path):
     with pytest.raises(Late, match="longer than 0 s"), within(0.1, "it"):
         while True:
             pass
+
+
+def test_a_row_ends_when_the_time_is_up(tmp_path):
+    def endless() -> dict:
+        with within(60, "a part"):
+            pass
+        while True:  # calls of torch that take longer than was expected
+            time.sleep(0.01)
+
+    rows = Rows("some", tmp_path, {}, 0.3 / 60)
+    started = time.monotonic()
+    assert rows.run("a", "endless", endless, needs=0)["status"] == "left out"
+    assert rows.run("a", "next", lambda: {"passed": True}, needs=1)["status"] == "left out"
+    assert time.monotonic() - started < 5
+    late = Rows("some", tmp_path, {}, 0)
+    assert late.run("a", "whole", lambda: time.sleep(0.2) or {}, needs=-1, stop=False)["status"] == "measured"
+
+
+def test_the_time_of_a_row_is_expected_from_those_before(tmp_path):
+    torch = pytest.importorskip("torch")
+    from benchmarks import gpu_speed
+
+    rows = Rows("some", tmp_path, {}, 1)
+    speeds = gpu_speed.Speeds(rows, torch.device("cpu"), small=False)
+    first, large = gpu_speed.CASES[:2]
+    assert speeds.expected(large, "bfloat16") == 8
+    rows.rows.append({"section": "table", "status": "measured", "seconds": 10.0})
+    assert speeds.expected(large, "bfloat16") == 15
+    speeds.peaks = {"bfloat16": 700.0, "TF32": 350.0, "float32": 50.0}
+    speeds.took = {large.name: [("bfloat16", 13.6), ("TF32", 15.6)], first.name: [("float32", 20.0)]}
+    assert speeds.expected(large, "float32") == pytest.approx(15.6 * 7)
+    assert speeds.expected(first, "TF32") == 20  # not less in a faster precision
 
 
 def test_mosaics_hold_the_images_to_the_bit_and_come_first(tmp_path):
