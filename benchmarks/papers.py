@@ -108,8 +108,9 @@ class Step:
         self.network = networks[paper.network](paper.classes + background).to(where, memory_format=self.memory)
         if self.memory is torch.channels_last:
             channels_last(self.network)
-        options = plugins.parse_options("methods", paper.method, paper.options, "options")
-        self.method: Method = plugins.load("methods", paper.method).build(options, ())
+        method = plugins.load("methods", paper.method)
+        options = method.Options(**paper.options)
+        self.method: Method = method.build(options, ())
         self.network.train()
         self.method.check({"training": {"epochs": 500, "lr": 0.1, "batch_size": paper.batch}, "views": paper.views,
                            "masks": paper.masks, "outliers": {"batch_size": paper.outliers}})

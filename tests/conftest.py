@@ -15,8 +15,10 @@ ROOT = Path(__file__).resolve().parent.parent
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests of real samples run where OOD_DATA names them; in CI with the folder present a skip would be a failure.
 
-    Tests that ask a package index run where ``-m`` names them: their answer may change from one day to the next.
+    Tests that ask a package index run where ``-m`` names them: their answer may change from one day to the next. Those
+    of a GPU run where torch finds one.
     """
+    skip_without_gpu([item for item in items if item.get_closest_marker("gpu")])
     if "network" not in config.getoption("markexpr"):
         for item in items:
             if "network" in item.keywords:
@@ -30,6 +32,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "data" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="OOD_DATA does not name a folder of real samples"))
+
+
+def skip_without_gpu(items: list[pytest.Item]) -> None:
+    if not items:
+        return
+    import torch  # only here: not every test file needs it
+
+    if not torch.cuda.is_available():
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=f"torch {torch.__version__} finds no GPU"))
 
 
 @pytest.fixture(scope="session")

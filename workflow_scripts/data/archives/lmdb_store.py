@@ -16,12 +16,14 @@ import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lmdb
 import numpy as np
 
 from workflow_scripts.core.errors import OODError
+
+if TYPE_CHECKING:  # imported where an archive is opened: stores without one are read where lmdb is not installed
+    import lmdb
 
 FORMAT = {"format": "encoded images", "version": 1}
 RECORDS = ("classes", "corrupt", "count", "definition", "format", "labels", "names", "sources")  # in LMDB's order
@@ -76,6 +78,8 @@ def _get(path: str, name: bytes) -> bytes | None:
 
 def _open(path: str) -> _Open:
     """Open the file that lies at ``path`` now, or find it open."""
+    import lmdb
+
     again = "delete it and run again; the pack stage writes it"
     try:
         status = os.stat(path)
