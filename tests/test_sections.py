@@ -84,7 +84,7 @@ def test_help_and_config_argument_come_from_the_section(tmp_path, capsys: pytest
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     text = capsys.readouterr().out
-    for part in ("Do it.", "Images. (left out: None)", "keys of Net:", "Options of the module."):
+    for part in ("Do it.", "Images. (left out: null)", "keys of Net:", "Options of the module."):
         assert part in text
     told = Told.of(network=NET)
     (tmp_path / "told.json").write_text(told.dump())

@@ -35,7 +35,7 @@ from workflow_scripts.core.errors import OODError, nearest
 class Section(BaseModel):
     """A part of what a stage is told; unknown keys and values of another type are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
 
     @classmethod
     def of(cls, **fields: Any) -> Self:
@@ -92,11 +92,19 @@ def options_of(package: str, key: str, where: str) -> BeforeValidator:
         if not isinstance(value, dict):
             raise ValueError(f"a mapping of options expected, found {value!r}")
         try:
-            return plugins.parse_options(package, info.data[key], value, where.format(**info.data))
+            place = where.format_map(_Named(info.data))
+            return plugins.parse_options(package, info.data[key], value, place)
         except OODError as error:
             raise OODError(str(error).splitlines()[0]) from None
 
     return BeforeValidator(parse)
+
+
+class _Named(dict[str, Any]):
+    """Fields of a section that may lack some."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
 
 
 def stage_parser(spec: ModuleSpec, text: str, section: type[Section]) -> argparse.ArgumentParser:
@@ -146,8 +154,9 @@ def _line(section: type[Section], error: ValidationError, where: str) -> str:
     elif problem["type"] != "extra_forbidden" and len(same) > 1:
         kinds = " or ".join(dict.fromkeys(p["msg"].removeprefix("Input should be ") for p in same))
         line = f"{path}: Input should be {kinds} (found {problem['input']!r})"
-    choices = [name for p in same if p["type"] == "literal_error" for name in re.findall(r"'([^']*)'", p["msg"])]
-    return " ".join((line + nearest(str(problem["input"]), choices)).split())
+    named = next(iter(problem["input"]), "") if isinstance(problem["input"], dict) else problem["input"]
+    choices = [name for p in same for name in re.findall(r"'([^']*)'", p["msg"])]
+    return " ".join((line + nearest(str(named), choices)).split())
 
 
 def _parts(annotation: Any) -> list[type[Section]]:
@@ -189,8 +198,9 @@ def _help(section: type[Section]) -> str:
         said = documented(kind)
         lines.append("keys of --config:" if kind is section else f"keys of {kind.__name__}:")
         for name, field in kind.model_fields.items():
-            required = "" if field.is_required() else f" (left out: {field.get_default(call_default_factory=True)!r})"
-            lines += textwrap.wrap(f"{said.get(name, '')}{required}", 100, initial_indent=f"  {name:<14}  ",
+            given = field.is_required() or field.default_factory is not None
+            default = "" if given else f" (left out: {json.dumps(to_jsonable_python(field.default))})"
+            lines += textwrap.wrap(f"{said.get(name, '')}{default}", 100, initial_indent=f"  {name:<14}  ",
                                    subsequent_indent=" " * 18) or [f"  {name}"]
             new = [part for part in _parts(field.annotation) if part not in seen]
             seen.update(new)

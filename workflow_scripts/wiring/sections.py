@@ -20,7 +20,8 @@ def dumps(section: Any, ordered: bool = False) -> str:
 
 
 def network(entry: Network) -> dict[str, Any]:
-    return {"name": entry.name, "model": entry.model, "options": options("models", entry.model, entry.options)}
+    """What a section's `network` is made of."""
+    return {"name": entry.name, "model": entry.model, "options": entry.options}
 
 
 def network_code(entry: Network) -> tuple[str | Code, ...]:
