@@ -92,12 +92,17 @@ def options_of(package: str, key: str, where: str) -> BeforeValidator:
         if not isinstance(value, dict):
             raise ValueError(f"a mapping of options expected, found {value!r}")
         try:
-            place = where.format_map(_Named(info.data))
-            return plugins.parse_options(package, info.data[key], value, place)
+            return _options(package, info.data[key], json.dumps(value), where.format_map(_Named(info.data)))
         except OODError as error:
             raise OODError(str(error).splitlines()[0]) from None
 
     return BeforeValidator(parse)
+
+
+@functools.lru_cache(maxsize=1024)
+def _options(package: str, name: str, text: str, where: str) -> Any:
+    """Options of a plugin, which are frozen; those of one network are asked for by each of its jobs."""
+    return plugins.parse_options(package, name, json.loads(text), where)
 
 
 class _Named(dict[str, Any]):
@@ -115,11 +120,22 @@ def stage_parser(spec: ModuleSpec, text: str, section: type[Section]) -> argpars
         text: its docstring.
         section: what it is told: JSON text, or (longer than a command line may be) the path of a JSON file.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {spec.name}", description=text, epilog=_help(section),
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(prog=f"python -m {spec.name}", description=text,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.section = section
     parser.add_argument("--config", required=True, type=functools.partial(_argument, section), metavar="JSON",
                         help=f"JSON text or a file of it: {', '.join(section.model_fields)} (below)")
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its help ends with the keys of a section, which are read only when somebody asks."""
+
+    section: type[Section]
+
+    def format_help(self) -> str:
+        self.epilog = _help(self.section)
+        return super().format_help()
 
 
 def _argument(section: type[Section], argument: str) -> Section:
