@@ -243,19 +243,20 @@ def device_loader(count: int, repeat: int) -> dict:
     from torchvision import datasets, transforms
 
     from workflow_scripts.data.images.augment import augment, normalise
+    from workflow_scripts.data.images.changes import HorizontalFlip, MeanStd, RandomCrop
     from workflow_scripts.data.images.randomness import permutation
 
     torch.set_num_threads(1)
     pixels = np.random.default_rng(3).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    how = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
+    how = MeanStd(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
     theirs_set = datasets.CIFAR10.__new__(datasets.CIFAR10)  # its own __getitem__, without its files
     theirs_set.data, theirs_set.targets, theirs_set.target_transform = pixels, [0] * count, None
     theirs_set.transform = transforms.Compose([transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(),
-                                               transforms.ToTensor(), transforms.Normalize(how["mean"], how["std"])])
+                                               transforms.ToTensor(), transforms.Normalize(how.mean, how.std)])
     some = min(count, 10_000)
     loader = torch.utils.data.DataLoader(torch.utils.data.Subset(theirs_set, range(some)), 128, shuffle=True)
     images, labels = torch.from_numpy(pixels), torch.zeros(count, dtype=torch.int64)
-    steps = [{"random_crop": 4}, {"horizontal_flip": 0.5}]
+    steps = [RandomCrop(random_crop=4), HorizontalFlip(horizontal_flip=0.5)]
 
     def ours() -> None:
         order = permutation(0, 0, count)
@@ -288,9 +289,10 @@ if __name__ == "__main__":
         options = SimpleNamespace(files=source, under="", labels="folders", devkit=(), annotations="", only="")
         pack(collect(options, None), out, {}, workers=1)
     else:
-        from workflow_scripts.stages.prepare_dataset import prepare
-        prepare({"dataset": "x", "split": "train", "reader": "lmdb_images", "options": {"files": source}, "classes": 0,
-                 "geometry": "crop32", "limit_per_class": None, "sample": None, "count": None, "raw": []}, out, None)
+        from workflow_scripts.stages.prepare_dataset import PrepareDataset, prepare
+        prepare(PrepareDataset.of(dataset="x", split="train", reader="lmdb_images", options={"files": source},
+                                  classes=0, geometry="crop32", limit_per_class=None, sample=None, count=None, raw=[]),
+                out, None)
     status = Path("/proc/self/status").read_text()  # getrusage would tell the parent's, from before this program began
     own = int(status.split("VmHWM:")[1].split()[0])
     print(json.dumps([own / 1024, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))

@@ -27,6 +27,7 @@ from benchmarks.finished import Finished
 from benchmarks.networks import FULL, SMALL, normalised, pixels, settled
 from workflow_scripts.metrics.ood import ood_metrics
 from workflow_scripts.networks import batching, device
+from workflow_scripts.networks.forward import penultimate
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.scores import cached
 from workflow_scripts.stages import extract_features as features
@@ -48,21 +49,20 @@ def measure(name: str, report: Report, count: int, repeats: int, networks: dict 
                    for network in (ours, copy.deepcopy(plain)))
     x = normalised(pixels(count))
     last = x.contiguous(memory_format=torch.channels_last)
-    half = {"precision": "bfloat16"}
 
     def plainly() -> torch.Tensor:
         common.default_memory()
         return torch.cat([plain.features(part) for part in x.split(PLAIN)])
 
-    def staged(size: int, options: dict, network: torch.nn.Module = ours) -> torch.Tensor:
+    def staged(size: int, precision: str, network: torch.nn.Module = ours) -> torch.Tensor:
         keep_freed_memory()  # as the stage does
-        return torch.cat([features.penultimate(network, part, options) for part in last.split(size)])
+        return torch.cat([penultimate(network, part, precision) for part in last.split(size)])
 
     sides = {"plain": plainly}
-    sides |= {f"float32, {size}": lambda size=size: staged(size, {}) for size in sizes}
-    sides["bfloat16, 64"] = lambda: staged(64, half)
+    sides |= {f"float32, {size}": lambda size=size: staged(size, "float32") for size in sizes}
+    sides["bfloat16, 64"] = lambda: staged(64, "bfloat16")
     fixed = f"float32, {batching.FIXED['cpu']}"
-    sides[f"{fixed}, not frozen"] = lambda: staged(batching.FIXED["cpu"], {}, apart)
+    sides[f"{fixed}, not frozen"] = lambda: staged(batching.FIXED["cpu"], "float32", apart)
     expected, found, rough = (sides[side]() for side in ("plain", fixed, "bfloat16, 64"))
     difference = float((expected - found).abs().max() / expected.abs().max())
     times = common.turns(sides, repeats)

@@ -21,6 +21,7 @@ from torch import nn
 
 from workflow_scripts.methods import cross_entropy, goe
 from workflow_scripts.methods.base import Batch, Method
+from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.models import resnet_cifar, wide_resnet
 from workflow_scripts.networks import device
 from workflow_scripts.networks.memory import keep_freed_memory
@@ -35,7 +36,7 @@ NETWORKS = {
 }
 
 
-def endless(data: Images, recipe: dict, outliers: Outliers | None) -> Iterator[Batch]:
+def endless(data: Images, recipe: Recipe, outliers: Outliers | None) -> Iterator[Batch]:
     epoch = 0
     while True:
         yield from batches(data, recipe, 0, epoch, outliers=outliers)
@@ -46,9 +47,10 @@ class Runner:
     """Steps of one method on a network of its own."""
 
     def __init__(self, method: Method, network: nn.Module, data: Images, outliers: Outliers, size: int):
-        recipe = {"training": {"batch_size": size, "drop_last": True},
-                  "augment": [{"horizontal_flip": 0.5}, {"random_crop": 4}],
-                  "normalise": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+        recipe = Recipe.of(training={"epochs": 1, "batch_size": size, "lr": 0.01, "drop_last": True,
+                                     "schedule": {"name": "constant"}},
+                           augment=[{"horizontal_flip": 0.5}, {"random_crop": 4}],
+                           normalise={"mean": [0.5] * 3, "std": [0.25] * 3})
         self.method, self.network = method, channels_last(network.to(data.pixels.device)).train()
         self.source = endless(data, recipe, outliers if method.outliers else None)
         self.optimiser = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)

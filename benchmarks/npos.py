@@ -28,6 +28,7 @@ from torch.nn import functional
 
 from workflow_scripts.methods import npos, synthesis
 from workflow_scripts.methods.base import Batch, Looks, Sizes
+from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.models import resnet_cifar
 from workflow_scripts.networks import device
 from workflow_scripts.networks.memory import keep_freed_memory
@@ -146,7 +147,8 @@ class Runner:
         self.network = resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=16), 8)
         channels_last(self.network.to(where)).train()
         self.method = npos.build(options, ())
-        self.method.check({"training": {"epochs": 500, "lr": 0.1}, "views": 2})
+        self.method.check(Recipe.of(normalise="per_image", views=2, training={
+            "epochs": 500, "lr": 0.1, "batch_size": 64, "schedule": {"name": "cosine"}}))
         self.method.setup(self.network, Sizes(0, 500, 10**6, 1152, where))
         self.method.to(where)
         images = torch.randn(2, 64, 3, 32, 32, generator=generator).to(where, memory_format=torch.contiguous_format)

@@ -23,6 +23,7 @@ from benchmarks.common import default_memory
 from benchmarks.networks import FULL, SMALL, pixels
 from workflow_scripts.core import plugins
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
+from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.networks.load import in_bfloat16
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training.images import Images
@@ -112,8 +113,12 @@ class Step:
         options = method.Options(**paper.options)
         self.method: Method = method.build(options, ())
         self.network.train()
-        self.method.check({"training": {"epochs": 500, "lr": 0.1, "batch_size": paper.batch}, "views": paper.views,
-                           "masks": paper.masks, "outliers": {"batch_size": paper.outliers}})
+        self.recipe = Recipe.of(
+            training={"epochs": 500, "lr": 0.1, "batch_size": paper.batch, "drop_last": True,
+                      "schedule": {"name": "constant"}},
+            views=paper.views, masks=paper.masks, outliers={"batch_size": paper.outliers}, normalise=NORMALISE,
+            augment=list(paper.augment))
+        self.method.check(self.recipe)
         self.method.setup(self.network, Sizes(0, 500, STEPS, self.count, where,
                                               len(self.pool) if paper.outliers else 0, paper.outliers))
         self.method.to(where)
@@ -163,14 +168,12 @@ class Ours(Step):
     def endless(self) -> Iterator[Batch]:
         paper, where = self.paper, self.where
         data = Images(self.pixels.to(where), self.labels.to(where), self.maps.to(where) if paper.masks else None)
-        recipe = {"training": {"batch_size": paper.batch, "drop_last": True}, "augment": list(paper.augment),
-                  "normalise": NORMALISE, "views": paper.views}
         outliers = None
         if paper.outliers:
             outliers = Outliers(self.pool.to(where), paper.outliers, "shuffled", 0, where, "random images")
         epoch = EPOCH
         while True:
-            yield from batches(data, recipe, 0, epoch, outliers=outliers, order=self.method.order)
+            yield from batches(data, self.recipe, 0, epoch, outliers=outliers, order=self.method.order)
             epoch += 1
 
     def prepare(self) -> None:

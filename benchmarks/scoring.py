@@ -34,6 +34,7 @@ from benchmarks import common
 from benchmarks.common import Figure, Report
 from benchmarks.networks import normalised, pixels
 from workflow_scripts.networks import batching, checkpoint, device
+from workflow_scripts.networks.architecture import Network
 from workflow_scripts.networks.load import build
 from workflow_scripts.stages import compute_metrics as evaluate
 from workflow_scripts.stages import extract_features as features
@@ -249,7 +250,7 @@ def compare(report: Report, network: str, train_images: int, test_images: int, r
     with tempfile.TemporaryDirectory() as temporary:
         data = Data(Path(temporary), train_images, test_images)
         torch.manual_seed(0)
-        net = train(build(section, CLASSES), data)
+        net = train(build(Network.of(**section), CLASSES), data)
         path = Path(temporary) / "network.pt"
         checkpoint.save(path, net, {"network": network, "classes": [str(c) for c in range(CLASSES)], "seed": 0,
                                     "history": []})

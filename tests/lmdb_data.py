@@ -14,6 +14,7 @@ from workflow_scripts.core import plugins
 from workflow_scripts.data.archives.collection import Collection, collect
 from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.stages import pack_dataset as pack
+from workflow_scripts.stages.sections.pack_dataset import PackDataset
 
 
 def jpeg(value: int, size: tuple[int, int] = (40, 30), mode: str = "RGB", form: str = "JPEG") -> bytes:
@@ -62,6 +63,6 @@ def collected(root: Path, **options: object) -> Collection:
 
 def packed(root: Path, **options: object) -> Archive:
     """The archive of ``root/x``, made by the stage's function."""
-    config = {"dataset": "x", "split": "train", "options": {"files": "x", **options}, "raw": []}
+    config = PackDataset.of(dataset="x", split="train", options={"files": "x", **options}, raw=[])
     pack.pack_dataset(config, root / "x.lmdb", root, workers=0)
     return Archive(root / "x.lmdb")

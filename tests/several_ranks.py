@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from tests import told
 from tests.test_clip import RECIPE as CLIP
 from tests.test_clip import SMALL
 from tests.test_training import RECIPE, images
@@ -127,7 +128,8 @@ def start(name: str, ranks: parallel.Ranks) -> tuple[Training, list[float]]:
     how = recipe(changes)
     if data.masks is not None and torch.get_default_dtype() == torch.float64:  # label maps are checked in single
         how |= {"validation": None, "keep": "last"}
-    training = Training(network(), method, Exact(data.pixels, data.labels, data.masks), how, 0, outliers, ranks=ranks)
+    training = Training(network(), method, Exact(data.pixels, data.labels, data.masks), told.recipe(how), 0, outliers,
+                        ranks=ranks)
     loss = method.loss
 
     def recorded(network: torch.nn.Module, batch: Any) -> Any:

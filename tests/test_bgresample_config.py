@@ -31,7 +31,7 @@ PLAN = read_plan(RAW, ROOT, {})
 BACKGROUNDS = {"ilsvrc": PLAN.runs["cifar10", "wrn40", "bg-full-ilsvrc", 0].recipe.outliers.dataset,
                "tiny": "tiny_images_but_cifar"}
 # spec 1(a) and 1(d)
-SGD = {"batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
+SGD = {"precision": "float32", "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
 
 
 def wildcards(recipe: str, id: str = "cifar10", network: str = "wrn40") -> SimpleNamespace:
@@ -59,7 +59,7 @@ def test_the_whole_paper():
 def test_pretraining():
     found = section("bg-pretrain")
     assert found["training"] == {**SGD, "epochs": 100, "drop_last": False, "schedule": {
-        "name": "multistep", "milestones": [30, 60, 90], "gamma": 0.1, "floor": 0.0}}
+        "name": "multistep", "milestones": [30, 60, 90], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
     assert found["augment"] == [{"random_crop": 4}, {"horizontal_flip": 0.5}]
     assert found["normalise"] == {"mean": [0.5] * 3, "std": [0.25] * 3}
 
@@ -70,7 +70,7 @@ def test_background_epochs(background, kind):
     recipe = f"bg-{kind}-{background}"
     found, run = section(recipe), PLAN.run(wildcards(recipe))
     assert found["training"] == {**SGD, "epochs": 50, "drop_last": True, "schedule": {
-        "name": "multistep", "milestones": [30], "gamma": 0.1, "floor": 0.0}}
+        "name": "multistep", "milestones": [30], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
     learning = {"lr_weights": 100.0, "momentum_weights": 0.9, "snapshots": [1]} if kind == "weights" else {}
     assert found["options"] == {"coefficient": 0.5, "divergence": "uniform_kl", "background_bn": "eval", **learning}
     assert found["outliers"] == {"batch_size": 128, "order": "shuffled"}

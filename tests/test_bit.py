@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import told
 from tests.dfb_data import bit_arrays, forward
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods.mixup import bit_mixup
@@ -44,7 +45,7 @@ def x(release):
 @pytest.fixture(scope="module")
 def network(npz):
     network = bit.build(bit.Options(), 11)
-    foreign.load(network, foreign.converted(foreign.read(npz), SECTION, npz), npz, "bit")
+    foreign.load(network, foreign.converted(foreign.read(npz), told.network(SECTION), npz), npz, "bit")
     return network.eval().requires_grad_(False)
 
 
@@ -155,9 +156,9 @@ def test_missing_arrays_are_all_listed_and_another_size_is_refused(arrays, tmp_p
     path = tmp_path / "cut.npz"
     np.savez(path, **some)
     with pytest.raises(OODError, match=rf"2 of 153 arrays are missing: {gone[0]}, {gone[1]}"):
-        foreign.converted(foreign.read(path), SECTION, path)
+        foreign.converted(foreign.read(path), told.network(SECTION), path)
     with pytest.raises(OODError, match=r"does not hold BiT R101x1: .*arrays are missing: .*block3/unit07"):
-        foreign.converted(foreign.read(npz), SECTION | {"options": {"size": "R101x1"}}, npz)
+        foreign.converted(foreign.read(npz), told.network(SECTION | {"options": {"size": "R101x1"}}), npz)
     with pytest.raises(OODError, match=r"does not hold BiT R50x1: .*; 1 do not belong \(first: resnet/block9\)"):
         bit.convert({"resnet/block9": torch.ones(1)}, bit.Options(), "x.npz")
     # R50x3 has R50x1's names: its arrays are wider
@@ -193,6 +194,6 @@ def test_schedule_of_the_release(release):
     for size, steps, alpha in zip(release["schedule_sizes"], release["schedule_supports"], release["mixup_alpha"],
                                   strict=True):
         assert bit_steps(int(size)) == tuple(steps) and bit_mixup(int(size)) == alpha
-    whole = resolved({"name": "bit", "steps": []}, 50_000)
+    whole = resolved(told.schedule({"name": "bit"}), 50_000)
     rates = {s: learning_rate(0.003, whole, s, 390, 26) for s in (0, 250, 500, 3000, 3001, 6001, 9001)}
     assert rates == pytest.approx({0: 0, 250: 0.0015, 500: 0.003, 3000: 0.003, 3001: 3e-4, 6001: 3e-5, 9001: 3e-6})

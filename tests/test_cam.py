@@ -11,6 +11,7 @@ import torch
 from scipy import ndimage
 
 from benchmarks import dfb as benchmark
+from tests import told
 from tests.dfb_data import bit_arrays
 from tests.network_data import CONFIG, images, write_all, write_store
 from workflow_scripts.cams import maps, masks
@@ -179,7 +180,7 @@ def test_the_stage(folder, capsys):
     small_batches = run(folder, sigma=1, batch_size=7)[0]
     assert (small_batches != found).mean() < 1e-3  # sums in another order
     predicted = run(folder, sigma=1, by="predicted")[1]
-    network = trained(CONFIG["network"], folder / "seed0.pt", torch.device("cpu"))
+    network = trained(told.network(CONFIG["network"]), folder / "seed0.pt", torch.device("cpu"))
     x = torch.from_numpy(images(300, 1)[0]).permute(0, 3, 1, 2).float() / 63.75 - 2
     assert (predicted == network(x).argmax(1).numpy()).mean() > 0.99
     assert "300 images" in capsys.readouterr().out
@@ -210,4 +211,4 @@ def test_stores_of_another_id_set_are_refused(folder, capsys):
         assert message in capsys.readouterr().err
     with pytest.raises(SystemExit):
         run(folder, sigm=1)
-    assert "masks.options.sigm: unknown key 'sigm'; did you mean 'sigma'?" in capsys.readouterr().err
+    assert "--config.options.sigm: unknown key 'sigm'; did you mean 'sigma'?" in capsys.readouterr().err

@@ -13,6 +13,7 @@ import torch
 import yaml
 from sklearn.metrics import roc_auc_score
 
+from tests import told
 from tests.checkout import ROOT
 from tests.test_config import small
 from workflow_scripts.core.errors import OODError
@@ -59,8 +60,8 @@ def test_candidates_are_ordinary_trainings_and_the_choice_is_a_network():
     assert ("pool", "val") in plan.used_datasets()
     section = json.loads(wire.choose_section(wildcards()))
     assert section["candidates"] == ["goe", "goe-k4"] and section["by"] == "fpr95"
-    assert section["validation"] == {"count": 40, "seed": 0, "list": None}
-    assert json.loads(wire.features_section("digits", [])(wildcards()))["normalise"] == section["normalise"]
+    assert section["validation"] == {"count": 40, "seed": 0, "list": None, "sha256": None}
+    assert json.loads(wire.features_section("id")(wildcards()))["normalise"] == section["normalise"]
     assert (wire.recipes(chosen=True), wire.recipes(imported=True)) == ("goe\\-chosen", "(?!)")
     assert "chosen" not in wire.recipes()
 
@@ -90,13 +91,18 @@ def test_refused_with_the_key(raw, message):
 
 def test_held_out_images_are_no_train_images():
     labels = np.full(1003, -1)
-    config = {"limit_per_class": None, "sample": None, "hold_out": 100}
-    train, val = (prepare.select(labels, {**config, "split": split}) for split in ("train", "val"))
+    row = {"dataset": "x", "reader": "noise", "options": {"kind": "gaussian"}, "classes": 0, "geometry": "native",
+           "limit_per_class": None, "sample": None, "count": None, "raw": [], "hold_out": 100}
+
+    def select(**changes):
+        return prepare.select(labels, told.dataset({**row, **changes}))
+
+    train, val = (select(split=split) for split in ("train", "val"))
     assert len(val) == 100 and sorted([*train, *val]) == list(range(1003))
     assert set(np.diff(val)) == {10, 11} and val[0] == 5  # evenly spread
-    assert len(prepare.select(labels, {**config, "split": "val", "limit": 7})) == 7
+    assert len(select(split="val", limit=7)) == 7
     with pytest.raises(OODError, match=r"hold_out: 1,003 of 1,003 images leave none to train on"):
-        prepare.select(labels, {**config, "split": "train", "hold_out": 1003})
+        select(split="train", hold_out=1003)
 
 
 # ---------------------------------------------------------------- stage
@@ -119,7 +125,7 @@ def files(tmp_path_factory):
                     {"dataset": name, "split": "train", "classes": classes}, lambda block: block)
     for seed, name in enumerate(CONFIG["candidates"]):
         torch.manual_seed(seed)
-        network = build(NETWORK, 3)
+        network = build(told.network(NETWORK), 3)
         torch.nn.init.normal_(network.head.weight, std=2.0)
         checkpoint.save(folder / f"{name}.pt", network, {"network": "small", "classes": ["zero", "one", "two"],
                                                          "seed": seed, "history": []})
@@ -148,9 +154,9 @@ def test_the_best_on_held_out_images_is_copied(files, tmp_path, by):
 def test_only_held_out_images_count(files, tmp_path):
     """By hand: the softmax of the held-out images against all of the pool, not augmented."""
     rows = choose(files, tmp_path)
-    _, held = hold_out(CONFIG["validation"], 80)
+    _, held = hold_out(told.validation(CONFIG["validation"]), 80)
     for row in rows:
-        network = build(NETWORK, 3)
+        network = build(told.network(NETWORK), 3)
         network.load_state_dict(checkpoint.read(files / f"{row['recipe']}.pt")["state_dict"])
         network.eval()
         values = []
@@ -171,7 +177,7 @@ def test_of_equal_ones_the_first():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"by": "aurok"}, "--config by: 'aurok' is not known; did you mean 'auroc'"),
+    ({"by": "aurok"}, "(found 'aurok'); did you mean 'auroc'?"),
     ({"candidates": ["a", "b"]}, "--checkpoints: 2 candidates need as many, found 3"),
     ({"validation": None}, "no ID train image is held out"),
     ({"network": {**NETWORK, "options": {"blocks": [1, 1, 1, 1], "width": 8}}}, "is not of network 'small'"),

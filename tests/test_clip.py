@@ -13,6 +13,7 @@ import open_clip
 import pytest
 import torch
 
+from tests import told
 from tests.network_data import write_store
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import npos_clip
@@ -201,7 +202,7 @@ def trained(options=None, released=(), **training):
     labels = torch.arange(36) % 3
     pixels = torch.randint(0, 255, (36, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     recipe = RECIPE | {"trunk": False, "training": RECIPE["training"] | training}
-    run = Training(network, method, Images(pixels, labels), recipe, 0, None, released)
+    run = Training(network, method, Images(pixels, labels), told.recipe(recipe), 0, None, released)
     return run, run.run(report=lambda line: None)
 
 
@@ -220,10 +221,11 @@ def test_the_released_schedule_multiplies_by_ten():
 def test_what_it_refuses():
     with pytest.raises(OODError, match="has none, take method npos"):
         method = npos_clip.build(npos_clip.Options(), ())
-        method.check(RECIPE | {"training": RECIPE["training"] | {"epochs": 20}})
+        method.check(told.recipe(RECIPE | {"training": RECIPE["training"] | {"epochs": 20}}))
         method.setup(torch.nn.Linear(1, 1), None)
     with pytest.raises(OODError, match="leave out augment, views and validation, or trunk"):
-        npos_clip.build(npos_clip.Options(start=0), ()).check(RECIPE | {"augment": [{"horizontal_flip": 0.5}]})
+        npos_clip.build(npos_clip.Options(start=0), ()).check(
+            told.recipe(RECIPE | {"augment": [{"horizontal_flip": 0.5}]}))
 
 
 def test_logit_norm_equals_the_release(release):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from tests import told
 from tests.conftest import ROOT
 from workflow_scripts.config import reference
 from workflow_scripts.config.fidelity import defects, resolve, suffix
@@ -183,7 +184,7 @@ def test_augmentation_reaches_the_job_with_its_defaults():
         {"grayscale": 0.2}, {"horizontal_flip": 0.5}, {"random_crop": 4}, {"random_crop": {"size": 28, "padding": 0}}]
     images = torch.randint(0, 256, (3, 40, 40, 3), dtype=torch.uint8)
     assert set(OPERATIONS) == {name for step in steps for name in step}
-    assert augment(images, steps, 0, 0, torch.arange(3)).shape == (3, 28, 28, 3)
+    assert augment(images, told.steps(steps), 0, 0, torch.arange(3)).shape == (3, 28, 28, 3)
 
 
 def test_seeds_as_a_count_or_a_list():

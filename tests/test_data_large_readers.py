@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests import told
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.geometry import resize
@@ -314,7 +315,7 @@ def test_a_drawn_sample_is_published_and_repeated(tmp_path, monkeypatch):
             archive.addfile(info, io.BytesIO(encoded(i)))
     row = {"name": "p", "reader": "images", "splits": {"test": {"files": "p.tar"}}}
     drawn = catalogue.Dataset.model_validate({**row, "sample": {"n": 10, "seed": 3}})
-    prepare(drawn.section("test", tmp_path), tmp_path / "drawn.h5", tmp_path)
+    prepare(told.dataset(drawn.section("test", tmp_path)), tmp_path / "drawn.h5", tmp_path)
     assert publish(tmp_path / "drawn.h5", tmp_path / "lists" / "p.txt") == 10
     text = (tmp_path / "lists" / "p.txt").read_text()
     assert text.startswith('# p (test): 10 images, drawn with {"n": 10, "seed": 3}\n# of p.tar ')
@@ -322,7 +323,7 @@ def test_a_drawn_sample_is_published_and_repeated(tmp_path, monkeypatch):
     def kept(names: list[str]) -> list[str]:
         (tmp_path / "lists" / "p.txt").write_text("\n".join(names))
         listed = catalogue.Dataset.model_validate({**row, "keep": "lists/p.txt"})
-        prepare(listed.section("test", tmp_path), tmp_path / "kept.h5", tmp_path)
+        prepare(told.dataset(listed.section("test", tmp_path)), tmp_path / "kept.h5", tmp_path)
         return load_store(tmp_path / "kept.h5").names
 
     names = load_store(tmp_path / "drawn.h5").names
@@ -336,7 +337,7 @@ def test_a_drawn_sample_is_published_and_repeated(tmp_path, monkeypatch):
     (tmp_path / "lists" / "p.txt").write_text(text)
     assert catalogue.Dataset.model_validate({**row, "keep": "lists/p.txt"}).section("test", tmp_path) != before
     with pytest.raises(OODError, match="publish_list"):
-        prepare({**before, "keep": ["lists/none.txt", ""]}, tmp_path / "kept.h5", tmp_path)
+        prepare(told.dataset({**before, "keep": ["lists/none.txt", ""]}), tmp_path / "kept.h5", tmp_path)
 
 
 # ---- class folders ---------------------------------------------------------------------------------------------------
@@ -370,9 +371,9 @@ def test_export_gives_the_same_bytes_and_keeps_what_is_there(tmp_path):
 
 
 def test_export_command_refuses_noise(tmp_path):
-    prepare({"dataset": "g", "split": "test", "reader": "noise", "options": {"kind": "gaussian", "count": 3},
-             "classes": 0, "geometry": "native", "limit_per_class": None, "sample": None, "count": 3, "raw": []},
-            tmp_path / "g.h5", None)
+    prepare(told.dataset({
+        "dataset": "g", "split": "test", "reader": "noise", "options": {"kind": "gaussian", "count": 3}, "classes": 0,
+        "geometry": "native", "limit_per_class": None, "sample": None, "count": 3, "raw": []}), tmp_path / "g.h5", None)
     command = [sys.executable, "-m", "workflow_scripts.stages.export_folders", "--store", tmp_path / "g.h5"]
     command += ["--out", tmp_path / "g.tar"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

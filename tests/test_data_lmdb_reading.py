@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from tests import told
 from tests.lmdb_data import MEMBERS, collected, folder, jpeg, packed, tar, zipped
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives import packing
 from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.stages import pack_dataset as pack
 from workflow_scripts.stages.prepare_dataset import prepare
+from workflow_scripts.stages.sections.pack_dataset import PackDataset
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -188,9 +190,9 @@ def test_a_number_that_is_none(tmp_path):
 
 def test_store_from_the_archive_equals_the_store_from_the_raw_files(tmp_path):
     tar(tmp_path / "x", {**MEMBERS, "n00/grey.png": jpeg(9, mode="L", form="PNG")})
-    config = {"dataset": "x", "split": "train", "reader": "lmdb_images", "options": {"files": "x", "labels": "folders"},
-              "classes": 4, "geometry": "resize20crop16", "limit_per_class": None, "sample": None, "count": 37,
-              "raw": []}
+    config = told.dataset({
+        "dataset": "x", "split": "train", "reader": "lmdb_images", "options": {"files": "x", "labels": "folders"},
+        "classes": 4, "geometry": "resize20crop16", "limit_per_class": None, "sample": None, "count": 37, "raw": []})
     packed(tmp_path, labels="folders")
     prepare(config, tmp_path / "raw.h5", tmp_path)
     prepare(config, tmp_path / "packed.h5", tmp_path, [str(tmp_path / "x.lmdb")])
@@ -199,7 +201,7 @@ def test_store_from_the_archive_equals_the_store_from_the_raw_files(tmp_path):
 
 def test_command(tmp_path):
     folder(tmp_path / "x", {**MEMBERS, "n00/bad.jpg": b""})
-    config = json.dumps({"dataset": "x", "split": "train", "options": {"files": "x", "allow_corrupt": 1}})
+    config = json.dumps({"dataset": "x", "split": "train", "options": {"files": "x", "allow_corrupt": 1}, "raw": []})
     command = [sys.executable, "-m", "workflow_scripts.stages.pack_dataset", "--config", config, "--out",
                tmp_path / "x.lmdb",
                "--data-root", tmp_path]
@@ -223,7 +225,7 @@ def test_command(tmp_path):
      5000)])
 def test_real_samples_into_an_archive_and_back(tmp_path, files, options, count):
     root = Path(os.environ["OOD_DATA"])
-    config = {"dataset": "x", "split": "train", "options": {"files": files, **options}, "raw": []}
+    config = PackDataset.of(dataset="x", split="train", options={"files": files, **options}, raw=[])
     pack.pack_dataset(config, tmp_path / "x.lmdb", root, workers=1)
     archive = Archive(tmp_path / "x.lmdb")
     assert len(archive) == count
@@ -243,11 +245,11 @@ def test_real_cifar_as_class_folders_into_an_archive_and_back(tmp_path):
     from workflow_scripts.stages.export_folders import export
     root = Path(os.environ["OOD_DATA"])
     row = catalogue.load(ROOT / "config" / "datasets.yaml")["cifar10"]
-    prepare({**row.section("test", root), "limit": 500}, tmp_path / "a.h5", root)
+    prepare(told.dataset({**row.section("test", root), "limit": 500}), tmp_path / "a.h5", root)
     export(tmp_path / "a.h5", tmp_path / "x")
     packed(tmp_path, labels="folders")
     section = {**row.section("test", root), "reader": "lmdb_images", "options": {"files": "x", "labels": "folders"}}
-    prepare(section, tmp_path / "b.h5", tmp_path, [str(tmp_path / "x.lmdb")])
+    prepare(told.dataset(section), tmp_path / "b.h5", tmp_path, [str(tmp_path / "x.lmdb")])
     first, second = load_store(tmp_path / "a.h5"), load_store(tmp_path / "b.h5")
     order = np.argsort(first.labels, kind="stable")  # names of classes are in alphabetical order
     assert np.array_equal(first.images[order], second.images)

@@ -11,12 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import told
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives import packing
 from workflow_scripts.data.archives.collection import Collection
 from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.data.images import augment, colour, dataset, resample
 from workflow_scripts.data.images.augment import OPERATIONS, normalise
+from workflow_scripts.data.images.changes import CropWindow, Jitter, ResizedWindow
 from workflow_scripts.data.images.randomness import permutation, uniforms, uniforms_of
 from workflow_scripts.data.images.rows import Encoded, decoded
 from workflow_scripts.data.images.store import Store
@@ -87,7 +89,7 @@ def test_normalise_equals_torchvisions(how):
     images = batch(20)
     plan = transforms.Compose([transforms.ToTensor(), transforms.Normalize(how["mean"], how["std"])])
     expected = torch.stack([plan(Image.fromarray(image)) for image in images.numpy()])
-    found = normalise(images, how)
+    found = normalise(images, told.normalise(how))
     assert torch.equal(found, expected)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
@@ -100,9 +102,9 @@ def test_crop_and_flip_are_windows_and_mirrors():
     assert np.array_equal(augment.random_crop(images, 4, u), expected)
     smaller = np.stack([p[t:t + 24, s:s + 24] for p, t, s in zip(np.pad(
         images.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0))), *(u * 13).long().unbind(1), strict=True)])
-    assert np.array_equal(augment.random_crop(images, {"size": 24, "padding": 2}, u), smaller)
+    assert np.array_equal(augment.random_crop(images, CropWindow(size=24, padding=2), u), smaller)
     with pytest.raises(OODError, match="a random_crop of 40 does not fit into images of 32x32 with a padding of 3"):
-        augment.random_crop(images, {"size": 40, "padding": 3}, u)
+        augment.random_crop(images, CropWindow(size=40, padding=3), u)
     flipped = augment.horizontal_flip(images, 0.5, u[:, :1]).numpy()
     for image, mirrored, value in zip(images.numpy(), flipped, u[:, 0], strict=True):
         assert np.array_equal(mirrored, image[:, ::-1] if value < 0.5 else image)
@@ -138,7 +140,7 @@ def test_jitter_is_distributed_as_torchvisions():
     torch.manual_seed(0)
     image = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
     image[..., 0] //= 3
-    how = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8}
+    how = Jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)
     ours = colour.colour_jitter(torch.from_numpy(image).expand(N, 8, 8, 3), how,
                                 uniforms(0, 1, torch.arange(N), 6)).numpy()
     plan = transforms.RandomApply([transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8)
@@ -158,8 +160,8 @@ def test_jitter_takes_every_order_and_leaves_out_what_is_zero():
     assert len(counts) == 24
     assert np.abs(counts - N / 24).max() < 5 * (N / 24) ** 0.5
     images = batch(20)
-    assert torch.equal(colour.colour_jitter(images, {}, u[:20]), images)
-    only = colour.colour_jitter(images, {"brightness": 0.4}, u[:20])
+    assert torch.equal(colour.colour_jitter(images, Jitter(), u[:20]), images)
+    only = colour.colour_jitter(images, Jitter(brightness=0.4), u[:20])
     assert torch.equal(only, colour.brightness(images, 0.6 + 0.8 * u[:20, 2]))
 
 
@@ -173,9 +175,10 @@ def test_how_often(step, probability):
 
 # ---- a function of seed, epoch and image -----------------------------------------------------------------------------
 
-STEPS = [{"random_resized_crop": {"size": 24, "scale": [0.2, 1.0]}}, {"horizontal_flip": 0.5},
-         {"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8}},
-         {"grayscale": 0.2}, {"random_crop": 2}]
+STEPS = told.steps([
+    {"random_resized_crop": {"size": 24, "scale": [0.2, 1.0]}}, {"horizontal_flip": 0.5},
+    {"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8}},
+    {"grayscale": 0.2}, {"random_crop": 2}])
 
 
 def test_an_image_becomes_the_same_in_any_batch():
@@ -191,8 +194,8 @@ def test_an_image_becomes_the_same_in_any_batch():
 
 def test_steps_done_before_do_not_shift_the_others():
     images, index = batch(12), torch.arange(12)
-    u = uniforms(1, 1, index, sum(OPERATIONS[name][1] for step in STEPS for name in step))
-    first = resample.random_resized_crop(images, STEPS[0]["random_resized_crop"], u[:, :22])
+    u = uniforms(1, 1, index, sum(OPERATIONS[name][1] for step in STEPS for name, _ in step))
+    first = resample.random_resized_crop(images, STEPS[0].random_resized_crop, u[:, :22])
     assert torch.equal(augment.augment(first, STEPS, 1, 1, index, done=1),
                        augment.augment(images, STEPS, 1, 1, index))
 
@@ -228,7 +231,7 @@ def test_items_equal_torchvisions(archive):
         original = Image.open(io.BytesIO(images.archive.read(number))).convert("RGB")
         assert np.array_equal(pixels, np.asarray(plan(original)))
         assert found == number
-    images = dataset.Decoded(archive, {"random_resized_crop": {"size": 24}}, seed=4, numbers=np.arange(29, -1, -1))
+    images = dataset.Decoded(archive, ResizedWindow(size=24), seed=4, numbers=np.arange(29, -1, -1))
     for number in range(30):
         original = Image.open(io.BytesIO(images.archive.read(29 - number))).convert("RGB")
         box = resample.boxes(original.height, original.width, (0.08, 1.0), (3 / 4, 4 / 3),
@@ -236,7 +239,7 @@ def test_items_equal_torchvisions(archive):
         assert np.array_equal(images[7, number][0], np.asarray(functional.resized_crop(original, *box, [24, 24])))
 
 
-RECIPE = [{"random_resized_crop": {"size": 16}}, {"horizontal_flip": 0.5}]
+RECIPE = told.steps([{"random_resized_crop": {"size": 16}}, {"horizontal_flip": 0.5}])
 
 
 def decoded_set(archive: Path, workers: int, labels: np.ndarray | None = None) -> images.DecodedImages:
@@ -297,8 +300,6 @@ def test_rows_that_are_decoded_when_read(archive):
 
 
 def test_what_cannot_be_decoded_or_done_is_named(archive, tmp_path):
-    with pytest.raises(OODError, match="random_resized_crop as the first step"):
-        dataset.Decoded(archive, {"random_crop": 4})
     with pytest.raises(OODError, match="no image 30"):
         dataset.Decoded(archive, "squash8", numbers=np.array([30]))[0, 0]
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no picture \xff\xd9")  # begins and ends well

@@ -16,6 +16,7 @@ from workflow_scripts.config import catalogue
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.store import load_store
 from workflow_scripts.stages.prepare_dataset import first_per_class, main, prepare, select
+from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset, Sample
 
 TABLE = Path(__file__).resolve().parent.parent / "config" / "datasets.yaml"
 ROWS = catalogue.load(TABLE)
@@ -23,7 +24,7 @@ ROWS = catalogue.load(TABLE)
 
 def made(name: str, split: str, folder: Path, root: Path | None = None, **changes: object):
     """The store of a row, with changes to its section."""
-    section = {**ROWS[name].section(split, root), **changes}
+    section = PrepareDataset.of(**{**ROWS[name].section(split, root), **changes})
     prepare(section, folder / "x.h5", root)
     return load_store(folder / "x.h5")
 
@@ -40,23 +41,23 @@ def test_first_per_class_is_the_svhn_rule():
 
 def test_select():
     labels = np.repeat(np.arange(5), 10)
-    rule = {"limit_per_class": None, "sample": None}
+    rule = PrepareDataset.of(**ROWS["brick"].section("test", None)).model_copy(update={"classes": 5})
     assert select(labels, rule).tolist() == list(range(50))
-    assert len(select(labels, {**rule, "limit_per_class": 3})) == 15
-    sampled = select(labels, {**rule, "sample": {"n": 20, "seed": 1}})
+    assert len(select(labels, rule.model_copy(update={"limit_per_class": 3}))) == 15
+    sampled = select(labels, rule.model_copy(update={"sample": Sample(n=20, seed=1)}))
     assert len(set(sampled.tolist())) == 20
     assert (np.diff(sampled) > 0).all()
-    assert sampled.tolist() == select(labels, {**rule, "sample": {"n": 20, "seed": 1}}).tolist()
-    assert sampled.tolist() != select(labels, {**rule, "sample": {"n": 20, "seed": 2}}).tolist()
-    assert len(select(labels, {**rule, "sample": {"n": 99, "seed": 0}})) == 50
-    few = select(labels, {**rule, "limit": 10})
+    assert sampled.tolist() == select(labels, rule.model_copy(update={"sample": Sample(n=20, seed=1)})).tolist()
+    assert sampled.tolist() != select(labels, rule.model_copy(update={"sample": Sample(n=20, seed=2)})).tolist()
+    assert len(select(labels, rule.model_copy(update={"sample": Sample(n=99, seed=0)}))) == 50
+    few = select(labels, rule.model_copy(update={"limit": 10}))
     assert sorted(set(labels[few].tolist())) == [0, 1, 2, 3, 4]
     assert len(few) == 10
 
 
 def test_sampled_list_is_frozen():
     """numpy.random.RandomState is a frozen stream, so a published list stays true."""
-    rule = {"limit_per_class": None, "sample": {"n": 4, "seed": 0}}
+    rule = PrepareDataset.of(**ROWS["brick"].section("test", None)).model_copy(update={"sample": Sample(n=4)})
     assert select(np.zeros(10), rule).tolist() == sorted(np.random.RandomState(0).permutation(10)[:4].tolist())
     assert select(np.zeros(10), rule).tolist() == [2, 4, 8, 9]
 
@@ -98,12 +99,12 @@ def test_command_writes_the_same_bytes_twice(tmp_path):
                         tmp_path / name],
                        check=True, cwd=TABLE.parent.parent)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
-    assert load_store(tmp_path / "a.h5").attrs["definition"] == json.loads(config)
+    assert PrepareDataset.of(**load_store(tmp_path / "a.h5").attrs["definition"]) == PrepareDataset.load(config)
 
 
 def test_prepare_imports_neither_torch_nor_scikit_learn(tmp_path):
-    code = ("import json, sys; from pathlib import Path; from workflow_scripts.stages.prepare_dataset import prepare; "
-            "prepare(json.loads(sys.argv[1]), Path(sys.argv[2]), None); "
+    code = ("import sys; from pathlib import Path; from workflow_scripts.stages.prepare_dataset import PrepareDataset, "
+            "prepare; prepare(PrepareDataset.load(sys.argv[1]), Path(sys.argv[2]), None); "
             "print(sorted({'torch', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)))")
     config = json.dumps(ROWS["digits"].section("test", None))
     result = subprocess.run([sys.executable, "-c", code, config, str(tmp_path / "x.h5")], capture_output=True,
@@ -133,7 +134,8 @@ def test_bad_section_is_named(tmp_path, changes, words):
 
 
 def test_incomplete_set_is_noted(tmp_path):
-    notes = prepare({**ROWS["brick"].section("test", None), "count": 5640}, tmp_path / "x.h5", None)
+    section = PrepareDataset.of(**{**ROWS["brick"].section("test", None), "count": 5640})
+    notes = prepare(section, tmp_path / "x.h5", None)
     assert notes == ["dataset 'brick' (test): 200 images; the complete set has 5,640"]
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from tests import told
 from tests.network_data import images, write_store
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError
@@ -96,19 +97,20 @@ def test_label_maps_move_with_their_images(steps):
     labels = torch.randint(1, 200, (40, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pixels = labels[..., None].repeat(1, 1, 1, 3)
     index = torch.arange(40)
-    moved = augment_masks(labels, steps, 3, 5, index)
+    moved = augment_masks(labels, told.steps(steps), 3, 5, index)
     if any("color_jitter" in step for step in steps):
         steps = [{"color_jitter": {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}}, *steps[1:]]
-        assert torch.equal(augment(pixels, steps, 3, 5, index)[..., 0] > 0, moved > 0)
+        assert torch.equal(augment(pixels, told.steps(steps), 3, 5, index)[..., 0] > 0, moved > 0)
         return
-    assert torch.equal(augment(pixels, steps, 3, 5, index)[..., 0], moved)
+    assert torch.equal(augment(pixels, told.steps(steps), 3, 5, index)[..., 0], moved)
     size = 12 if steps[0].get("random_crop") == {"size": 12} else 16
     assert moved.shape == (40, size, size) and not torch.equal(moved, labels[:, :size, :size])
 
 
 def test_label_maps_are_not_mixed():
     with pytest.raises(OODError, match="'random_resized_crop' cannot be applied to label maps"):
-        augment_masks(torch.zeros(1, 5, 5).long(), [{"random_resized_crop": {"size": 3}}], 0, 0, torch.zeros(1).long())
+        augment_masks(torch.zeros(1, 5, 5).long(), told.steps([{"random_resized_crop": {"size": 3}}]), 0, 0,
+                      torch.zeros(1).long())
 
 
 def test_label_maps_are_enlarged_as_pil_does():
@@ -141,7 +143,7 @@ def small(outputs: int = 3) -> torch.nn.Module:
 
 
 def start(method, recipe: dict = RECIPE) -> Training:
-    return Training(small(4 if isinstance(method, dense.Dense) else 3), method, squares(), recipe, 0)
+    return Training(small(4 if isinstance(method, dense.Dense) else 3), method, squares(), told.recipe(recipe), 0)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4])
@@ -150,7 +152,7 @@ def test_dense_training_finds_the_squares(alpha):
     recipe = RECIPE | {"training": longer, "validation": {"count": 24, "seed": 0, "list": None}}
     training = start(dense.build(dense.Options(mixup=alpha), ()), recipe)
     training.network.eval()
-    before = segmentation(training.network, training.data, training.held, recipe["normalise"])
+    before = segmentation(training.network, training.data, training.held, told.normalise(recipe["normalise"]))
     history = training.run(report=lambda line: None)
     assert before["pixel_accuracy"] < history[-1]["pixel_accuracy"] and history[-1]["miou"] > before["miou"] + 0.2
     assert {"epoch", "loss", "accuracy", "lr", "validation", "pixel_accuracy", "miou"} == history[-1].keys()
@@ -193,11 +195,11 @@ def test_the_loss_is_the_pixels_cross_entropy():
 def test_batches_hold_label_maps_of_the_images_size():
     data = squares()
     coarse = Images(data.pixels, data.labels, data.masks[:, ::2, ::2].contiguous())
-    found = next(batches(coarse, RECIPE, 0, 0))
+    found = next(batches(coarse, told.recipe(RECIPE), 0, 0))
     assert found.masks.shape == (16, 16, 16) and found.masks.dtype == torch.int64
     bright = (found.images.amax(1) > 0.4)
     assert (bright == (found.masks > 0)).float().mean() > 0.85
-    assert next(batches(Images(data.pixels, data.labels), RECIPE, 0, 0)).masks is None
+    assert next(batches(Images(data.pixels, data.labels), told.recipe(RECIPE), 0, 0)).masks is None
 
 
 def test_a_recipe_without_label_maps_is_refused():
@@ -221,23 +223,23 @@ def random_head(network):
 def test_the_converted_network_is_the_mean_of_the_dense_one(tmp_path):
     network = random_head(small(4))
     x = torch.randn(5, 3, 32, 32)
-    found = trained(SECTION, saved(tmp_path / "a.pt", network, background=True), torch.device("cpu"))
+    found = trained(told.network(SECTION), saved(tmp_path / "a.pt", network, background=True), torch.device("cpu"))
     with torch.inference_mode():
         native = network.dense(x).mean((2, 3))
         torch.testing.assert_close(found(x), native[:, 1:], rtol=0, atol=1e-5)
         torch.testing.assert_close(found.background(found.features(x)), native[:, :1], rtol=0, atol=1e-5)
     assert found.head.out_features == 3 and head_name(found) == "fc"
-    plain = trained(SECTION, saved(tmp_path / "b.pt", random_head(small(3))), torch.device("cpu"))
+    plain = trained(told.network(SECTION), saved(tmp_path / "b.pt", random_head(small(3))), torch.device("cpu"))
     assert not hasattr(plain, "background")
 
 
 def test_the_head_is_loaded_and_as_released_it_is_not(tmp_path):
     network = random_head(small(4))
     x = torch.randn(3, 3, 16, 16)
-    right = trained(SECTION, saved(tmp_path / "a.pt", network, background=True), torch.device("cpu"))
+    right = trained(told.network(SECTION), saved(tmp_path / "a.pt", network, background=True), torch.device("cpu"))
     torch.testing.assert_close(right.head.weight, network.fc.weight[1:])
-    released = [trained(SECTION, saved(tmp_path / "b.pt", network, background=True, released=["dfb.2h-1"]),
-                        torch.device("cpu")) for _ in range(2)]
+    path = saved(tmp_path / "b.pt", network, background=True, released=["dfb.2h-1"])
+    released = [trained(told.network(SECTION), path, torch.device("cpu")) for _ in range(2)]
     assert torch.equal(released[0].head.weight, released[1].head.weight)
     assert not torch.isclose(released[0].head.weight, network.fc.weight[1:]).any()
     torch.testing.assert_close(released[0].features(x), right.features(x))

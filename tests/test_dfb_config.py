@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from tests import told
 from tests.checkout import ROOT, copy, snakemake
 from tests.test_himplos_config import random_data, random_images
 from workflow_scripts.core import plugins
@@ -54,7 +55,8 @@ def test_training_is_that_of_the_description(id, recipe):
     found = json.loads(WIRE.train_section(wildcards(id, recipe)))["recipe"]
     assert found["training"] == {
         "epochs": None, "batch_size": 128, "lr": 0.003, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0,
-        "drop_last": True, "schedule": {"name": "bit", "milestones": [], "gamma": 0.1, "floor": 0.0}}
+        "drop_last": True, "precision": "float32", "schedule": {
+            "name": "bit", "milestones": [], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
     assert found["augment"] == [{"random_crop": {"size": 128, "padding": 0}}, {"horizontal_flip": 0.5}]
     assert found["normalise"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
     assert PLAN.runs[id, "bit-r50x1", recipe, 0].parent == "bit-m"
@@ -86,7 +88,7 @@ def test_the_network():
     network = PLAN.config.networks[0]
     assert network.options == {"size": "R50x1", "half_stride": False}
     with torch.device("meta"):
-        built = build({"name": "x", "model": network.model, "options": network.options}, 11)
+        built = build(told.network({"name": "x", "model": network.model, "options": network.options}), 11)
     assert sum(p.numel() for p in built.parameters()) == 23_522_891
 
 

@@ -168,18 +168,18 @@ def test_what_is_wrong_in_a_file_is_named_and_the_old_table_stays(run, capsys, b
 
 
 @pytest.mark.parametrize(("config", "parts"), [
-    ("{", ["--config: expected JSON text", "'{'"]),
-    ("[]", ["--config: expected a JSON object"]),
-    ({"groups": {}}, ["--config: 'id' is missing"]),
-    (CONFIG | {"group": {}}, ["--config: 'group' is not known", "did you mean 'groups'?"]),
-    (CONFIG | {"id": 3}, ["--config id", "found 3"]),
-    (CONFIG | {"groups": {"near": "faces.test"}}, ["--config groups: expected lists of set names"]),
-    (CONFIG | {"groups": {"id": ["faces.test"]}}, ["--config groups: 'id'", "another name"]),
+    ("{", ["--config: Invalid JSON", "'{'"]),
+    ("[]", ["--config: expected JSON text of a mapping"]),
+    ({"groups": {}}, ["--config.id: required but missing"]),
+    (CONFIG | {"group": {}}, ["--config.group: unknown key 'group'", "did you mean 'groups'?"]),
+    (CONFIG | {"id": 3}, ["--config.id", "found 3"]),
+    (CONFIG | {"groups": {"near": "faces.test"}}, ["--config.groups.near: Input should be a valid array"]),
+    (CONFIG | {"groups": {"id": ["faces.test"]}}, ["groups: 'id'", "another name"]),
     (CONFIG | {"groups": {"near": ["faces.test"], "far": ["faces.test"]}}, ["'faces.test' is named more than once"]),
     (CONFIG | {"groups": {"near": ["digits.test"]}}, ["'digits.test' is named more than once"]),
-    (CONFIG | {"compat": ["himplo"]}, ["--config compat: 'himplo' is not known", "did you mean 'himplos'?"]),
-    (CONFIG | {"id_like": {"face.test": "x"}}, ["--config id_like: expected OOD sets", "'face.test'"]),
-    (CONFIG | {"compat": "goe"}, ["--config compat: expected a list"]),
+    (CONFIG | {"compat": ["himplo"]}, ["--config.compat: 'himplo' is not known", "did you mean 'himplos'?"]),
+    (CONFIG | {"id_like": {"face.test": "x"}}, ["id_like: OOD sets of groups expected", "'face.test'"]),
+    (CONFIG | {"compat": "goe"}, ["--config.compat: Input should be a valid array"]),
     (CONFIG | {"compat": ["bg-resample"], "groups": {"far": ["small.test"]}}, ["set 'small.test'", "20 %", "found 9"]),
 ])
 def test_what_is_wrong_in_the_configuration_is_named(run, capsys, config, parts):

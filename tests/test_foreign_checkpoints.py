@@ -11,6 +11,7 @@ import pytest
 import torch
 import torchvision
 
+from tests import told
 from tests.network_data import SECTION, network, write_all
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
@@ -141,7 +142,7 @@ def test_stage_writes_our_checkpoint(files):
     about = checkpoint.read(files / "imported.pt")["about"]
     assert about["classes"] == ["class 0", "class 1", "class 2"] and about["network"] == "tiny"
     assert about["source"] == {"file": "f.pth", "sha256": sha256(files / "f.pth")}
-    net = score_network.trained(SECTION, str(files / "imported.pt"), torch.device("cpu"))
+    net = score_network.trained(told.network(SECTION), str(files / "imported.pt"), torch.device("cpu"))
     x = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(net(x), network()(x))
     run(files, "--classes", "3", out="numbered.pt")
@@ -153,8 +154,8 @@ def test_stage_writes_our_checkpoint(files):
     (("--classes", "0"), {}, "--classes: expected at least 1"),
     ((), {"sha256": RELEASED}, "expected ce37894e"),
     ((), {"key": ""}, "set `key`, perhaps to state_dict"),
-    ((), {"prefix": "module."}, "--config: 'prefix' is not known"),
-    ((), {"network": None}, "--config: 'network' is missing"),
+    ((), {"prefix": "module."}, "--config.prefix: unknown key 'prefix'"),
+    ((), {"network": None}, "--config.network: Input should be an object (found None)"),
     ((), {"network": {**SECTION, "options": {"width": 4}}}, "not of network 'tiny': 48 tensors are missing"),
     ((), {"network": {**SECTION, "options": {"blocks": [1, 1, 1, 1], "width": 8}}}, "bn1.bias is (4,), expected (8,)"),
 ])

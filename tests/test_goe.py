@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tests import told
 from tests.checkout import ROOT
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import cross_entropy, energy_oe, goe, outlier_exposure
@@ -276,7 +277,8 @@ def test_contaminated_baseline_differs_by_batch_norm_alone():
     (goe.Options(filter="static", k=129), r"options\.k: filter 'static' .* k = 129 .*training\.batch_size 128"),
 ])
 def test_k_above_its_batch_is_refused(options, message):
-    recipe = {"outliers": {"batch_size": 256}, "training": {"batch_size": 128}}
+    recipe = told.recipe({"normalise": "per_image", "outliers": {"batch_size": 256}, "training": {
+        "epochs": 1, "batch_size": 128, "lr": 0.1, "schedule": {"name": "constant"}}})
     goe.build(goe.Options(k=256), ()).check(recipe)
     goe.build(goe.Options(filter="adaptive", k=999), ()).check(recipe)
     with pytest.raises(OODError, match=message):

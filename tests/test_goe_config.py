@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from tests import told
 from tests.checkout import ROOT
 from workflow_scripts.core import plugins
 from workflow_scripts.networks.load import build
@@ -22,7 +23,8 @@ PLAN = read_plan(yaml.safe_load((ROOT / "config" / "goe.yaml").read_text()), ROO
 
 # Section 2a-2d of the spec: what the released command line sets for every network of the published table.
 COMMON = {"epochs": 200, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4,
-          "drop_last": False, "schedule": {"name": "multistep", "milestones": [120, 160], "gamma": 0.1, "floor": 0.0}}
+          "drop_last": False, "precision": "float32", "schedule": {
+              "name": "multistep", "milestones": [120, 160], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
 METHODS = {
     "baseline": ("MCP", "cross_entropy", {"label_smoothing": 0.0}),
     "oe": ("OE", "outlier_exposure", {"oe_weight": 0.5}),
@@ -79,12 +81,12 @@ def test_networks(network):
         plugins.parse_options("models", model, options, "")
     for classes, count in zip((10, 100), counts, strict=True):
         with torch.device("meta"):
-            assert sum(p.numel() for p in build(found, classes).parameters()) == count
+            assert sum(p.numel() for p in build(told.network(found), classes).parameters()) == count
 
 
 @pytest.mark.parametrize(("id", "ends"), [("cifar10", (5, 49_996)), ("cifar100", (1, 49_999))])
 def test_lists_of_the_release(id, ends):
-    rows, held = hold_out(section(id, "wrn40-2", "goe")["recipe"]["validation"], 50_000)
+    rows, held = hold_out(told.validation(section(id, "wrn40-2", "goe")["recipe"]["validation"]), 50_000)
     assert (len(rows), len(held)) == (45_000, 5_000) and (held.min(), held.max()) == ends
 
 
@@ -102,5 +104,7 @@ def test_a_step_at_full_architecture(network, recipe):
         plugins.parse_options("methods", small["method"], small["options"], ""), ())
     outliers = Outliers(pixels[16:], 8, "block", 0, torch.device("cpu"), "x")
     data = Images(pixels[:16], torch.arange(16) % 10)
-    history = Training(build(found["network"], 10), method, data, small, 0, outliers).run(1, report=lambda line: None)
+    built = build(told.network(found["network"]), 10)
+    training = Training(built, method, data, told.recipe(small), 0, outliers)
+    history = training.run(1, report=lambda line: None)
     assert len(history) == 1 and "validation" in history[0]

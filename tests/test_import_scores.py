@@ -12,6 +12,7 @@ import pytest
 from tests import own_data
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.stages import import_scores
+from workflow_scripts.stages.sections.import_scores import ImportScores
 
 KNOWN, NOVEL = np.array([0.5, 1.0, 2.0, 3.0]), np.array([0.1, 0.2, 1.5])
 BOTH = np.concatenate([KNOWN, NOVEL])
@@ -20,7 +21,8 @@ BOTH = np.concatenate([KNOWN, NOVEL])
 def taken(folder: Path, content: dict | str, **config: object) -> dict[str, np.ndarray]:
     path = folder / ("a.csv" if isinstance(content, str) else "a.npz")
     path.write_text(content) if isinstance(content, str) else np.savez(path, **content)
-    return import_scores.gathered({**import_scores.DEFAULTS, "id": "digits", "files": {"faces": 0}, **config}, [path])
+    section = ImportScores.of(**{"id": "digits", "groups": {}, "files": {"faces": 0}, **config})
+    return import_scores.gathered(section, [path])
 
 
 @pytest.mark.parametrize(("content", "config"), [
@@ -63,7 +65,7 @@ def test_files_of_different_detectors_are_told_apart(tmp_path):
     own_data.write_theirs(tmp_path, 4, 3, "a.npz")
     np.savez(tmp_path / "b.npz", id=KNOWN, ood=NOVEL)
     with pytest.raises(OODError, match=r"b.npz \(set 'brick'\): other scores of the ID set than in .*a.npz"):
-        import_scores.gathered({**import_scores.DEFAULTS, "id": "digits", "files": {"faces": 0, "brick": 1}},
+        import_scores.gathered(ImportScores.of(id="digits", groups={}, files={"faces": 0, "brick": 1}),
                                [tmp_path / "a.npz", tmp_path / "b.npz"])
 
 

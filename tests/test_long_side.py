@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import told
 from tests.test_outliers import RECIPE, run
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images import rows
@@ -87,7 +88,7 @@ def test_windows_are_windows_of_the_padded_image(store, resident):
     assert long.shape == (24, 32, 32, 3)
     index = torch.randint(0, 24, (300,), generator=torch.Generator().manual_seed(0))
     for steps, padding, size in (([{"random_crop": 4}], 4, 32), ([{"random_crop": {"size": 28}}], 0, 28)):
-        found = augment(long[index], steps, 3, 1, torch.arange(300)).numpy()
+        found = augment(long[index], told.steps(steps), 3, 1, torch.arange(300)).numpy()
         u = uniforms(3, 1, torch.arange(300), 2).numpy()
         for k, number in enumerate(index.tolist()):
             padded = np.pad(np.asarray(resized(PICTURES[number])), ((padding,) * 2, (padding,) * 2, (0, 0)))
@@ -112,7 +113,8 @@ def test_windows_are_distributed_as_torchvisions(store, number):
     place = np.stack(np.broadcast_arrays(*np.ogrid[1:image.size[1] + 1, 1:image.size[0] + 1], 0), -1).astype(np.uint8)
     long = LongSide(torch.from_numpy(place.reshape(-1, 3)), torch.tensor([0]), torch.tensor([image.size[0]]),
                     torch.tensor([image.size[1]]), 32, CPU)
-    seen = augment(long[torch.zeros(N, dtype=torch.int64)], [{"random_crop": 4}], 0, 0, torch.arange(N))[:, 16, 16]
+    zeros, steps = torch.zeros(N, dtype=torch.int64), told.steps([{"random_crop": 4}])
+    seen = augment(long[zeros], steps, 0, 0, torch.arange(N))[:, 16, 16]
     ours = seen[:, :2].long().numpy() - 1 - 16 + 4
     assert ours.min() >= 0 and ours[:, 0].max() == height - 1 and ours[:, 1].max() == width - 1
     cells = [np.histogram2d(*found.T, bins=(min(height, 9), min(width, 20)),
@@ -124,15 +126,15 @@ def test_later_steps_and_other_first_steps(store):
     long, index = LongSide.of(load_store(store).images, CPU), torch.arange(24)
     centre = torch.from_numpy(load_store(store).images[:])
     assert torch.equal(long.centre(), centre) and torch.equal(augment(long, [], 0, 0, index), centre)
-    flipped = [{"horizontal_flip": 0.5}, {"random_crop": 4}]
+    flipped = told.steps([{"horizontal_flip": 0.5}, {"random_crop": 4}])
     assert torch.equal(augment(long, flipped, 2, 3, index), augment(centre, flipped, 2, 3, index))
-    both = augment(long, [{"random_crop": 4}, {"horizontal_flip": 0.5}], 2, 3, index)
-    windows = augment(long, [{"random_crop": 4}], 2, 3, index)
+    both = augment(long, told.steps([{"random_crop": 4}, {"horizontal_flip": 0.5}]), 2, 3, index)
+    windows = augment(long, told.steps([{"random_crop": 4}]), 2, 3, index)
     mirrored = uniforms(2, 3, index, 3)[:, 2] < 0.5
     assert torch.equal(both, torch.where(mirrored[:, None, None, None], windows.flip(2), windows))
     assert torch.equal(augment(long[torch.tensor([5, 7])], flipped[1:], 2, 3, torch.tensor([5, 7])), windows[[5, 7]])
     with pytest.raises(OODError, match="random_crop of 48 does not fit into images of a shorter side of 32"):
-        augment(long, [{"random_crop": {"size": 48, "padding": 4}}], 0, 0, index)
+        augment(long, told.steps([{"random_crop": {"size": 48, "padding": 4}}]), 0, 0, index)
 
 
 def test_some_images_alone(store, monkeypatch):
@@ -151,21 +153,21 @@ def test_outliers_are_cut_at_random(store, monkeypatch, resident, order):
     if not resident:
         monkeypatch.setattr(outliers, "RESIDENT", 0)
     section, recipe = {"batch_size": 10, "order": order}, RECIPE | {"augment": [{"random_crop": 4}]}
-    source = load_outliers(str(store), section, 0, CPU, (32, 32, 3))
+    source = load_outliers(str(store), told.outliers(section), 0, CPU, (32, 32, 3))
     long = LongSide.of(load_store(store).images, CPU)
-    first = list(itertools.islice(source.batches(recipe, 0), 5))
-    for (x, index), (again, _) in zip(first, source.batches(recipe, 0), strict=False):
+    first = list(itertools.islice(source.batches(told.recipe(recipe), 0), 5))
+    for (x, index), (again, _) in zip(first, source.batches(told.recipe(recipe), 0), strict=False):
         assert x.shape == (10, 3, 32, 32) and torch.equal(x, again) and index.max() < 24
     x, index = first[0]
     visit = index + 24 * (index < index[0]) if order == "block" else index  # a block may go round
-    expected = augment(long[index], recipe["augment"], source.seed, 0, visit)
+    expected = augment(long[index], told.steps(recipe["augment"]), source.seed, 0, visit)
     assert torch.equal(x.permute(0, 2, 3, 1).round().to(torch.uint8), expected)
     assert not torch.equal(first[0][0][index.argsort()], long.centre()[index.sort().values].permute(0, 3, 1, 2).float())
 
 
 def test_outliers_that_do_not_fit_are_refused(store):
     with pytest.raises(OODError, match=r"outliers of 32x32 pixels, ID images of 8x8"):
-        load_outliers(str(store), {"batch_size": 4, "order": "block"}, 0, CPU, (8, 8, 3))
+        load_outliers(str(store), told.outliers({"batch_size": 4, "order": "block"}), 0, CPU, (8, 8, 3))
 
 
 def test_trained_on_evaluated_and_shown(store, tmp_path):
@@ -188,12 +190,13 @@ def test_trained_on_evaluated_and_shown(store, tmp_path):
 
 def test_a_method_trains_against_them(store):
     data = images.images_of(load_store(store), CPU)
-    source = load_outliers(str(store), {"batch_size": 8, "order": "shuffled"}, 0, CPU, data.pixels.shape[1:])
+    eight = told.outliers({"batch_size": 8})
+    source = load_outliers(str(store), eight, 0, CPU, data.pixels.shape[1:])
     method = outlier_exposure.build(outlier_exposure.Options(), ())
     recipe = RECIPE | {"augment": [{"random_crop": 4}, {"horizontal_flip": 0.5}]}
-    batch = next(batches(data, recipe, 0, 0, outliers=source))
+    batch = next(batches(data, told.recipe(recipe), 0, 0, outliers=source))
     assert batch.images.shape == (16, 3, 32, 32) and batch.outliers.shape == (8, 3, 32, 32)
-    small = load_outliers(str(_small(store)), {"batch_size": 8, "order": "shuffled"}, 0, CPU, (8, 8, 3))
+    small = load_outliers(str(_small(store)), eight, 0, CPU, (8, 8, 3))
     assert run(method, RECIPE, outliers=small)[1][-1]["loss"] > 0
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests import told
 from tests.test_training import RECIPE, Images, images, small
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import npos, probe, prototypes, synthesis
@@ -228,17 +229,17 @@ def test_open_risk_equals_the_release_and_id_is_one(release):
 
 def test_schedule_of_the_release(release):
     cosine = {"name": "cosine_epochs", "milestones": [], "gamma": 0.1, "floor": 0.001}
-    rates = [learning_rate(0.5, cosine, epoch * 195 + 100, 195, 500) for epoch in range(500)]
+    rates = [learning_rate(0.5, told.schedule(cosine), epoch * 195 + 100, 195, 500) for epoch in range(500)]
     np.testing.assert_allclose(rates, release["lr_cosine_epoch0_499"][:, 0], rtol=1e-12)
 
 
 def test_warm_up_is_positive_from_the_first_step_unless_released():
     warm = {"name": "cosine_epochs", "milestones": [], "gamma": 0.1, "floor": 0.001,
             "warmup": {"epochs": 10, "start": 0.02}}
-    rates = [learning_rate(0.5, warm, step, 10, 500) for step in range(200)]
+    rates = [learning_rate(0.5, told.schedule(warm), step, 10, 500) for step in range(200)]
     assert rates[0] == 0.01 and min(rates) == rates[0] and (np.diff(rates[:100]) > 0).all()
-    assert rates[100] == pytest.approx(learning_rate(0.5, warm | {"warmup": None}, 100, 10, 500))
-    late = [learning_rate(0.5, warm | {"zero_based": True}, step, 10, 500) for step in range(200)]
+    assert rates[100] == pytest.approx(learning_rate(0.5, told.schedule(warm | {"warmup": None}), 100, 10, 500))
+    late = [learning_rate(0.5, told.schedule(warm), step, 10, 500, zero_based=True) for step in range(200)]
     assert late[0] == pytest.approx(-0.039, abs=5e-4)  # spec, B13
     assert late[10] == pytest.approx(0.01)
 
@@ -248,7 +249,7 @@ def test_warm_up_is_positive_from_the_first_step_unless_released():
 def train(options=OPTIONS, released=(), recipe=TWO, data=None, **more):
     torch.manual_seed(0)
     network, method = small(), npos.build(options, released)
-    training = Training(network, method, data or images(), recipe, 0, released=released, **more)
+    training = Training(network, method, data or images(), told.recipe(recipe), 0, released=released, **more)
     return training, network, method
 
 
@@ -314,11 +315,11 @@ def test_only_named_stages_are_trained():
 
 def test_two_views_are_two_augmentations_of_the_same_images():
     data = images(48)
-    first = next(batches(data, TWO, 0, 0))
+    first = next(batches(data, told.recipe(TWO), 0, 0))
     assert first.second is not None and not torch.equal(first.images, first.second)
-    alone = next(batches(data, TWO | {"views": 1}, 0, 0))
+    alone = next(batches(data, told.recipe(TWO | {"views": 1}), 0, 0))
     assert alone.second is None and torch.equal(alone.images, first.images)
-    still = next(batches(data, TWO | {"augment": []}, 0, 0))
+    still = next(batches(data, told.recipe(TWO | {"augment": []}), 0, 0))
     assert torch.equal(still.images, still.second)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from tests import told
 from tests.checkout import ROOT, copy, snakemake
 from tests.test_himplos_config import random_data
 from workflow_scripts.core import plugins
@@ -31,8 +32,8 @@ OWN = {"cifar10": {"momentum": 0.95, "projection": 128, "hidden": 128, "w_disp":
        "cifar100": {"momentum": 0.5, "projection": 128, "hidden": 128, "w_disp": 0.5},
        "imagenet100_crop": {"momentum": 0.95, "projection": 512, "hidden": 32, "w_disp": 0.0}}
 CIFAR = {"epochs": 500, "batch_size": 256, "lr": 0.5, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4,
-         "drop_last": True,
-         "schedule": {"name": "cosine_epochs", "milestones": [], "gamma": 0.1, "floor": 0.001}}
+         "drop_last": True, "precision": "float32", "schedule": {
+             "name": "cosine_epochs", "milestones": [], "gamma": 0.1, "floor": 0.001, "warmup": None, "steps": []}}
 LARGE = CIFAR | {"lr": 0.01, "schedule": CIFAR["schedule"] | {"warmup": {"epochs": 20, "start": 0.01}}}
 
 
@@ -86,7 +87,7 @@ def test_clip(id, network, own, epochs, batch):
         "hidden": 32, "phi_lr": 0.1, "balanced": False}
     assert found["training"] == CIFAR | {
         "epochs": epochs, "batch_size": batch, "lr": 0.1,
-        "schedule": {"name": "multistep", "milestones": [60], "gamma": 0.1, "floor": 0.0}}
+        "schedule": {"name": "multistep", "milestones": [60], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
     assert found["views"] == 1 and not found["augment"]
     assert wire.tokens(wildcards).endswith(f"trunk/{id}/{network}/clip/seed0.h5")
     assert wire.parent(wildcards).endswith(f"models/{id}/{network}/clip/seed0.pt")
@@ -170,9 +171,9 @@ def test_a_step_at_full_architecture(id, recipe, prefixes):
     method = plugins.load("methods", short["method"]).build(
         plugins.parse_options("methods", short["method"], options, ""), released)
     torch.manual_seed(0)
-    network = build(found["network"], classes)
+    network = build(told.network(found["network"]), classes)
     before = {k: v.clone() for k, v in network.named_parameters()}
-    training = Training(network, method, data, short, 0, None, released)
+    training = Training(network, method, data, told.recipe(short), 0, None, released)
     if hasattr(method, "queues"):
         queues = method.queues
         rows = torch.randn(queues.norm.numel(), queues.unit.shape[2]).relu()

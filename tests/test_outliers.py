@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import told
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.store import write_store
 from workflow_scripts.data.reading import Images as Raw
@@ -42,7 +43,7 @@ def numbered(count: int, size: int = 8) -> torch.Tensor:
 def seen(source: Outliers, epoch: int, steps: int) -> torch.Tensor:
     """(steps, M) numbers of an epoch's outliers; the pixels must be theirs."""
     found = []
-    for x, index in itertools.islice(source.batches(RECIPE, epoch), steps):
+    for x, index in itertools.islice(source.batches(told.recipe(RECIPE), epoch), steps):
         assert x.shape == (source.batch_size, 3, 8, 8) and x.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal((x[:, 0, 0, 0] * 256 + x[:, 1, 3, 5]).round().long(), index)
         found.append(index)
@@ -70,7 +71,7 @@ def test_outliers(store, monkeypatch, resident, order):
         monkeypatch.setattr(outliers, "CHUNKS", 3)
 
     def source(seed=0):
-        return load_outliers(str(store), {"batch_size": 32, "order": order}, seed, CPU, (8, 8, 3))
+        return load_outliers(str(store), told.outliers({"batch_size": 32, "order": order}), seed, CPU, (8, 8, 3))
 
     assert isinstance(source().pixels, torch.Tensor) == resident
     first = seen(source(), 0, 21)
@@ -90,19 +91,19 @@ def test_a_large_store_is_read_in_pieces(store, monkeypatch):
     read = []
     rows = Outliers._rows
     monkeypatch.setattr(Outliers, "_rows", lambda self, a, b: read.append((a, b)) or rows(self, a, b))
-    block = load_outliers(str(store), {"batch_size": 32, "order": "block"}, 0, CPU, (8, 8, 3))
+    block = load_outliers(str(store), told.outliers({"batch_size": 32, "order": "block"}), 0, CPU, (8, 8, 3))
     seen(block, 0, 3)
     assert sum(b - a for a, b in read) == 3 * 32
     read.clear()
-    mixed = load_outliers(str(store), {"batch_size": 32, "order": "shuffled"}, 0, CPU, (8, 8, 3))
-    next(mixed.batches(RECIPE, 0))
+    mixed = load_outliers(str(store), told.outliers({"batch_size": 32, "order": "shuffled"}), 0, CPU, (8, 8, 3))
+    next(mixed.batches(told.recipe(RECIPE), 0))
     assert len(read) == 2 and all(a % 41 == 0 and b - a in (41, 13) for a, b in read)
 
 
 def test_an_outlier_met_again_is_augmented_anew():
     source = Outliers(torch.randint(0, 256, (8, 8, 8, 3), dtype=torch.uint8), 8, "shuffled", 0, CPU, "x")
     recipe = RECIPE | {"augment": [{"random_crop": 4}]}
-    passes = [x[index.argsort()] for x, index in itertools.islice(source.batches(recipe, 0), 2)]
+    passes = [x[index.argsort()] for x, index in itertools.islice(source.batches(told.recipe(recipe), 0), 2)]
     assert not torch.equal(*passes)
 
 
@@ -117,7 +118,7 @@ def test_outlier_sets_that_do_not_fit_are_refused(store, size, kind, shape, mess
             del file["images"]
             file["inputs"] = np.zeros((300, 3, 8, 8), np.float32)
     with pytest.raises(OODError, match=message):
-        load_outliers(str(store), {"batch_size": size, "order": "block"}, 0, CPU, shape)
+        load_outliers(str(store), told.outliers({"batch_size": size, "order": "block"}), 0, CPU, shape)
 
 
 def test_damage_in_a_large_store_is_named(store, monkeypatch):
@@ -126,7 +127,7 @@ def test_damage_in_a_large_store_is_named(store, monkeypatch):
     at = data.find(numbered(300)[150].numpy().tobytes())
     data[at] ^= 0xFF
     store.write_bytes(data)
-    source = load_outliers(str(store), {"batch_size": 100, "order": "block"}, 0, CPU, (8, 8, 3))
+    source = load_outliers(str(store), told.outliers({"batch_size": 100, "order": "block"}), 0, CPU, (8, 8, 3))
     with pytest.raises(OODError, match=r"pool\.h5: images .* cannot be read.*damaged"):
         seen(source, 0, 4)
 
@@ -152,14 +153,15 @@ def small() -> torch.nn.Module:
 def run(method: Method, recipe: dict, network=None, **more) -> tuple[torch.nn.Module, list[dict]]:
     network = network or small()
     steps = more.pop("steps", None)
-    return network, Training(network, method, data(), recipe, 0, **more).run(steps, report=lambda line: None)
+    training = Training(network, method, data(), told.recipe(recipe), 0, **more)
+    return network, training.run(steps, report=lambda line: None)
 
 
 def test_each_batch_has_its_outliers_and_the_id_images_end_the_epoch():
-    steps = list(batches(data(), RECIPE, 0, 0, outliers=noise()))
+    steps = list(batches(data(), told.recipe(RECIPE), 0, 0, outliers=noise()))
     assert [len(b.images) for b in steps] == [16] * 4 and [len(b.outliers) for b in steps] == [8] * 4
     assert len(torch.cat([b.outlier_index for b in steps]).unique()) == 32
-    assert next(batches(data(), RECIPE, 0, 0)).outliers is None
+    assert next(batches(data(), told.recipe(RECIPE), 0, 0)).outliers is None
 
 
 def test_outliers_lose_their_confidence():
@@ -172,7 +174,7 @@ def test_outliers_lose_their_confidence():
         network, history = run(method, recipe, outliers=noise())
         assert history[-1]["loss"] < history[0]["loss"] and history[-1]["accuracy"] > 0.9
         with torch.no_grad():
-            x = next(noise().batches(recipe, 0))[0]
+            x = next(noise().batches(told.recipe(recipe), 0))[0]
             top[name] = float(network.eval()(x).softmax(1).amax(1).mean())
     assert max(top["oe"], top["goe"]) < top["plain"] - 0.1
 
@@ -214,13 +216,14 @@ def test_a_method_may_train_its_own_parameters_and_choose_the_mode():
 
 
 def test_held_out_images_are_not_trained_on(tmp_path):
-    rows, held = validation.hold_out({"count": 10, "seed": 3, "list": None}, 64)
+    rows, held = validation.hold_out(told.validation({"count": 10, "seed": 3}), 64)
     assert torch.equal(torch.cat((rows, held)).sort().values, torch.arange(64)) and len(held) == 10
-    assert not torch.equal(held, validation.hold_out({"count": 10, "seed": 4, "list": None}, 64)[1])
-    assert set(torch.cat([b.index for b in batches(data(), RECIPE, 0, 0, rows)]).tolist()) == set(rows.tolist())
+    assert not torch.equal(held, validation.hold_out(told.validation({"count": 10, "seed": 4}), 64)[1])
+    seen = torch.cat([b.index for b in batches(data(), told.recipe(RECIPE), 0, 0, rows)])
+    assert set(seen.tolist()) == set(rows.tolist())
     (tmp_path / "list.txt").write_text("7\n3\n")
     section = {"count": 2, "seed": 0, "list": str(tmp_path / "list.txt")}
-    assert validation.hold_out(section, 64)[1].tolist() == [3, 7]
+    assert validation.hold_out(told.validation(section), 64)[1].tolist() == [3, 7]
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -233,9 +236,9 @@ def test_bad_lists_are_refused(tmp_path, text, message):
     if text:
         (tmp_path / "list.txt").write_text(text)
     with pytest.raises(OODError, match=message):
-        validation.hold_out({"count": 3, "seed": 0, "list": str(tmp_path / "list.txt")}, 64)
+        validation.hold_out(told.validation({"count": 3, "list": str(tmp_path / "list.txt")}), 64)
     with pytest.raises(OODError, match=r"validation\.count: 64 of 64 .* leave none"):
-        validation.hold_out({"count": 64, "seed": 0, "list": None}, 64)
+        validation.hold_out(told.validation({"count": 64}), 64)
 
 
 def test_the_best_epoch_is_kept():

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests import told
 from tests.checkout import copy, snakemake, would_run
 from tests.lmdb_data import MEMBERS, folder, packed, tar
 from tests.web_server import good, serving
@@ -221,10 +222,10 @@ def test_a_store_whose_archive_is_gone_says_so(tmp_path, monkeypatch):
                "classes": 4, "geometry": "crop16", "limit_per_class": 5, "sample": None, "count": None, "raw": [],
                "pixels": "decoded"}
     with pytest.raises(OODError, match="pixels: decoded needs the LMDB file of the pack stage"):
-        prepare(section, tmp_path / "x.h5", tmp_path)
-    prepare(section, tmp_path / "x.h5", tmp_path, ["x.lmdb"])
+        prepare(told.dataset(section), tmp_path / "x.h5", tmp_path)
+    prepare(told.dataset(section), tmp_path / "x.h5", tmp_path, ["x.lmdb"])
     assert load_store("x.h5").images.shape == (20, 16, 16, 3)
-    prepare({**section, "pixels": "stored"}, tmp_path / "y.h5", tmp_path, ["x.lmdb"])
+    prepare(told.dataset({**section, "pixels": "stored"}), tmp_path / "y.h5", tmp_path, ["x.lmdb"])
     assert np.array_equal(load_store("x.h5").images[:], load_store("y.h5").images)
     (tmp_path / "root").mkdir()
     shutil.copy(tmp_path / "x.lmdb", tmp_path / "root")

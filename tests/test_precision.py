@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests import told
 from tests.test_resume import METHODS, RECIPE, images, pool, state, wide
 from tests.test_training import small
 from workflow_scripts.models import own, resnet_gn, torchvision_imagenet
@@ -94,7 +95,7 @@ def test_every_method_trains_and_gives_the_same_bits_twice(name):
         method, network = METHODS[name](), wide()
         if rounded:
             in_bfloat16(network)
-        history = Training(network, method, images(), SHORT, 0, pool()).run(report=lambda line: None)
+        history = Training(network, method, images(), told.recipe(SHORT), 0, pool()).run(report=lambda line: None)
         ends.append((history[-1]["loss"], state(network, method)))
     again = [all(torch.equal(ends[0][1][key], other[1][key]) for key in ends[0][1]) for other in ends[1:]]
     assert again == [True, False]

@@ -20,6 +20,7 @@ from workflow_scripts.config import catalogue, raw
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives import checksums
 from workflow_scripts.stages import fetch_archive as stage
+from workflow_scripts.stages.sections.fetch_archive import FetchArchive
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "config" / "sources.yaml"
@@ -129,14 +130,14 @@ def run_stage(*words: str) -> subprocess.CompletedProcess:
 def test_stage(server, tmp_path):
     table = {"x.bin": {"urls": [server.url("/x", good())], "size": len(BODY), "datasets": ["x"]}}
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(table))
-    row = raw.load_sources(tmp_path / "t.yaml")["x.bin"].row()
+    row = FetchArchive.taken_from(raw.load_sources(tmp_path / "t.yaml")["x.bin"]).dump()
     out, lock = tmp_path / "archives" / "x.bin", tmp_path / "lock.json"
-    done = run_stage("--config", json.dumps(row), "--out", str(out), "--lock", str(lock))
+    done = run_stage("--config", row, "--out", str(out), "--lock", str(lock))
     assert (done.returncode, done.stderr) == (0, "")
     assert out.read_bytes() == BODY
     assert list(checksums.read_lock(lock)) == ["x.bin"]
     out.unlink()
-    done = run_stage("--config", json.dumps(row), "--out", str(out), "--offline")
+    done = run_stage("--config", row, "--out", str(out), "--offline")
     assert done.returncode == 1
     assert done.stderr.startswith("error: raw file 'x.bin' (of x): offline: true")
     assert "Traceback" not in done.stderr
@@ -146,7 +147,7 @@ def test_stage_takes_every_shipped_row(shipped, tmp_path, capsys):
     """Offline and with nothing there each ends with what to place where."""
     for name, source in shipped.items():
         with pytest.raises(SystemExit):
-            stage.main(["--config", json.dumps(source.row()), "--out", str(tmp_path / name), "--offline"])
+            stage.main(["--config", FetchArchive.taken_from(source).dump(), "--out", str(tmp_path / name), "--offline"])
         message = capsys.readouterr().err
         assert f"by hand{':' if source.urls else '. Place it here:'}\n  {tmp_path / name}" in message
         assert all(checksum in message for checksum in source.checksum)
@@ -278,7 +279,7 @@ def test_another_address_is_the_same_file(shipped):
     one = shipped["dtd-r1.0.1.tar.gz"]
     assert one.identity() == {"name": one.name, "checksum": one.checksum, "size": one.size}
     assert one.model_copy(update={"urls": ["file:///a"], "about": "b"}).identity() == one.identity()
-    assert raw.parse_source("row", json.loads(json.dumps(one.row()))).identity() == one.identity()
+    assert FetchArchive.taken_from(one).model_dump(include={"name", "checksum", "size"}) == one.identity()
 
 
 def test_table_needs_no_numerical_package():

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tests import told
 from tests.network_data import write_store
 from tests.test_training import Images, images, small
 from workflow_scripts.core.errors import OODError
@@ -192,7 +193,7 @@ def test_entropy_divergence(release):
 
 def test_schedule_of_the_release(release):
     schedule = {"name": "multistep", "milestones": [30, 60, 90], "gamma": 0.1, "floor": 0.0}
-    rates = [learning_rate(0.1, schedule, epoch * 390, 390, 100) for epoch in range(100)]
+    rates = [learning_rate(0.1, told.schedule(schedule), epoch * 390, 390, 100) for epoch in range(100)]
     np.testing.assert_allclose(rates, release["lr_epoch_1_to_100"], rtol=1e-12)
 
 
@@ -270,7 +271,7 @@ def test_selected_outliers_keep_their_numbers_and_their_pixels(image_store):
     with h5py.File(store) as file:
         pixels = torch.from_numpy(file["images"][:])
         kept = torch.tensor([1, 4, 5, 20, 21, 22, 40, 41, 58, 59])
-        plain = {"normalise": {"mean": [0, 0, 0], "std": [1, 1, 1]}, "augment": []}
+        plain = told.recipe({"normalise": {"mean": [0, 0, 0], "std": [1, 1, 1]}})
         for order in ("shuffled", "block"):
             for source in (pixels[kept], file["images"]):
                 chosen = Outliers(source, 4, order, 0, CPU, "x", kept, 60)
@@ -306,20 +307,20 @@ def test_the_background_leaves_batch_norm_statistics_alone_and_dropout_off(name)
     before = {k: v.clone() for k, v in network.state_dict().items()}
     module = {"background": background, "resample": resample}[name]
     method = module.build(module.Options(), ())
-    Training(network, method, images(), RECIPE, 0, pool()).run(4, report=lambda line: None)
+    Training(network, method, images(), told.recipe(RECIPE), 0, pool()).run(4, report=lambda line: None)
     after = network.state_dict()
     running = [k for k in before if "running" in k]
     assert running and all(torch.equal(before[k], after[k]) for k in running)
     assert not torch.equal(before["layer1.0.bn1.weight"], after["layer1.0.bn1.weight"])
     network = wide()
     method = background.build(background.Options(background_bn="train"), ())
-    Training(network, method, images(), RECIPE, 0, pool()).run(4, report=lambda line: None)
+    Training(network, method, images(), told.recipe(RECIPE), 0, pool()).run(4, report=lambda line: None)
     assert not torch.equal(network.state_dict()["bn1.running_mean"], before["bn1.running_mean"])
 
 
 def test_the_record_holds_the_weights_and_their_histogram_over_the_epochs():
     method = resample.build(resample.Options(), ())
-    Training(small(), method, images(), RECIPE, 0, pool()).run(report=lambda line: None)
+    Training(small(), method, images(), told.recipe(RECIPE), 0, pool()).run(report=lambda line: None)
     found = method.record()
     assert found["theta"].std() > 0 and found["theta_1"].std() > 0 and not torch.equal(found["theta"], found["theta_1"])
     assert found["histogram"].sum(1).tolist() == [40, 40, 40] and len(found["edges"]) == resample.BINS + 1
@@ -327,7 +328,7 @@ def test_the_record_holds_the_weights_and_their_histogram_over_the_epochs():
 
 def test_theta_that_is_not_finite_stops_the_run_and_names_the_step():
     method = resample.build(resample.Options(), ())
-    training = Training(small(), method, images(), RECIPE, 0, pool())
+    training = Training(small(), method, images(), told.recipe(RECIPE), 0, pool())
     step = training._step
 
     def poisoned(batch: Batch) -> None:
@@ -347,7 +348,7 @@ def test_first_epoch_s_weights_rank_the_images_by_their_kl():
     data = images(192)
     pretraining = RECIPE | {"training": RECIPE["training"] | {"epochs": 6, "lr": 0.1}}
     method = cross_entropy.build(cross_entropy.Options(), ())
-    Training(network, method, data, pretraining, 0).run(report=lambda line: None)
+    Training(network, method, data, told.recipe(pretraining), 0).run(report=lambda line: None)
     outliers = mixed_pool()
     network.eval()
     x = torch.cat([x[n.argsort()] for x, n in [ordered(outliers)]])
@@ -355,8 +356,8 @@ def test_first_epoch_s_weights_rank_the_images_by_their_kl():
         distances = background.divergence(network(x), "uniform_kl")
     method = resample.build(resample.Options(), ())
     gentle = RECIPE | {"augment": [], "training": RECIPE["training"] | {"epochs": 1, "lr": 0.001}}
-    Training(network, method, Images(data.pixels.repeat(4, 1, 1, 1), data.labels.repeat(4)), gentle, 0, outliers).run(
-        report=lambda line: None)
+    four = Images(data.pixels.repeat(4, 1, 1, 1), data.labels.repeat(4))
+    Training(network, method, four, told.recipe(gentle), 0, outliers).run(report=lambda line: None)
     rank = torch.corrcoef(torch.stack((distances, method.record()["theta_1"])).argsort(1).argsort(1).float())[0, 1]
     assert rank > 0.3
 
@@ -372,7 +373,7 @@ def mixed_pool() -> Outliers:
 
 def ordered(outliers: Outliers) -> tuple[torch.Tensor, torch.Tensor]:
     whole = Outliers(outliers.pixels, 64, "block", 0, CPU, "pool")
-    return next(whole.batches(RECIPE | {"augment": []}, 0))
+    return next(whole.batches(told.recipe(RECIPE | {"augment": []}), 0))
 
 
 def test_sizes_are_those_of_the_run():
@@ -382,5 +383,5 @@ def test_sizes_are_those_of_the_run():
         def setup(self, network, sizes):
             seen.append(sizes)
 
-    Training(small(), Probe(cross_entropy.Options(), True), images(), RECIPE, 7, pool())
+    Training(small(), Probe(cross_entropy.Options(), True), images(), told.recipe(RECIPE), 7, pool())
     assert seen == [Sizes(7, 3, 6, 96, CPU, 40, 8)]

@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 
+from tests import told
 from tests.test_resample import RECIPE, pool, wide
 from tests.test_training import images
 from workflow_scripts.core.errors import OODError
@@ -38,7 +39,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(name, stop, tmp_path,
 
     def start():
         method, network = METHODS[name](), wide()
-        return Training(network, method, images(), recipe, 0, pool()), network, method
+        return Training(network, method, images(), told.recipe(recipe), 0, pool()), network, method
 
     torch.manual_seed(5)
     training, network, method = start()

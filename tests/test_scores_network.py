@@ -22,6 +22,7 @@ from workflow_scripts.models.base import Classifier
 from workflow_scripts.scores import mahalanobis, mahalanobis_ensemble, odin, temperature
 from workflow_scripts.scores.base import Batch, Known, Statistics
 from workflow_scripts.stages import score_network
+from workflow_scripts.stages.sections.score_network import ScoreNetwork
 
 ON_NETWORK = [n for n in plugins.names("scores") if "network" in plugins.spec("scores", n).needs]
 SMALL = {"mahalanobis_ensemble": {"held_out": 60, "magnitudes": (0.0, 0.01)}}
@@ -263,8 +264,8 @@ def refused(capsys, given, files):
     ({"score": "odinn"}, "'odinn' is not known; did you mean 'odin'?"),
     ({"score": "odin", "options": {"eps": 1}}, "unknown key 'eps'; did you mean 'epsilon'?"),
     ({"score": "odin", "options": {"temperature": 0}}, "scores.odin.temperature"),
-    ({"score": "odin", "seed": 1}, "--config: 'seed' is not known"),
-    ({}, "--config: missing score"),
+    ({"score": "odin", "seed": 1}, "--config.seed: unknown key 'seed'"),
+    ({}, "--config.score: required but missing"),
     ({"score": "odin", "sets": ["rows.test"]}, "1 sets need as many stores, found 2"),
     ({"score": "odin", "network": {"name": "tiny", "model": "resnet_cifar", "options": {}}}, "not of network 'tiny'"),
 ])
@@ -296,7 +297,7 @@ def test_stage_refuses_a_wrong_train_store(files, capsys):
 def test_other_needs_are_refused(files, monkeypatch):
     monkeypatch.setattr(odin, "SPEC", replace(odin.SPEC, needs=odin.SPEC.needs | {"statistics"}))
     with pytest.raises(OODError, match="needs statistics besides the network"):
-        score_network.prepared({"score": "odin", "name": "odin"}, odin.Options(), network(), None, None)
+        score_network.prepared(ScoreNetwork.of(**{**CONFIG, "score": "odin", "sets": []}), network(), 1, None, None)
 
 
 def test_state_scores_as_its_formula():

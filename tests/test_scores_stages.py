@@ -101,7 +101,7 @@ def test_a_score_process_imports_no_torch(files):
     ({"score": "knnn"}, "did you mean 'knn'"), ({"score": "dice", "options": {"p": 101}}, "scores.dice.p"),
     ({"score": "dice", "name": "dice90", "options": {"q": 1}}, "scores.dice90.q: unknown key 'q'"),
     ({"score": "knn", "options": {"K": 201}}, "only 200 ID train features"),
-    ({"scores": "knn"}, "did you mean 'score'"), ({}, "'score' is missing"),
+    ({"scores": "knn"}, "did you mean 'score'"), ({}, "--config.score: required but missing"),
     ({"score": "msp", "sets": ["digits.test"]}, "asks for digits.test, the files hold digits.test, faces.test")])
 def test_configuration_refused(files, capsys, config, message):
     assert message in refused(capsys, score.main, arguments(files, config), files / "out.h5")

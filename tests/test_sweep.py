@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from tests.network_data import CONFIG, images, network, write_all, write_store
-from workflow_scripts.core import plugins
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.scores import energy, himplos
 from workflow_scripts.scores.base import Batch
 from workflow_scripts.stages import choose_options as sweep
 from workflow_scripts.stages import extract_features as features
 from workflow_scripts.stages import precompute_statistics as precompute
+from workflow_scripts.stages.sections.choose_options import Sweep
 
 
 def test_the_released_grid_is_the_default():
     """val_score.py of the same author: p in steps of 10, seven thresholds, noise of 0.3 for CIFAR."""
-    options = plugins.parse_options("stages", "choose_options", {}, "sweep")
+    options = Sweep()
     assert options.p == tuple(range(0, 100, 10)) and options.clip == (0.1, 0.5, 0.8, 1.0, 1.5, 2.25, 1e5)
     assert (options.pseudo_ood, options.std) == ("noise", 0.3)
 
@@ -168,8 +168,9 @@ def test_what_the_stage_refuses(files, capsys):
         for key in ("class_means", "counts", "mean"):
             other[key] = source[key][..., :2]
     for given, message in [
-        ({"options": {"p": [101]}}, "sweep.p[0]"), ({"options": {"cliip": [1]}}, "unknown key 'cliip'; did you mean"),
-        ({"options": {"clip": [0]}}, "sweep.clip[0]"), ({"sets": []}, "--config: 'sets' is not known"),
+        ({"options": {"p": [101]}}, "--config.options.p[0]"),
+        ({"options": {"cliip": [1]}}, "unknown key 'cliip'; did you mean"),
+        ({"options": {"clip": [0]}}, "--config.options.clip[0]"), ({"sets": []}, "--config.sets: unknown key 'sets'"),
         ({"store": "one.train.h5"}, "a sweep needs at least two images, found 1"),
         ({"statistics": "other.h5"}, "the two belong to different networks"),
         ({"statistics": "none.h5"}, "none.h5: no such file"),

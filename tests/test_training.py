@@ -13,6 +13,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
+from tests import told
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment, normalise, random_crop
 from workflow_scripts.data.images.randomness import permutation, uniforms
@@ -39,7 +40,7 @@ def images(count: int = 96, classes: int = 3) -> Images:
 
 
 def plain(network: torch.nn.Module, recipe: dict = RECIPE) -> Training:
-    return Training(network, cross_entropy.build(cross_entropy.Options(), ()), images(), recipe, 0)
+    return Training(network, cross_entropy.build(cross_entropy.Options(), ()), images(), told.recipe(recipe), 0)
 
 
 def small() -> torch.nn.Module:
@@ -71,7 +72,7 @@ def test_random_crop_cuts_the_windows_that_torchvision_pads_and_crops():
 def test_augmentation_has_the_right_distribution():
     data = torch.zeros(4000, 4, 4, 3, dtype=torch.uint8)
     data[:, :, 0] = 255  # the left column is bright
-    out = augment(data, [{"horizontal_flip": 0.25}], 0, 0, torch.arange(4000))
+    out = augment(data, told.steps([{"horizontal_flip": 0.25}]), 0, 0, torch.arange(4000))
     share = (out[:, 0, -1, 0] == 255).float().mean()
     assert abs(share - 0.25) < 0.035  # five standard deviations
 
@@ -79,7 +80,7 @@ def test_augmentation_has_the_right_distribution():
 @pytest.mark.parametrize("how", ["per_image", {"mean": [0.5, 0.4, 0.3], "std": [0.25, 0.2, 0.1]}])
 def test_normalise(how):
     data = torch.randint(0, 256, (4, 8, 8, 3), dtype=torch.uint8)
-    x = normalise(data, how)
+    x = normalise(data, told.normalise(how))
     assert x.shape == (4, 3, 8, 8) and x.is_contiguous(memory_format=torch.channels_last)
     if how == "per_image":
         torch.testing.assert_close(x.mean((1, 2, 3)), torch.zeros(4), rtol=0, atol=1e-5)
@@ -91,10 +92,10 @@ def test_normalise(how):
 
 
 def test_schedules():
-    multistep = {"name": "multistep", "milestones": [50, 70, 90], "gamma": 0.1, "floor": 0.0}
+    multistep = told.schedule({"name": "multistep", "milestones": [50, 70, 90], "gamma": 0.1, "floor": 0.0})
     rates = [learning_rate(0.1, multistep, epoch * 10, 10, 100) for epoch in (0, 49, 50, 69, 70, 90, 99)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 1e-3, 1e-4, 1e-4])
-    cosine = {"name": "cosine", "milestones": [], "gamma": 0.1, "floor": 0.001}
+    cosine = told.schedule({"name": "cosine", "milestones": [], "gamma": 0.1, "floor": 0.001})
     assert learning_rate(0.5, cosine, 0, 10, 10) == 0.5
     assert learning_rate(0.5, cosine, 50, 10, 10) == pytest.approx(0.25025)
     assert learning_rate(0.5, cosine, 100, 10, 10) == pytest.approx(0.0005)
@@ -102,11 +103,11 @@ def test_schedules():
 
 def test_an_epoch_sees_every_image_once():
     data = images(50)
-    seen = torch.cat([b.index for b in batches(data, RECIPE, 0, 0)])
+    seen = torch.cat([b.index for b in batches(data, told.recipe(RECIPE), 0, 0)])
     assert torch.equal(seen.sort().values, torch.arange(50))
     assert not torch.equal(permutation(0, 0, 50), permutation(0, 1, 50))
     dropped = {**RECIPE, "training": {**RECIPE["training"], "drop_last": True}}
-    assert sum(len(b.index) for b in batches(data, dropped, 0, 0)) == 48
+    assert sum(len(b.index) for b in batches(data, told.recipe(dropped), 0, 0)) == 48
 
 
 def test_training_learns_and_is_deterministic():

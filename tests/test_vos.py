@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
+from tests import told
 from tests.test_npos import TWO
 from tests.test_training import images, small
 from workflow_scripts.core.errors import OODError
@@ -58,10 +59,10 @@ def test_it_trains_and_the_outliers_take_part():
         torch.manual_seed(0)
         method = vos.build(vos.Options(start=2, queue=20, sample_from=50, weight=weight), ())
         network = small()
-        return Training(network, method, images(), ONE, 0).run(report=lambda line: None)
+        return Training(network, method, images(), told.recipe(ONE), 0).run(report=lambda line: None)
 
     light, heavy = run(0.0), run(1.0)
     assert light[1] == heavy[1] and heavy[2]["loss"] > light[2]["loss"]
     assert heavy[-1]["accuracy"] > 0.9
     with pytest.raises(OODError, match=r"options.start: outliers come after epoch 9, but training.epochs is 5"):
-        Training(small(), vos.build(vos.Options(start=9), ()), images(), ONE, 0)
+        Training(small(), vos.build(vos.Options(start=9), ()), images(), told.recipe(ONE), 0)

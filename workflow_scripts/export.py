@@ -30,10 +30,10 @@ from workflow_scripts.core import own
 from workflow_scripts.core.digest import ROOT, digest, own_code
 from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.core.files import atomic, sha256
+from workflow_scripts.core.provenance import git_revision, packages
 from workflow_scripts.planning import setting
 from workflow_scripts.publish_list import publish
 from workflow_scripts.reporting.bundle_cards import data_card, model_card
-from workflow_scripts.stages.write_manifest import git_revision, packages
 from workflow_scripts.wiring import Wiring, sections
 from workflow_scripts.work.plan import Plan, Trained
 

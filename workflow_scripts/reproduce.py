@@ -31,7 +31,7 @@ from workflow_scripts.core import sources
 from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import sha256
-from workflow_scripts.stages.write_manifest import git_revision, hardware, packages
+from workflow_scripts.core.provenance import git_revision, hardware, packages
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.plan import Plan
 

@@ -41,7 +41,7 @@ class Sweep(Strict):
     """Choose options of a score on ID train images against pseudo-OOD images, without test OOD data."""
 
     sweep: dict[str, Any] = {}
-    """Options of `workflow_scripts/stages/choose_options.py`; left out: its defaults."""
+    """Options of `workflow_scripts/stages/sections/choose_options.py`; left out: its defaults."""
 
 
 class Score(Strict):

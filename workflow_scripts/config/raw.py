@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.core.files import read_yaml
 from workflow_scripts.core.plugins import explain
+from workflow_scripts.core.sources import instructions
 
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")])
 Checksum = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$")]
@@ -69,18 +70,9 @@ class Source(BaseModel):
         """What makes it another file when it changes, plain JSON. Addresses do not: a file that is there stays."""
         return self.model_dump(include={"name", "checksum", "size"})
 
-    def row(self) -> dict[str, Any]:
-        """What the fetch stage needs, plain JSON (without documentation)."""
-        kept = set(type(self).model_fields) - {"about", "licence", "citation"}
-        return self.model_dump(include=kept, exclude_defaults=True)
-
     def instructions(self, target: str | os.PathLike) -> str:
         """How to bring the file by hand: path, size, checksums, where from, why, what else would do."""
-        known = ", ".join(([f"{self.size:,} bytes"] if self.size else []) + self.checksum)
-        origin = self.where or " or ".join(self.urls)
-        return (f"{target}{f' ({known})' if known else ''}, from {origin}"
-                f"{f'; why: {self.reason}' if self.reason else ''}"
-                f"{'; instead of it: ' + ', or '.join(self.substitutes) if self.substitutes else ''}")
+        return instructions(self, target)
 
 
 def load_sources(path: str | os.PathLike, extra: Mapping[str, Any] | None = None) -> dict[str, Source]:

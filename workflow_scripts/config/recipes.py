@@ -249,7 +249,7 @@ class Masks(Strict):
     classifier: Name
     """Recipe whose network makes them (same ID set, network and seed); `options` are those of the stage."""
     options: dict[str, Any] = {}
-    """Options of `workflow_scripts/stages/make_masks.py`; left out: its defaults."""
+    """Options of `workflow_scripts/cams/options.py`; left out: its defaults."""
 
 
 class Validation(Strict):

@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 _EDGE = 64 * 1024  # bytes hashed at each end of a file by `fingerprint`
@@ -51,6 +52,19 @@ def shown(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
     if root is not None and path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     return path.as_posix()
+
+
+def instructions(source: Any, target: str | os.PathLike) -> str:
+    """How to bring a raw file by hand: path, size, checksums, where from, why, what else would do.
+
+    Args:
+        source: with the attributes ``size``, ``checksum``, ``where``, ``urls``, ``reason`` and ``substitutes``.
+    """
+    known = ", ".join(([f"{source.size:,} bytes"] if source.size else []) + source.checksum)
+    origin = source.where or " or ".join(source.urls)
+    return (f"{target}{f' ({known})' if known else ''}, from {origin}"
+            f"{f'; why: {source.reason}' if source.reason else ''}"
+            f"{'; instead of it: ' + ', or '.join(source.substitutes) if source.substitutes else ''}")
 
 
 def listing(folder: Path) -> str:

@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workflow_scripts.methods.recipe import Recipe
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -87,7 +89,7 @@ class Method(nn.Module):
     order: Tensor | None = None
     """Numbers of the epoch's outliers in the order of their use, where the method draws them itself (int64, on CPU)."""
 
-    def check(self, recipe: dict[str, Any]) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Refuse options that do not fit the recipe, before the first step. Raises OODError."""
 
     def setup(self, network: nn.Module, sizes: Sizes) -> None:

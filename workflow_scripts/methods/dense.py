@@ -12,7 +12,7 @@ whether images are mixed are not known.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -23,6 +23,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.methods.mixup import mixing
+from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.models.base import upsampled
 
 SPEC = MethodSpec(
@@ -49,9 +50,9 @@ class Dense(Method):
         super().__init__()
         self.options = options
 
-    def check(self, recipe: dict[str, Any]) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Refuse a recipe without label maps."""
-        if not recipe.get("masks"):
+        if not recipe.masks:
             raise OODError("masks: method dense trains on label maps; name the recipe whose network makes them, "
                            "e.g. masks: {classifier: classifier}")
 

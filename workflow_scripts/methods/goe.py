@@ -16,7 +16,7 @@ The paper's full text was not at hand: this is what the authors' code computes, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from workflow_scripts.core import plugins
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method, looking
 from workflow_scripts.methods.outlier_exposure import uniform_cross_entropy
+from workflow_scripts.methods.recipe import Recipe
 
 SPEC = MethodSpec(
     defects={
@@ -111,13 +112,13 @@ class GOE(Method):
         super().__init__()
         self.options = options
 
-    def check(self, recipe: dict[str, Any]) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Refuse a k above the batch that it counts in.
 
         Raises:
             OODError: naming `options.k`.
         """
-        plugins.within(SPEC.at_most, self.options, recipe, "")
+        plugins.within(SPEC.at_most, self.options, recipe.model_dump(), "")
 
     def keep(self, network: nn.Module, batch: Batch) -> Tensor:
         """Outliers that the filter lets pass. -> (M,) bool."""

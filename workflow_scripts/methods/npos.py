@@ -27,6 +27,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import probe, prototypes
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes, looking
+from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.methods.synthesis import Found, Queues, Synthesis
 
 SPEC = MethodSpec(
@@ -109,7 +110,7 @@ class NPOS(Method):
         self.rule = Synthesis(options.K, options.select, options.pick, options.sample_from, options.keep,
                               options.sigma, zeros_win="npos.B1" in released, misplaced="npos.B2" in released)
 
-    def check(self, recipe: dict[str, Any]) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Refuse sizes larger than what they are taken from, and a start after the end.
 
         Raises:
@@ -123,9 +124,9 @@ class NPOS(Method):
             if getattr(options, small) > getattr(options, large):
                 raise OODError(f"options.{small}: {getattr(options, small)} is more than options.{large} "
                                f"({getattr(options, large)}), {what} it is taken from; lower it")
-        if options.start >= recipe["training"]["epochs"]:
+        if options.start >= recipe.training.epochs:
             raise OODError(f"options.start: outliers come after epoch {options.start}, but training.epochs is "
-                           f"{recipe['training']['epochs']}; lower it, or set weight: 0 to train without outliers")
+                           f"{recipe.training.epochs}; lower it, or set weight: 0 to train without outliers")
 
     def setup(self, network: nn.Module, sizes: Sizes) -> None:
         options, self.sizes = self.options, sizes
@@ -150,7 +151,7 @@ class NPOS(Method):
         groups = [{"params": [p for p in network.parameters() if p.requires_grad] + list(self.head.parameters())}]
         if self.options.weight:
             share = 1.0 if "npos.B5" in self.released else self.options.phi_lr
-            groups.append({"params": list(self.phi.parameters()), "lr": share * self.recipe["training"]["lr"]})
+            groups.append({"params": list(self.phi.parameters()), "lr": share * self.recipe.training.lr})
         return groups
 
     def begin(self, network: nn.Module, looks: Looks) -> None:
@@ -173,12 +174,12 @@ class NPOS(Method):
 
     def check_queues(self, counts: Tensor) -> None:
         """Raises OODError naming a class whose queue is not full before the training ends. counts: (C,) int64."""
-        rare, views = max(1, int(counts.min())), self.recipe.get("views", 1)
+        rare, views = max(1, int(counts.min())), self.recipe.views
         epochs = -(-self.options.queue // (rare * views))
-        if self.options.weight and epochs >= self.recipe["training"]["epochs"]:
+        if self.options.weight and epochs >= self.recipe.training.epochs:
             raise OODError(f"options.queue: class {int(counts.argmin())} (counted from 0) has {rare} train images in "
                            f"{views} view(s), so that its queue of {self.options.queue} is full after {epochs} epochs, "
-                           f"but training.epochs is {self.recipe['training']['epochs']}: no outlier would ever be "
+                           f"but training.epochs is {self.recipe.training.epochs}: no outlier would ever be "
                            "synthesised; shorten the queue or train longer")
 
     def start_epoch(self, network: nn.Module, epoch: int) -> None:

@@ -22,6 +22,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import npos
 from workflow_scripts.methods.base import Batch, Looks, Sizes
+from workflow_scripts.methods.recipe import Recipe
 
 SPEC = MethodSpec(
     defects={
@@ -71,10 +72,10 @@ def logit_norm(logits: Tensor, labels: Tensor, T: float) -> Tensor:
 class NPOSClip(npos.NPOS):
     """See the module's docstring."""
 
-    def check(self, recipe: dict[str, Any]) -> None:
+    def check(self, recipe: Recipe) -> None:
         """As from scratch. Raises OODError also where trunk outputs are to be augmented or held out."""
         super().check(recipe)
-        if recipe.get("trunk") and (recipe["augment"] or recipe.get("validation") or recipe.get("views", 1) > 1):
+        if recipe.trunk and (recipe.augment or recipe.validation or recipe.views > 1):
             raise OODError("trunk: the trunk's output is computed once for each image as it is; leave out augment, "
                            "views and validation, or trunk")
 
@@ -98,7 +99,7 @@ class NPOSClip(npos.NPOS):
         groups = [{"params": network.tail()}]
         if self.options.weight:
             share = 1.0 if "npos.B5" in self.released else self.options.phi_lr
-            groups.append({"params": list(self.phi.parameters()), "lr": share * self.recipe["training"]["lr"]})
+            groups.append({"params": list(self.phi.parameters()), "lr": share * self.recipe.training.lr})
         return groups
 
     def begin(self, network: nn.Module, looks: Looks) -> None:

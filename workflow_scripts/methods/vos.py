@@ -25,6 +25,7 @@ from torch.nn import functional
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Batch, Method, Sizes
+from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.methods.synthesis import Queues
 
 RIDGE = 1e-4  # added to the covariance's diagonal, as its authors do
@@ -64,9 +65,9 @@ class VOS(Method):
         super().__init__()
         self.options = options
 
-    def check(self, recipe: dict[str, Any]) -> None:
+    def check(self, recipe: Recipe) -> None:
         """Raises OODError when more is kept than drawn, or outliers would come after the end."""
-        options, epochs = self.options, recipe["training"]["epochs"]
+        options, epochs = self.options, recipe.training.epochs
         if options.keep > options.sample_from:
             raise OODError(f"options.keep: {options.keep} is more than options.sample_from ({options.sample_from})")
         if options.start >= epochs:

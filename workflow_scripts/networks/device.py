@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 
 import torch
@@ -10,6 +11,13 @@ from workflow_scripts.core.errors import OODError
 
 NAMES = ("auto", "cpu", "cuda")
 TF32 = "on a GPU, compute convolutions and products of float32 numbers in TensorFloat-32"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--device``, ``--tf32`` and ``--threads`` of a stage with a network."""
+    parser.add_argument("--device", default="auto", choices=NAMES)
+    parser.add_argument("--tf32", action="store_true", help=TF32)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
 
 
 def pick(name: str, threads: int, tf32: bool = False) -> torch.device:

@@ -23,6 +23,7 @@ from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.core.files import sha256
 from workflow_scripts.networks import checkpoint
+from workflow_scripts.networks.architecture import Network
 
 
 def read(path: str | Path, expected_sha256: str | None = None, key: str = "", strip_prefix: str = "",
@@ -91,17 +92,16 @@ def arrays(path: str | Path) -> dict[str, Tensor]:
                        ) from None
 
 
-def converted(state: dict[str, Tensor], section: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+def converted(state: dict[str, Tensor], section: Network, path: str | Path) -> dict[str, Tensor]:
     """Tensors in the names of the architecture of ``section``, where it knows other layouts than its own.
 
     Raises:
         OODError: arrays are missing or of another architecture.
     """
-    module = plugins.load("models", section["model"])
+    module = plugins.load("models", section.model)
     if not hasattr(module, "convert"):
         return state
-    options = plugins.parse_options("models", section["model"], section["options"], f"network '{section['name']}'")
-    return module.convert(state, options, path)
+    return module.convert(state, section.options, path)
 
 
 def entry(content: Any, key: str, path: str | Path) -> dict[str, Tensor]:

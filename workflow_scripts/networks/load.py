@@ -10,23 +10,20 @@ from torch import Tensor, nn
 
 from workflow_scripts.core import plugins
 from workflow_scripts.networks import checkpoint
+from workflow_scripts.networks.architecture import Network
 
 
-def build(section: dict[str, Any], classes: int) -> nn.Module:
-    """The network that ``{"name", "model", "options"}`` describes, with fresh weights and K = ``classes`` outputs."""
-    options = plugins.parse_options("models", section["model"], section["options"], f"network '{section['name']}'")
-    return plugins.load("models", section["model"]).build(options, classes)
+def build(section: Network, classes: int) -> nn.Module:
+    """A network with fresh weights and K = ``classes`` outputs."""
+    return plugins.load("models", section.model).build(section.options, classes)
 
 
-def trained(section: dict[str, Any], path: str, where: torch.device) -> nn.Module:
+def trained(section: Network, path: str, where: torch.device) -> nn.Module:
     """The network of a checkpoint, in eval mode on ``where``, its weights frozen.
 
     A network with a background output becomes a classifier of the K ID classes, ``head`` their rows of its head, with
     the background's row beside it (``background``, a linear layer to one value): whatever reads head and logits sees K
     classes (dfb 2b, lossless conversion). As released (dfb.2h-1), the checkpoint's head is replaced by a random one.
-
-    Args:
-        section: the network's ``name``, ``model`` and ``options``.
 
     Raises:
         OODError: the file is no checkpoint, or of another network.
@@ -34,7 +31,7 @@ def trained(section: dict[str, Any], path: str, where: torch.device) -> nn.Modul
     content = checkpoint.read(path)
     about = content["about"]
     network = build(section, len(about["classes"]) + about.get("background", False))
-    checkpoint.load_weights(network, content["state_dict"], path, section["name"])
+    checkpoint.load_weights(network, content["state_dict"], path, section.name)
     if "dfb.2h-1" in about.get("released", ()):
         randomise_head(network, about["seed"] or 0)
     if about.get("background"):

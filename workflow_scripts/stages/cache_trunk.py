@@ -10,7 +10,6 @@ The size is printed before anything is computed, and a disk without that much ro
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
@@ -18,23 +17,21 @@ import h5py
 import numpy as np
 import torch
 
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import streamed
 from workflow_scripts.networks import device
+from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
-from workflow_scripts.stages.extract_features import inputs, sized
+from workflow_scripts.stages.sections.cache_trunk import CacheTrunk
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
-                        help="network, normalise, batch_size, as the workflow prints them")
+    parser = stage_parser(__spec__, __doc__, CacheTrunk)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True)
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     parser.add_argument("--out", required=True)
     return parser
 
@@ -43,22 +40,24 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     where = device.pick(args.device, args.threads, args.tf32)
-    network = trained(args.config["network"], args.checkpoint, where)
+    section: CacheTrunk = args.config
+    network = trained(section.network, args.checkpoint, where)
     if not hasattr(network, "trunk"):
-        raise OODError(f"network '{args.config['network']['name']}' has no frozen trunk (model clip_vit has one); take "
+        raise OODError(f"network '{section.network.name}' has no frozen trunk (model clip_vit has one); take "
                        "`trunk` out of the recipe")
     with streamed(args.store) as store:
         shape = (len(store.labels), *network.token_shape)
-        size = 2 * int(np.prod(shape, dtype=np.int64))
-        print(f"{args.out}: {shape[0]:,} images of {shape[1]} x {shape[2]} float16 take {size / 1e9:.2f} GB",
+        room = 2 * int(np.prod(shape, dtype=np.int64))
+        print(f"{args.out}: {shape[0]:,} images of {shape[1]} x {shape[2]} float16 take {room / 1e9:.2f} GB",
               flush=True)
         free = shutil.disk_usage(Path(args.out).resolve().parent).free
-        if size > free:
-            raise OODError(f"{args.out}: {size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; make room, or "
+        if room > free:
+            raise OODError(f"{args.out}: {room / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; make room, or "
                            "move results/ to a larger disk")
         with atomic(args.out) as partial, h5py.File(partial, "w") as file, torch.inference_mode():
             tokens = file.create_dataset("tokens", shape, np.float16, track_times=False)
-            for start, x in inputs(store, sized(args.config, network, store, where), where):
+            size = images_at_once(section, network, store, where)
+            for start, x in inputs(store, section.normalise, size, where):
                 found = network.trunk(x).half()
                 if not found.isfinite().all():
                     raise OODError(f"{args.store}: the trunk's output for images {start}..{start + len(x) - 1} is not "

@@ -22,54 +22,32 @@ import csv
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval, MinLen
 from torch import Tensor, nn
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.jigsaw import jigsaw
 from workflow_scripts.data.images.randomness import uniforms
 from workflow_scripts.data.images.store import Store, open_store, pixel_rows
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.networks import device
+from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
 from workflow_scripts.scores import cached
 from workflow_scripts.scores.base import Batch, Head, Known, Statistics
-from workflow_scripts.stages.extract_features import inputs, sized
+from workflow_scripts.stages.sections.choose_options import ChooseOptions, Sweep
 
-KEYS = ("network", "normalise", "batch_size", "options", "score")
 NUMBERS = ("auroc", "fpr95", "n_id", "n_pseudo")
 ROWS = 4096  # images scored at once
-
-
-@dataclass(frozen=True)
-class Options:
-    p: Annotated[tuple[Annotated[float, Interval(ge=0, le=100)], ...], MinLen(1)] = (
-        0, 10, 20, 30, 40, 50, 60, 70, 80, 90)
-    """Mask percentiles to try."""
-    clip: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (0.1, 0.5, 0.8, 1.0, 1.5, 2.25, 1e5)
-    """Upper clips (lambda) to try, in feature units."""
-    K: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (50, 100, 200, 300, 500, 1000)
-    """Neighbours to try (KNN); those larger than the train set are left out."""
-    pseudo_ood: Literal["noise", "jigsaw"] = "noise"
-    """What stands for OOD: Gaussian noise added to the network input, or its 3x3 cells in random order."""
-    std: Annotated[float, Gt(0)] = 0.3
-    """Standard deviation of the noise; 0.3 for CIFAR, 0.5 for ImageNet."""
-    images: Annotated[int, Gt(1)] = 10_000
-    """ID images to take at most, evenly spaced in the store."""
-    criterion: Literal["auroc", "fpr95"] = "auroc"
-    """What is best at the chosen point; equal: the other one, then the smaller p or K, then the larger clip."""
-    seed: Annotated[int, Ge(0)] = 0
-    """Of the noise or the jigsaw."""
 
 
 def normals(seed: int, index: Tensor, draws: int) -> Tensor:
@@ -100,15 +78,15 @@ def spaced(path: str, count: int) -> Store:
 
 
 @torch.inference_mode()
-def extract(network: nn.Module, store: Store, config: dict[str, Any], options: Options, where: torch.device,
-            ) -> tuple[Tensor, Tensor]:
+def extract(network: nn.Module, store: Store, section: ChooseOptions, where: torch.device) -> tuple[Tensor, Tensor]:
     """Features of the images and of their pseudo-OOD copies, (N, D) each.
 
     Raises:
         OODError: a feature is not finite.
     """
-    clean, changed = [], []
-    for start, x in inputs(store, config, where):
+    clean, changed, options = [], [], section.options
+    size = images_at_once(section, network, store, where)
+    for start, x in inputs(store, section.normalise, size, where):
         index = torch.arange(start, start + len(x), device=where)
         pseudo = (add_noise(x, options.std, options.seed, index) if options.pseudo_ood == "noise"
                   else jigsaw(x, options.seed, index))
@@ -120,7 +98,7 @@ def extract(network: nn.Module, store: Store, config: dict[str, Any], options: O
     return torch.cat(clean), torch.cat(changed)
 
 
-def grid(score: str, options: Options, known: Known, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
+def grid(score: str, options: Sweep, known: Known, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
     """A row of the table for each point, the last option fastest: the score of cached features, ID positive."""
     module, names = plugins.load("scores", score), plugins.spec("scores", score).tune
     for values in product(*(getattr(options, name) for name in names)):
@@ -142,7 +120,7 @@ def compared(known: np.ndarray, pseudo: np.ndarray) -> dict[str, Any]:
     return {"auroc": auroc(joined), "fpr95": fpr95(joined), "n_id": len(known), "n_pseudo": len(pseudo)}
 
 
-def neighbours(score: str, options: Options, train: Tensor, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
+def neighbours(score: str, options: Sweep, train: Tensor, clean: Tensor, pseudo: Tensor) -> Iterator[dict[str, Any]]:
     """A row of the table for each value of an option that counts train images (M, D), such as KNN's K.
 
     The images are train images; the score's ``among_train`` gives the options by which it does not find them.
@@ -185,56 +163,47 @@ def evidence(network: nn.Module, path: str, where: torch.device) -> Known:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser = stage_parser(__spec__, __doc__, ChooseOptions)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True, help="ID images that are not test images")
     parser.add_argument("--statistics", help="class means of the ID train features, for HIMPLoS")
     parser.add_argument("--train", help="ID train features, for KNN")
     parser.add_argument("--csv", required=True, help=f"table to write: p, clip (or K), {', '.join(NUMBERS)}")
     parser.add_argument("--json", required=True, help="choice to write: p, clip (or K), their numbers, the options")
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     return parser
 
 
 @stage
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
-    config = {"options": {}, "score": "himplos", **given.config}
-    for key in config:
-        if key not in KEYS:
-            raise unknown("--config", key, KEYS)
-    lacking = [key for key in KEYS if key not in config]
-    if lacking:
-        raise OODError(f"--config: missing {', '.join(lacking)}")
-    options = plugins.parse_options("stages", "choose_options", config["options"], "sweep")
-    spec = plugins.spec("scores", config["score"])
+    section: ChooseOptions = given.config
+    options = section.options
+    spec = plugins.spec("scores", section.score)
     if not spec.tune:
         tunable = [name for name in plugins.names("scores") if plugins.spec("scores", name).tune]
-        raise unknown("--config score", config["score"], tunable)
+        raise unknown("--config.score", section.score, tunable)
     source = "train" if "train_features" in spec.needs else "statistics"
     if getattr(given, source) is None:
-        raise OODError(f"--{source}: options of {config['score']} are chosen with it; give the file")
+        raise OODError(f"--{source}: options of {section.score} are chosen with it; give the file")
     where = device.pick(given.device, given.threads, given.tf32)
-    network = trained(config["network"], given.checkpoint, where)
+    network = trained(section.network, given.checkpoint, where)
     store = spaced(given.store, options.images)
-    clean, pseudo = extract(network, store, sized(config, network, store, where), options, where)
+    clean, pseudo = extract(network, store, section, where)
     if source == "train":
         with cached.Features(Path(given.train)) as file:
             train = torch.from_numpy(file.whole("features")).to(where)
-        rows = list(neighbours(config["score"], options, train, clean, pseudo))
+        rows = list(neighbours(section.score, options, train, clean, pseudo))
     else:
         known = evidence(network, given.statistics, where)
-        rows = list(grid(config["score"], options, known, clean, pseudo))
+        rows = list(grid(section.score, options, known, clean, pseudo))
     choice = best(rows, options.criterion)
     with atomic(given.csv) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
     with atomic(given.json) as partial:
-        partial.write_text(json.dumps({**choice, "options": asdict(options)}, indent=1, sort_keys=True) + "\n")
+        partial.write_text(json.dumps({**choice, "options": options.model_dump()}, indent=1, sort_keys=True) + "\n")
     print(f"{', '.join(f'{key} = {choice[key]}' for key in spec.tune)}: "
           f"AUROC {choice['auroc']:.4f}, FPR95 {choice['fpr95']:.4f} "
           f"({len(clean)} images, {len(rows)} points)")

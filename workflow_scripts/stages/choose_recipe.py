@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import shutil
 from typing import Any
 
@@ -23,33 +22,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.store import load_store
 from workflow_scripts.metrics.confidence import id_metrics, predict
 from workflow_scripts.metrics.ood import ood_metrics
 from workflow_scripts.networks import device
+from workflow_scripts.networks.architecture import Pass
 from workflow_scripts.networks.batching import batch_size
 from workflow_scripts.networks.load import trained
+from workflow_scripts.stages.sections.choose_recipe import ChooseRecipe
 from workflow_scripts.training.validation import hold_out
 
-KEYS = ("network", "candidates", "by", "normalise", "validation", "batch_size")
 HIGHER = {"auroc": True, "fpr95": False, "aupr_in": True, "aupr_out": True, "detection_error": False, "accuracy": True,
           "aurc": False}
 
 
 @torch.inference_mode()
-def logits(network: nn.Module, images: np.ndarray, config: dict[str, Any], where: torch.device) -> np.ndarray:
+def logits(network: nn.Module, images: np.ndarray, section: Pass, where: torch.device) -> np.ndarray:
     """Outputs of the network. images (N, H, W, 3) uint8 -> (N, K) float64.
 
     Raises:
         OODError: the network has diverged.
     """
     def inputs(start: int, count: int) -> Tensor:
-        return normalise(torch.from_numpy(images[start:start + count]).to(where), config["normalise"])
+        return normalise(torch.from_numpy(images[start:start + count]).to(where), section.normalise)
 
-    size = batch_size(config["batch_size"], network, inputs(0, 1))
+    size = batch_size(section.batch_size, network, inputs(0, 1))
     parts = [network(inputs(start, size)) for start in range(0, len(images), size)]
     found = torch.cat(parts).double().cpu().numpy()
     if not np.isfinite(found).all():
@@ -71,54 +72,46 @@ def best(rows: list[dict[str, Any]], by: str) -> int:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser = stage_parser(__spec__, __doc__, ChooseRecipe)
     parser.add_argument("--checkpoints", required=True, nargs="+", help="in the order of the candidates")
     parser.add_argument("--data", required=True, help="store of the ID train images, of which `validation` is held out")
     parser.add_argument("--outliers", required=True, help="store of held-out outliers")
     parser.add_argument("--csv", required=True, help="table to write: a row for each candidate")
     parser.add_argument("--out", required=True, help="the best one's checkpoint")
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     return parser
 
 
 @stage
 def main(argv: list[str] | None = None) -> None:
     args = arguments().parse_args(argv)
-    config = args.config
-    for key in (*config, *KEYS):
-        if key not in KEYS or key not in config:
-            raise unknown("--config", key, KEYS) if key in config else OODError(f"--config: '{key}' is missing")
-    if config["by"] not in HIGHER:
-        raise unknown("--config by", config["by"], HIGHER)
-    if len(config["candidates"]) != len(args.checkpoints):
-        raise OODError(f"--checkpoints: {len(config['candidates'])} candidates need as many, found "
+    section: ChooseRecipe = args.config
+    if len(section.candidates) != len(args.checkpoints):
+        raise OODError(f"--checkpoints: {len(section.candidates)} candidates need as many, found "
                        f"{len(args.checkpoints)}")
     where = device.pick(args.device, args.threads, args.tf32)
     data, pool = load_store(args.data), load_store(args.outliers)
     for path, store in ((args.data, data), (args.outliers, pool)):
         if store.images is None:
             raise OODError(f"{path} holds ready network inputs (a noise set); images are expected")
-    _, held = hold_out(config["validation"], len(data.labels))
+    _, held = hold_out(section.validation, len(data.labels))
     held = held.numpy()
     if not len(held):
         raise OODError("--config validation: no ID train image is held out, so there is nothing to choose by")
     rows = []
-    for name, path in zip(config["candidates"], args.checkpoints, strict=True):
-        network = trained(config["network"], path, where)
-        rows.append({"recipe": name, **measure(logits(network, data.images[held], config, where), data.labels[held],
-                                               logits(network, pool.images, config, where))})
-    chosen = best(rows, config["by"])
+    for name, path in zip(section.candidates, args.checkpoints, strict=True):
+        network = trained(section.network, path, where)
+        rows.append({"recipe": name, **measure(logits(network, data.images[held], section, where), data.labels[held],
+                                               logits(network, pool.images, section, where))})
+    chosen = best(rows, section.by)
     with atomic(args.csv) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [*rows[0], "by", "chosen"], lineterminator="\n")
         table.writeheader()
-        table.writerows({**row, "by": config["by"], "chosen": int(i == chosen)} for i, row in enumerate(rows))
+        table.writerows({**row, "by": section.by, "chosen": int(i == chosen)} for i, row in enumerate(rows))
     with atomic(args.out) as partial:
         shutil.copyfile(args.checkpoints[chosen], partial)
-    values = ", ".join(f"{row[config['by']]:.4f}" for row in rows)
-    print(f"chosen by {config['by']}: {rows[chosen]['recipe']} (of {values})")
+    values = ", ".join(f"{row[section.by]:.4f}" for row in rows)
+    print(f"chosen by {section.by}: {rows[chosen]['recipe']} (of {values})")
 
 
 if __name__ == "__main__":

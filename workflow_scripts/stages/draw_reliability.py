@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.metrics.rows import read_id_task
 from workflow_scripts.reporting import curves, plots, plots_id
 from workflow_scripts.reporting.confidences import Seen, Training
 from workflow_scripts.reporting.inputs import need, read_config
-from workflow_scripts.stages.compute_metrics import read_id_task
 
 
 def seen(run: dict[str, Any], where: str, probability: bool) -> Seen | None:

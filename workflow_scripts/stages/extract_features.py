@@ -9,62 +9,59 @@ A set goes into the file of its name; all others go into the one file of another
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.jigsaw import jigsaw
 from workflow_scripts.data.images.store import Store, streamed
 from workflow_scripts.networks import device
-from workflow_scripts.networks.batching import batch_size
+from workflow_scripts.networks.forward import images_at_once, inputs, penultimate
 from workflow_scripts.networks.load import trained
 from workflow_scripts.networks.memory import keep_freed_memory
+from workflow_scripts.stages.sections.extract_features import ExtractFeatures
 
 SHUFFLED = 2000  # ID train images
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
-                        help="network, normalise, batch_size, precision and sets, as the workflow prints them")
+    parser = stage_parser(__spec__, __doc__, ExtractFeatures)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--out", required=True, nargs="+", help="a features file for each set, or for several")
     parser.add_argument("--head", help="file for the head (and the last batch norm)")
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     return parser
 
 
 @stage
 def main(argv: list[str] | None = None) -> None:
     args = arguments().parse_args(argv)
-    sets = args.config["sets"]
-    if len(sets) != len(args.stores):
-        raise OODError(f"{len(sets)} sets need as many --stores, found {len(args.stores)}")
-    files = divided(sets, args.out)
+    section: ExtractFeatures = args.config
+    if len(section.sets) != len(args.stores):
+        raise OODError(f"{len(section.sets)} sets need as many --stores, found {len(args.stores)}")
+    files = divided(section.sets, args.out)
     where = device.pick(args.device, args.threads, args.tf32)
     if where.type == "cpu":
         keep_freed_memory()
-    network = trained(args.config["network"], args.checkpoint, where)
+    network = trained(section.network, args.checkpoint, where)
     with streamed(args.stores[0]) as store:
-        config = sized(args.config, network, store, where)
-    sources = dict(zip(sets, args.stores, strict=True))
+        size = images_at_once(section, network, store, where)
+    sources = dict(zip(section.sets, args.stores, strict=True))
     for target, names in files.items():
         with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
             for name in names:
                 with streamed(sources[name]) as store:
-                    extract(network, store, config, where, name, file if stem(target) == name else
-                            file.create_group(name))
+                    extract(network, store, section, size, where, name,
+                            file if stem(target) == name else file.create_group(name))
                 print(f"{name}: {len(store.labels)} images", flush=True)
     if args.head:
         write_head(network, args.head)
@@ -93,7 +90,8 @@ def divided(sets: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
 
 
 @torch.inference_mode()
-def extract(network: nn.Module, store: Store, config: dict, where: torch.device, name: str, file: h5py.Group) -> None:
+def extract(network: nn.Module, store: Store, section: ExtractFeatures, size: int, where: torch.device, name: str,
+            file: h5py.Group) -> None:
     """Write ``features`` (N, D) and ``logits`` (N, K) float32 and ``labels`` of one set, batch by batch.
 
     A network with a background output adds its logit, ``background`` (N,), and for the ID train set those of some of
@@ -103,8 +101,8 @@ def extract(network: nn.Module, store: Store, config: dict, where: torch.device,
         OODError: a feature or logit is not finite.
     """
     count, background = len(store.labels), getattr(network, "background", None)
-    for start, x in inputs(store, config, where):
-        h = penultimate(network, x, config)
+    for start, x in inputs(store, section.normalise, size, where):
+        h = penultimate(network, x, section.precision)
         z = network.head(h)
         if not (torch.isfinite(h).all() and torch.isfinite(z).all()):
             raise OODError(f"set '{name}': features of images {start}..{start + len(x) - 1} are not finite; "
@@ -120,46 +118,23 @@ def extract(network: nn.Module, store: Store, config: dict, where: torch.device,
             file["background"][start:start + len(x)] = background(h)[:, 0].float().cpu().numpy()
     file.create_dataset("labels", data=store.labels, track_times=False)
     if background is not None and name.endswith(".train"):
-        for key, array in shuffled(network, store, config, where).items():
+        for key, array in shuffled(network, store, section, size, where).items():
             file.create_dataset(f"shuffled/{key}", data=array, track_times=False)
 
 
-def shuffled(network: nn.Module, store: Store, config: dict, where: torch.device) -> dict[str, np.ndarray]:
+def shuffled(network: nn.Module, store: Store, section: ExtractFeatures, size: int, where: torch.device,
+             ) -> dict[str, np.ndarray]:
     """``logits`` (M, K) and ``background`` (M,) of at most :data:`SHUFFLED` images, evenly spaced, as jigsaws."""
-    step, size = -(-len(store.labels) // SHUFFLED), config["batch_size"]
+    step = -(-len(store.labels) // SHUFFLED)
     numbers = np.arange(0, len(store.labels), step)
     parts = []
     for start in range(0, len(numbers), size):
         rows = numbers[start:start + size]
-        x = normalise(torch.from_numpy(store.images[rows[0]:rows[-1] + 1:step]).to(where), config["normalise"])
-        h = penultimate(network, jigsaw(x, 0, torch.from_numpy(rows).to(where)), config)
+        x = normalise(torch.from_numpy(store.images[rows[0]:rows[-1] + 1:step]).to(where), section.normalise)
+        h = penultimate(network, jigsaw(x, 0, torch.from_numpy(rows).to(where)), section.precision)
         parts.append((network.head(h), network.background(h)[:, 0]))
     logits, background = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
     return {"logits": logits, "background": background}
-
-
-def penultimate(network: nn.Module, x: Tensor, config: dict) -> Tensor:
-    """Penultimate features (B, D) float32; ``precision: bfloat16`` computes what is before them in bfloat16."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=config.get("precision") == "bfloat16"):
-        h = network.features(x)
-    return h.float()
-
-
-def sized(config: dict, network: nn.Module, store: Store, where: torch.device) -> dict:
-    """``config`` with the number of images of a pass in place of what was asked for (see :func:`batch_size`)."""
-    _, example = next(inputs(store, config | {"batch_size": 1}, where))
-    return config | {"batch_size": batch_size(config["batch_size"], network, example)}
-
-
-def inputs(store: Store, config: dict, where: torch.device) -> Iterator[tuple[int, Tensor]]:
-    """(number of the first image, (B, 3, H, W) network inputs); noise sets are inputs already and pass unchanged."""
-    size = config["batch_size"]
-    for start in range(0, len(store.labels), size):
-        if store.images is None:
-            x = torch.from_numpy(store.inputs[start:start + size]).to(where)
-            yield start, x.to(memory_format=torch.channels_last)
-        else:
-            yield start, normalise(torch.from_numpy(store.images[start:start + size]).to(where), config["normalise"])
 
 
 def write_head(network: nn.Module, target: str) -> None:

@@ -2,23 +2,22 @@
 
 Command: ``python -m workflow_scripts.stages.fetch_archive --config JSON --out FILE [--lock FILE] [--offline]``
 
-The config is what :meth:`workflow_scripts.config.raw.Source.row` gives. The lock file and ``offline`` are no part of
-it:
-they change nothing of the file, so they must not make a job run again. A local address is used in place: the file
-becomes a symbolic link.
+The lock file and ``offline`` are no part of the config: they change nothing of the file, so they must not make a job
+run again. A local address is used in place: the file becomes a symbolic link.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from workflow_scripts.config.raw import Source, parse_source
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.section import stage_parser
+from workflow_scripts.core.sources import instructions
 from workflow_scripts.data.archives.download import download
+from workflow_scripts.stages.sections.fetch_archive import FetchArchive
 
 
-def fetch(source: Source, out: Path, lock: Path | None, offline: bool) -> Path:
+def fetch(source: FetchArchive, out: Path, lock: Path | None, offline: bool) -> Path:
     """The raw file at ``out``, verified.
 
     Raises:
@@ -29,7 +28,7 @@ def fetch(source: Source, out: Path, lock: Path | None, offline: bool) -> Path:
     if source.datasets:
         what += f" (of {', '.join(source.datasets)})"
     if source.by_hand and not out.exists():
-        raise OODError(f"{what} must be brought by hand. Place it here:\n  {source.instructions(out)}")
+        raise OODError(f"{what} must be brought by hand. Place it here:\n  {instructions(source, out)}")
     return download(source.urls, out, what=what, size=source.size, checksum=source.checksum, lock=lock,
                     offline=offline)
 
@@ -37,13 +36,12 @@ def fetch(source: Source, out: Path, lock: Path | None, offline: bool) -> Path:
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, help="JSON: the file's row of the table of raw files")
+    parser = stage_parser(__spec__, __doc__, FetchArchive)
     parser.add_argument("--out", required=True, type=Path, help="file to write")
     parser.add_argument("--lock", type=Path, help="JSON file that remembers files without a published checksum")
     parser.add_argument("--offline", action="store_true", help="use only what is on this machine")
     args = parser.parse_args(argv)
-    fetch(parse_source("--config", json.loads(args.config)), args.out, args.lock, args.offline)
+    fetch(args.config, args.out, args.lock, args.offline)
 
 
 if __name__ == "__main__":

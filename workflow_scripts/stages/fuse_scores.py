@@ -9,7 +9,6 @@ Both files hold the ID train set beside the test sets.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +17,12 @@ import h5py
 import numpy as np
 
 from workflow_scripts.core import plugins
-from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.scores.base import Batch, Known
 from workflow_scripts.scores.cached import dataset, opened
-
-KEYS = ("score", "name", "options", "train")
+from workflow_scripts.stages.sections.fuse_scores import FuseScores
 
 
 def joined(files: list[h5py.File], name: str) -> np.ndarray:
@@ -41,25 +40,18 @@ def joined(files: list[h5py.File], name: str) -> np.ndarray:
 
 @stage
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser = stage_parser(__spec__, __doc__, FuseScores)
     parser.add_argument("--foreground", type=Path, required=True, help="score file of the foreground score")
     parser.add_argument("--background", type=Path, required=True, help="score file of the background score")
     parser.add_argument("--out", type=Path, required=True, help="the scores to write")
     given = parser.parse_args(argv)
-    config = {"score": "fusion", "name": "fusion", "options": {}, **given.config}
-    for key in config:
-        if key not in KEYS:
-            raise unknown("--config", key, KEYS)
-    if "train" not in config:
-        raise OODError("--config: 'train' is missing; it names the ID train set")
-    module = plugins.load("scores", config["score"])
-    options = plugins.parse_options("scores", config["score"], config["options"], f"scores.{config['name']}")
+    section: FuseScores = given.config
+    module, options = plugins.load("scores", section.score), section.options
     with opened(given.foreground) as foreground, opened(given.background) as background:
         files = [foreground, background]
-        state = module.fit(options, Known(train_scores=joined(files, config["train"])))
+        state = module.fit(options, Known(train_scores=joined(files, section.train)))
         with atomic(given.out) as partial, h5py.File(partial, "w") as out:
-            out.attrs.update(score=config["score"], name=config["name"])
+            out.attrs.update(score=section.score, name=section.name)
             out.attrs["options"] = json.dumps(asdict(options), sort_keys=True)
             for name in foreground:
                 out[name] = module.score(options, Known(), state, Batch(scores=joined(files, name)))

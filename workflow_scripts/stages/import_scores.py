@@ -13,11 +13,8 @@ many scores as the stores have images, in any order) or `any`. Nothing is unpick
 
 from __future__ import annotations
 
-import argparse
-import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -25,12 +22,13 @@ import pandas
 
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import open_store
 from workflow_scripts.metrics.compat import OOD_RULES, ood_images
 from workflow_scripts.metrics.ood import checked, ood_metrics
-from workflow_scripts.stages.compute_metrics import Row, write
+from workflow_scripts.metrics.rows import Row, write
+from workflow_scripts.stages.sections.import_scores import ImportScores
 
-DEFAULTS = {"higher_is": "id", "labels": "negative_is_ood", "count": "same", "score": "score", "compat": []}
 ID, OOD = "id", "ood"
 FORMS = "an array named after its set, id and ood, scores and labels, or scores alone"
 
@@ -97,23 +95,23 @@ def sides(content: dict[str, np.ndarray], name: str, meaning: str, where: str) -
     return {name: scores} if labels is None else split(checked(scores, f"{where}, scores"), labels, meaning, where)
 
 
-def gathered(config: dict[str, Any], files: list[Path]) -> dict[str, np.ndarray]:
+def gathered(section: ImportScores, files: list[Path]) -> dict[str, np.ndarray]:
     """Set -> its scores (N,) float64, higher = more ID; the ID set among them.
 
     Raises:
         OODError: see :func:`read`, :func:`sides`; NaN, other shapes; no ID scores, or others in another file.
     """
-    known, found = config["id"], {}
+    known, found = section.id, {}
     contents = [read(path) for path in files]
-    for name, number in config["files"].items():
+    for name, number in section.files.items():
         where = f"{files[number]} (set '{name}')"
-        parts = sides(contents[number], name, config["labels"], where)
+        parts = sides(contents[number], name, section.labels, where)
         if name == known and OOD in parts:
             raise OODError(f"{where}: it holds ID and OOD scores; name the OOD set that they are of instead")
         for side, values in parts.items():
             place = known if side == ID else name
             values = checked(values, f"{where}{f', {side}' if side != name else ''}")
-            values = -values if config["higher_is"] == "ood" else values
+            values = -values if section.higher_is == "ood" else values
             if place in found and not np.array_equal(found[place][0], values):
                 raise OODError(f"{where}: other scores of the ID set than in {found[place][1]}; expected those of "
                                "one detector, in the same order; give an entry to each")
@@ -139,17 +137,17 @@ def counted(scores: dict[str, np.ndarray], stores: list[Path]) -> None:
                            "images; if they are of another list of images, say so: count: any")
 
 
-def rows(config: dict[str, Any], scores: dict[str, np.ndarray]) -> list[Row]:
+def rows(section: ImportScores, scores: dict[str, np.ndarray]) -> list[Row]:
     """The metrics of the evaluate stage that need no logits."""
-    known, found = scores[config["id"]], []
-    for group, names in config["groups"].items():
+    known, found = scores[section.id], []
+    for group, names in section.groups.items():
         for name in names:
             novel = scores[name]
             values = {metric: (value, novel.size) for metric, value in ood_metrics(known, novel).items()}
-            for paper in config["compat"]:
+            for paper in section.compat:
                 count = ood_images(paper, known.size, novel.size)
                 values |= {f"{m}@{paper}": (value, count) for m, value in OOD_RULES[paper](known, novel).items()}
-            found += [Row(config["score"], name, group, metric, value, known.size, count)
+            found += [Row(section.score, name, group, metric, value, known.size, count)
                       for metric, (value, count) in values.items()]
     return found
 
@@ -157,24 +155,21 @@ def rows(config: dict[str, Any], scores: dict[str, np.ndarray]) -> list[Row]:
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.stages.import_scores", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
-                        help=f"id, groups, files; {', '.join(DEFAULTS)}")
+    parser = stage_parser(__spec__, __doc__, ImportScores)
     parser.add_argument("--files", nargs="+", required=True, type=Path, help="score files")
     parser.add_argument("--stores", nargs="*", default=[], type=Path, help="our stores of the sets, to count images")
     parser.add_argument("--scores", required=True, type=Path, help="HDF5 to write")
     parser.add_argument("--metrics", required=True, type=Path, help="CSV to write")
     args = parser.parse_args(argv)
-    config = {**DEFAULTS, **args.config}
-    scores = gathered(config, args.files)
-    if config["count"] == "same":
+    section: ImportScores = args.config
+    scores = gathered(section, args.files)
+    if section.count == "same":
         counted(scores, args.stores)
     with atomic(args.scores) as partial, h5py.File(partial, "w") as out:
-        out.attrs.update(score="imported", name=config["score"], options="{}")
+        out.attrs.update(score="imported", name=section.score, options="{}")
         for name, values in scores.items():
             out.create_dataset(f"{name}.test", data=values, track_times=False)
-    write(rows(config, scores), args.metrics)
+    write(rows(section, scores), args.metrics)
     print(", ".join(f"{name}: {len(values)} scores" for name, values in scores.items()))
 
 

@@ -16,22 +16,21 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from workflow_scripts.core import plugins, sources
-from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.section import stage_parser
+from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import open_store, streamed
 from workflow_scripts.methods import probe
 from workflow_scripts.networks import checkpoint, device, foreign
+from workflow_scripts.networks.forward import inputs
 from workflow_scripts.networks.load import build, head_name
-from workflow_scripts.stages.extract_features import inputs
-
-KEYS = ("network", "sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe", "normalise", "head",
-        "background", "raw")
+from workflow_scripts.stages.sections.import_weights import ImportWeights
 
 
 def class_names(store: str | None, count: int | None) -> list[str]:
@@ -47,29 +46,26 @@ def class_names(store: str | None, count: int | None) -> list[str]:
     return names
 
 
-def fit_probe(network: nn.Module, given: argparse.Namespace, how: Any) -> None:
+def fit_probe(network: nn.Module, given: argparse.Namespace, how: Normalise) -> None:
     """Replace the head by a linear probe of the ID train images."""
     where = device.pick(given.device, given.threads, given.tf32)
     network.to(where, memory_format=torch.channels_last)
     with streamed(given.classes_from) as store:
         batches = ((x, torch.from_numpy(store.labels[start:start + len(x)]).to(where))
-                   for start, x in inputs(store, {"batch_size": 256, "normalise": how}, where))
+                   for start, x in inputs(store, how, 256, where))
         share = probe.fit_head(network, batches)
     print(f"linear probe: {share:.4f} of the train images are classified correctly", flush=True)
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser = stage_parser(__spec__, __doc__, ImportWeights)
     parser.add_argument("--file", required=True, help="the released file")
     classes = parser.add_mutually_exclusive_group(required=True)
     classes.add_argument("--classes-from", metavar="STORE", help="store of the ID set, whose class names are taken")
     classes.add_argument("--classes", type=int, metavar="N", help="number of classes, where there is no store")
     parser.add_argument("--parent", help="checkpoint with the tensors that the file does not have")
     parser.add_argument("--seed", type=int, default=0, help="of the tensors that the file does not have")
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     parser.add_argument("--out", required=True, help="checkpoint to write")
     return parser
 
@@ -77,50 +73,40 @@ def arguments() -> argparse.ArgumentParser:
 @stage
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
-    config = {key: value for key, value in given.config.items() if value is not None}
-    for key in config:
-        if key not in KEYS:
-            raise unknown("--config", key, KEYS)
-    if "network" not in config:
-        raise OODError("--config: 'network' is missing; it has name, model and options")
-    section = config.pop("network")
-    expected, fresh, how = config.pop("sha256", None), config.pop("fresh", ()), config.pop("normalise", None)
-    config.pop("raw", None)  # what identifies the file where its hash is not given
-    probed = config.pop("probe", False)
-    if probed and not (how and given.classes_from):
+    section: ImportWeights = given.config
+    if section.probe and not (section.normalise and given.classes_from):
         raise OODError("--config: probe fits the head on train images: give normalise, and --classes-from their store")
-    new_head, background = config.pop("head", "load") == "new", bool(config.pop("background", False))
     root = os.environ.get("OOD_DATA")
     found = sources.locate(given.file, root)
     if len(found) != 1:
         raise OODError(f"--file: {given.file} is not there ({f'below the data root {root}' if root else 'no data root'}"
                        "; OOD_DATA or the config key data_root names it)")
     given.file = found[0]
-    state = foreign.read(given.file, expected, **config)
+    state = foreign.read(given.file, section.sha256, section.key, section.strip_prefix, section.rename, section.drop)
     names = class_names(given.classes_from, given.classes)
     torch.manual_seed(given.seed)
-    network = build(section, len(names) + background)
+    network = build(section.network, len(names) + section.background)
     if given.parent:
-        checkpoint.load_weights(network, checkpoint.read(given.parent)["state_dict"], given.parent, section["name"])
-    take_in = getattr(plugins.load("models", section["model"]), "take_in", None)
+        checkpoint.load_weights(network, checkpoint.read(given.parent)["state_dict"], given.parent,
+                                section.network.name)
+    take_in = getattr(plugins.load("models", section.network.model), "take_in", None)
     if take_in:
-        parsed = plugins.parse_options("models", section["model"], section["options"], "network")
-        state = take_in(parsed, state, names, given.file)
-    state = foreign.converted(state, section, given.file)
-    if new_head:
+        state = take_in(section.network.options, state, names, given.file)
+    state = foreign.converted(state, section.network, given.file)
+    if section.head == "new":
         own, head = network.state_dict(), head_name(network)
         state |= {key: own[key] for key in (f"{head}.weight", f"{head}.bias")}
-    foreign.load(network, state, given.file, section["name"], fresh)
+    foreign.load(network, state, given.file, section.network.name, section.fresh)
     if hasattr(network, "meet") and given.classes_from:  # a user's module: before anything else is computed of it
         with streamed(given.classes_from) as store:
             images = torch.from_numpy(np.asarray(store.images[:2])).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
             network.eval().meet(images)
-    if probed:
-        fit_probe(network, given, how)
+    if section.probe:
+        fit_probe(network, given, section.normalise)
     checkpoint.save(given.out, network, {
-        "network": section["name"], "classes": names, "seed": None, "history": [],
-        **({"background": True} if background else {}),
+        "network": section.network.name, "classes": names, "seed": None, "history": [],
+        **({"background": True} if section.background else {}),
         "source": {"file": Path(given.file).name, "sha256": foreign.sha256_of(given.file)}})
 
 

@@ -12,43 +12,25 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
 
 import h5py
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval, MinLen
 from torch import nn
 
 from workflow_scripts.cams.files import create_masks
 from workflow_scripts.cams.maps import activation_maps
 from workflow_scripts.cams.masks import foreground, label_maps
-from workflow_scripts.core import plugins
-from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.cams.options import MaskOptions
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
+from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store, streamed
 from workflow_scripts.networks import device
+from workflow_scripts.networks.forward import inputs
 from workflow_scripts.networks.load import trained
-from workflow_scripts.stages.extract_features import inputs
-
-KEYS = ("network", "normalise", "options")
-
-
-@dataclass(frozen=True)
-class Options:
-    by: Literal["true", "predicted"] = "true"
-    """Class whose activation is taken: the image's own, or (as released) the one predicted."""
-    scales: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (1.0, 0.5, 1.5, 2.0)
-    """Sizes at which the image is passed through the network."""
-    flip: bool = True
-    """Add the mirror image's activation, turned back."""
-    sigma: Annotated[float, Ge(0)] = 4.0
-    """Standard deviation of the Gaussian filter in pixels; 0: none."""
-    threshold: Annotated[float, Interval(gt=0, lt=1)] = 0.5
-    """Share of the filtered map's range above which a pixel is foreground."""
-    batch_size: Annotated[int, Gt(0)] = 64
-    """Images per pass."""
+from workflow_scripts.stages.sections.make_masks import MakeMasks
 
 
 def check(store: Store, network: nn.Module, path: str) -> None:
@@ -69,7 +51,7 @@ def check(store: Store, network: nn.Module, path: str) -> None:
                        "every class needs at least one")
 
 
-def write_masks(network: nn.Module, store: Store, config: dict[str, Any], options: Options, where: torch.device,
+def write_masks(network: nn.Module, store: Store, how: Normalise, options: MaskOptions, where: torch.device,
                 file: h5py.File) -> tuple[int, list[str]]:
     """Fill ``file``. -> images without any activation, names of the classes that no pixel belongs to."""
     count, (height, width) = len(store.labels), store.images.shape[1:3]
@@ -77,7 +59,7 @@ def write_masks(network: nn.Module, store: Store, config: dict[str, Any], option
     kept, empty = np.empty(count, np.int64), 0
     labels = torch.from_numpy(store.labels).to(where)
     present = torch.zeros(len(store.classes) + 1, dtype=torch.bool, device=where)
-    for start, x in inputs(store, config | {"batch_size": options.batch_size}, where):
+    for start, x in inputs(store, how, options.batch_size, where):
         rows = slice(start, start + len(x))
         cams, classes = activation_maps(network, x, labels[rows] if options.by == "true" else None, options.scales,
                                         options.flip)
@@ -88,18 +70,15 @@ def write_masks(network: nn.Module, store: Store, config: dict[str, Any], option
         present[classes[inside.any(2).any(1)] + 1] = True
     absent = [store.classes[c] for c in np.flatnonzero(~present[1:].cpu().numpy())]
     file.create_dataset("classes", data=kept, track_times=False)
-    file.attrs.update(empty=empty, absent=json.dumps(absent), options=json.dumps(asdict(options), sort_keys=True))
+    file.attrs.update(empty=empty, absent=json.dumps(absent), options=json.dumps(options.model_dump(), sort_keys=True))
     return empty, absent
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser = stage_parser(__spec__, __doc__, MakeMasks)
     parser.add_argument("--checkpoint", required=True, help="a classifier of the ID classes")
     parser.add_argument("--store", required=True, help="images to make label maps of")
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     parser.add_argument("--out", required=True, help="the label maps to write")
     return parser
 
@@ -107,21 +86,14 @@ def arguments() -> argparse.ArgumentParser:
 @stage
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
-    config = {"options": {}, **given.config}
-    for key in config:
-        if key not in KEYS:
-            raise unknown("--config", key, KEYS)
-    lacking = [key for key in KEYS if key not in config]
-    if lacking:
-        raise OODError(f"--config: missing {', '.join(lacking)}")
-    options = plugins.parse_options("stages", "make_masks", config["options"], "masks.options")
+    section: MakeMasks = given.config
     where = device.pick(given.device, given.threads, given.tf32)
-    network = trained(config["network"], given.checkpoint, where)
+    network = trained(section.network, given.checkpoint, where)
     started = time.perf_counter()
     with streamed(given.store) as store:
         check(store, network, given.store)
         with atomic(given.out) as partial, h5py.File(partial, "w") as file:
-            empty, absent = write_masks(network, store, config, options, where, file)
+            empty, absent = write_masks(network, store, section.normalise, section.options, where, file)
     speed = len(store.labels) / (time.perf_counter() - started)
     print(f"{len(store.labels)} images, {speed:.1f} images/s; {empty} without any activation: all background")
     if absent:

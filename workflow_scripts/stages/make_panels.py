@@ -11,7 +11,6 @@ largest dense logit, ``background`` (n, H, W) its share of the dense softmax.
 from __future__ import annotations
 
 import argparse
-import json
 
 import h5py
 import numpy as np
@@ -20,19 +19,19 @@ from torch import nn
 
 from workflow_scripts.cams.maps import activation_maps
 from workflow_scripts.cams.masks import foreground, label_maps
-from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.store import Store, streamed
 from workflow_scripts.models.base import upsampled
 from workflow_scripts.networks import device
 from workflow_scripts.networks.load import trained
-from workflow_scripts.stages.make_masks import Options
+from workflow_scripts.stages.sections.make_panels import MakePanels
 
 
 @torch.inference_mode()
-def panels(classifier: nn.Module, network: nn.Module, store: Store, config: dict, options: Options,
+def panels(classifier: nn.Module, network: nn.Module, store: Store, section: MakePanels,
            where: torch.device) -> dict[str, np.ndarray]:
     """The arrays of one set, by name.
 
@@ -41,12 +40,13 @@ def panels(classifier: nn.Module, network: nn.Module, store: Store, config: dict
     """
     if not hasattr(network, "background"):
         raise OODError("--checkpoint: this network has no background output; give one that method dense trained")
-    step = max(1, len(store.labels) // config["images"])
-    pixels = store.images[::step][:config["images"]]
-    x = normalise(torch.from_numpy(pixels).to(where), config["classifier_normalise"])
+    step = max(1, len(store.labels) // section.images)
+    pixels = store.images[::step][:section.images]
+    x = normalise(torch.from_numpy(pixels).to(where), section.classifier_normalise)
+    options = section.options
     cams, classes = activation_maps(classifier, x, None, options.scales, options.flip)
     mask = label_maps(foreground(cams, options.sigma, options.threshold), classes)
-    x = normalise(torch.from_numpy(pixels).to(where), config["normalise"])
+    x = normalise(torch.from_numpy(pixels).to(where), section.normalise)
     maps = network.maps(x)
     both = torch.cat((network.background.weight, network.head.weight))[:, :, None, None]
     bias = torch.cat((network.background.bias, network.head.bias))
@@ -56,15 +56,11 @@ def panels(classifier: nn.Module, network: nn.Module, store: Store, config: dict
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
-                        help="network, normalise, classifier_normalise, options (of the label maps), images")
+    parser = stage_parser(__spec__, __doc__, MakePanels)
     parser.add_argument("--classifier", required=True, help="the network that made the label maps")
     parser.add_argument("--checkpoint", required=True, help="the network that was trained on them")
     parser.add_argument("--stores", required=True, nargs="+", help="sets to look at; those without images are left out")
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     parser.add_argument("--out", required=True, help="the maps to write")
     return parser
 
@@ -72,16 +68,16 @@ def arguments() -> argparse.ArgumentParser:
 @stage
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
-    options = plugins.parse_options("stages", "make_masks", given.config["options"], "masks.options")
+    section: MakePanels = given.config
     where = device.pick(given.device, given.threads, given.tf32)
-    classifier, network = (trained(given.config["network"], path, where)
+    classifier, network = (trained(section.network, path, where)
                            for path in (given.classifier, given.checkpoint))
     with atomic(given.out) as partial, h5py.File(partial, "w") as file:
         for path in given.stores:
             with streamed(path) as store:
                 if store.images is None:
                     continue
-                arrays = panels(classifier, network, store, given.config, options, where)
+                arrays = panels(classifier, network, store, section, where)
             name = path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".h5")
             for key, array in arrays.items():
                 file.create_dataset(f"{name}/{key}", data=array, compression="gzip", track_times=False)

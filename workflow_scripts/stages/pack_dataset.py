@@ -4,16 +4,13 @@ Command: ``python -m workflow_scripts.stages.pack_dataset --config JSON --out AR
 FOLDER]
 [--files FILE ...]``
 
-The config is what :meth:`workflow_scripts.config.catalogue.Dataset.section` gives for a row whose reader is
-``lmdb_images``; its geometry, sample and limits are not used: an archive holds every image as it was published. A run
-that was killed is continued by the same command.
+An archive holds every image as it was published. A run that was killed is continued by the same command.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
-import json
 import lzma
 import os
 import shutil
@@ -22,16 +19,17 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from workflow_scripts.core import plugins
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.archives.collection import collect, is_compressed
 from workflow_scripts.data.archives.packing import pack
 from workflow_scripts.data.reading import raw_files
+from workflow_scripts.stages.sections.pack_dataset import PackDataset
 
-READER = "lmdb_images"
 _OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
 
@@ -64,7 +62,7 @@ def plain_copies(paths: list[Path], out: Path) -> Iterator[dict[Path, Path]]:
             copy.unlink(missing_ok=True)
 
 
-def pack_dataset(config: dict[str, Any], out: Path, root: Path | None, workers: int,
+def pack_dataset(section: PackDataset, out: Path, root: Path | None, workers: int,
                  files: Sequence[str] = ()) -> list[str]:
     """Write the archive of one split.
 
@@ -77,10 +75,10 @@ def pack_dataset(config: dict[str, Any], out: Path, root: Path | None, workers: 
     Raises:
         OODError: the dataset and what is wrong with it.
     """
-    where = f"dataset '{config['dataset']}' ({config['split']})"
+    where = f"dataset '{section.dataset}' ({section.split})"
     read_from = {"files": [str(Path(name).absolute()) for name in files]} if files else {}
-    options = plugins.parse_options("data.readers", READER, {**config["options"], **read_from}, where)
-    definition = {key: config.get(key) for key in ("dataset", "split", "options", "raw")}
+    options = plugins.parse_options("data.readers", section.reader, {**asdict(section.options), **read_from}, where)
+    definition = section.model_dump(mode="json", include={"dataset", "split", "options", "raw"})
     try:
         with plain_copies(raw_files(options.files, root), out) as copies:
             collection = collect(options, root, copies)
@@ -93,9 +91,7 @@ def pack_dataset(config: dict[str, Any], out: Path, root: Path | None, workers: 
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
-                        help="the dataset's section for one split")
+    parser = stage_parser(__spec__, __doc__, PackDataset)
     parser.add_argument("--out", required=True, type=Path, help="LMDB file to write")
     parser.add_argument("--workers", type=int, default=1, help="processes that look at the files, beside the one that "
                         "writes (default: %(default)s)")

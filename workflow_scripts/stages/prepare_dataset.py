@@ -2,30 +2,29 @@
 
 Command: ``python -m workflow_scripts.stages.prepare_dataset --config JSON --out STORE.h5 [--data-root FOLDER]``
 
-The config is what :meth:`workflow_scripts.config.catalogue.Dataset.section` gives, plus ``limit`` (images to keep,
-evenly
-spread, for a run cut short; null: all). Raw files lie below the data root, by default the environment variable
+Raw files lie below the data root, by default the environment variable
 OOD_DATA.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from workflow_scripts.core import plugins
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.core.sources import shown
 from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import write_store
 from workflow_scripts.data.reading import Images
+from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -41,25 +40,25 @@ def first_per_class(labels: np.ndarray, count: int) -> np.ndarray:
     return np.sort(order[rank < count])
 
 
-def select(labels: np.ndarray, config: dict[str, Any]) -> np.ndarray:
+def select(labels: np.ndarray, section: PrepareDataset) -> np.ndarray:
     """Images to keep, ascending: ``limit_per_class``, ``sample``, ``hold_out``, then ``limit``. labels (N,) -> (M,).
 
     ``limit`` cuts a run short: so many images evenly spread or, where the set has classes, the first few of each class
     that add up to about as many, at least two.
     """
     index = np.arange(len(labels))
-    if config["limit_per_class"]:
-        index = first_per_class(labels, config["limit_per_class"])
-    if config["sample"]:
-        random = np.random.RandomState(config["sample"]["seed"])  # a frozen stream: the same list under every numpy
-        index = np.sort(index[random.permutation(len(index))[:config["sample"]["n"]]])
-    if config.get("hold_out"):
-        index = held_out(index, config["hold_out"], config["split"] == "val")
-    if config.get("limit") and config["limit"] < len(index):
-        classes = len(np.unique(labels)) if config.get("classes") else 0
+    if section.limit_per_class:
+        index = first_per_class(labels, section.limit_per_class)
+    if section.sample:
+        random = np.random.RandomState(section.sample.seed)  # a frozen stream: the same list under every numpy
+        index = np.sort(index[random.permutation(len(index))[:section.sample.n]])
+    if section.hold_out:
+        index = held_out(index, section.hold_out, section.split == "val")
+    if section.limit and section.limit < len(index):
+        classes = len(np.unique(labels)) if section.classes else 0
         if classes:  # no class may lose all its images
-            return index[first_per_class(labels[index], max(2, config["limit"] // classes))]
-        index = index[np.linspace(0, len(index) - 1, config["limit"]).astype(np.int64)]
+            return index[first_per_class(labels[index], max(2, section.limit // classes))]
+        index = index[np.linspace(0, len(index) - 1, section.limit).astype(np.int64)]
     return index
 
 
@@ -75,13 +74,12 @@ def held_out(index: np.ndarray, count: int, val: bool) -> np.ndarray:
     return index[at] if val else np.delete(index, at)
 
 
-def class_names(config: dict[str, Any], images: Images) -> tuple[str, ...]:
+def class_names(declared: int | list[str], images: Images) -> tuple[str, ...]:
     """Names of the classes the row declares; empty when labels are not used.
 
     Raises:
         OODError: the row declares another number of classes than the raw files have.
     """
-    declared = config["classes"]
     number = declared if isinstance(declared, int) else len(declared)
     if not number:
         return ()
@@ -122,11 +120,11 @@ def listed(names: Sequence[str], path: Path) -> np.ndarray:
     return np.array(sorted(found), np.int64)
 
 
-def prepare(config: dict[str, Any], out: Path, root: Path | None, files: Sequence[str] = ()) -> list[str]:
+def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequence[str] = ()) -> list[str]:
     """Write the store.
 
     Args:
-        config: the dataset's section for one split; it becomes the store's definition.
+        section: becomes the store's definition.
         files: read in the place of the reader's option ``files``: downloaded ones, or the packed archive.
 
     Returns:
@@ -135,31 +133,33 @@ def prepare(config: dict[str, Any], out: Path, root: Path | None, files: Sequenc
     Raises:
         OODError: the dataset and what is wrong with it.
     """
-    where = f"dataset '{config['dataset']}' ({config['split']})"
+    where = f"dataset '{section.dataset}' ({section.split})"
     read_from = {"files": [str(Path(name).absolute()) for name in files]} if files else {}
-    options = plugins.parse_options("data.readers", config["reader"], {**config["options"], **read_from}, where)
+    options = section.options
+    if read_from:
+        options = plugins.parse_options("data.readers", section.reader, {**asdict(options), **read_from}, where)
     try:
-        images = plugins.load("data.readers", config["reader"]).read(options, root)
-        if config.get("keep"):
-            chosen = listed(images.names, REPOSITORY / config["keep"][0])
-            index = chosen[select(images.labels[chosen], {**config, "sample": None})]
+        images = plugins.load("data.readers", section.reader).read(options, root)
+        if section.keep:
+            chosen = listed(images.names, REPOSITORY / section.keep[0])
+            index = chosen[select(images.labels[chosen], section.model_copy(update={"sample": None}))]
         else:
-            index = select(images.labels, config)
+            index = select(images.labels, section)
         archive = None
-        if config.get("pixels") == "decoded":
+        if section.pixels == "decoded":
             if images.archive is not None:
                 archive = _relative(images.archive[0], root)
-            elif not config.get("limit"):
+            elif not section.limit:
                 raise OODError("pixels: decoded needs the LMDB file of the pack stage; give it by --files")
-        left_out = write_store(out, images, index, class_names(config, images), config,
-                               partial(resize, geometry=config["geometry"]), archive)
+        left_out = write_store(out, images, index, class_names(section.classes, images),
+                               section.model_dump(mode="json"), partial(resize, geometry=section.geometry), archive)
     except OODError as error:
         message = str(error)
         raise OODError(message if message.startswith(where) else f"{where}: {message}") from None
     notes = [f"{where}: {note}" for note in images.notes]
     count = len(index) - len(left_out)
-    if not config.get("limit") and config["count"] and count != config["count"]:
-        notes.append(f"{where}: {count:,} images; the complete set has {config['count']:,}")
+    if not section.limit and section.count and count != section.count:
+        notes.append(f"{where}: {count:,} images; the complete set has {section.count:,}")
     return notes
 
 
@@ -172,13 +172,12 @@ def _relative(path: Path, root: Path | None) -> str:
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, help="JSON: the dataset's section for one split")
+    parser = stage_parser(__spec__, __doc__, PrepareDataset)
     parser.add_argument("--out", required=True, type=Path, help="store to write")
     parser.add_argument("--files", nargs="+", help="downloaded or packed files, read instead of the option `files`")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
     args = parser.parse_args(argv)
-    for note in prepare(json.loads(args.config), args.out, args.data_root, args.files or ()):
+    for note in prepare(args.config, args.out, args.data_root, args.files or ()):
         print(f"note: {note}", file=sys.stderr)
 
 

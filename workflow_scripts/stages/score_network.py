@@ -16,7 +16,6 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any
 
 import h5py
 import numpy as np
@@ -24,16 +23,18 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.core import plugins
-from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
+from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store, streamed
 from workflow_scripts.networks import device
+from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.scores import base
-from workflow_scripts.stages.extract_features import inputs, sized
+from workflow_scripts.stages.sections.score_network import ScoreNetwork
 
-KEYS = ("score", "name", "options", "network", "normalise", "batch_size", "sets")
 PROVIDED = frozenset({"network", "train_labels"})
 
 
@@ -46,21 +47,21 @@ def several(path: str) -> Iterator[Store]:
         yield store
 
 
-def train_batches(store: Store, config: dict[str, Any], where: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def train_batches(store: Store, how: Normalise, size: int, where: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Network inputs (B, 3, H, W) and labels (B,) of the ID train images, in order."""
     labels = torch.from_numpy(store.labels).to(where)
-    for start, x in inputs(store, config, where):
+    for start, x in inputs(store, how, size, where):
         yield x, labels[start:start + len(x)]
 
 
-def prepared(config: dict[str, Any], options: Any, network: nn.Module, train_store: str | None, where: torch.device,
+def prepared(section: ScoreNetwork, network: nn.Module, size: int, train_store: str | None, where: torch.device,
              ) -> Callable[[Tensor], np.ndarray]:
     """The fitted score as a function of a batch of network inputs. (B, 3, H, W) -> (B,).
 
     Raises:
         OODError: the score needs train images and there are none, or they have labels of another task.
     """
-    module, name = plugins.load("scores", config["score"]), config["name"]
+    module, name, options = plugins.load("scores", section.score), section.name, section.options
     kinds = base.needs(module, options)
     if "network" not in kinds:
         raise OODError(f"score '{name}' does not need the network; run "
@@ -78,57 +79,36 @@ def prepared(config: dict[str, Any], options: Any, network: nn.Module, train_sto
                 raise OODError(f"{train_store}: labels {store.labels.min()}..{store.labels.max()}, but the checkpoint "
                                f"has {classes} classes; the two belong to different ID sets")
             known = replace(known, train_labels=store.labels)
-            state = module.fit(options, known, network, train_batches(store, config, where))
+            state = module.fit(options, known, network, train_batches(store, section.normalise, size, where))
     elif hasattr(module, "fit"):
         state = module.fit(options, known, network, iter(()))
     return lambda x: module.score(options, known, state, network, x).cpu().numpy()
 
 
-def score_set(run: Callable[[Tensor], np.ndarray], store: Store, config: dict[str, Any], where: torch.device,
-              name: str) -> np.ndarray:
+def score_set(run: Callable[[Tensor], np.ndarray], store: Store, section: ScoreNetwork, size: int,
+              where: torch.device, name: str) -> np.ndarray:
     """Scores of one set, batch by batch. -> (N,) float64.
 
     Raises:
         OODError: a score that is not finite.
     """
     scores = np.empty(len(store.labels))
-    for start, x in inputs(store, config, where):
+    for start, x in inputs(store, section.normalise, size, where):
         part = run(x)
         if not np.isfinite(part).all():
-            raise OODError(f"score '{config['name']}' of set '{name}' is NaN or infinite for image "
+            raise OODError(f"score '{section.name}' of set '{name}' is NaN or infinite for image "
                            f"{start + int(np.argmin(np.isfinite(part)))}; the network has diverged or the images are "
                            "damaged: look at the checkpoint")
         scores[start:start + len(x)] = part
     return scores
 
 
-def checked(config: dict[str, Any], stores: int) -> dict[str, Any]:
-    """The configuration with its defaults.
-
-    Raises:
-        OODError: an unknown or missing key, or another number of sets than ``stores``.
-    """
-    for key in config:
-        if key not in KEYS:
-            raise unknown("--config", key, KEYS)
-    config = {"options": {}, "name": config.get("score"), **config}
-    lacking = [key for key in KEYS if key not in config]
-    if lacking:
-        raise OODError(f"--config: missing {', '.join(lacking)}")
-    if len(config["sets"]) != stores:
-        raise OODError(f"--stores: {len(config['sets'])} sets need as many stores, found {stores}")
-    return config
-
-
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help=", ".join(KEYS))
+    parser = stage_parser(__spec__, __doc__, ScoreNetwork)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--train-store", help="store of the ID train images, for scores that need train_labels")
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     parser.add_argument("--out", required=True, help="the scores to write")
     return parser
 
@@ -136,21 +116,22 @@ def arguments() -> argparse.ArgumentParser:
 @stage
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
-    config = checked(given.config, len(given.stores))
-    options = plugins.parse_options("scores", config["score"], config["options"], f"scores.{config['name']}")
+    section: ScoreNetwork = given.config
+    if len(section.sets) != len(given.stores):
+        raise OODError(f"--stores: {len(section.sets)} sets need as many stores, found {len(given.stores)}")
     where = device.pick(given.device, given.threads, given.tf32)
     if where.type == "cpu":
         keep_freed_memory()
-    network = trained(config["network"], given.checkpoint, where)
+    network = trained(section.network, given.checkpoint, where)
     with streamed(given.stores[0]) as store:
-        config = sized(config, network, store, where)
-    run = prepared(config, options, network, given.train_store, where)
+        size = images_at_once(section, network, store, where)
+    run = prepared(section, network, size, given.train_store, where)
     with atomic(given.out) as partial, h5py.File(partial, "w") as out:
-        out.attrs.update(score=config["score"], name=config["name"])
-        out.attrs["options"] = json.dumps(asdict(options), sort_keys=True)
-        for name, path in zip(config["sets"], given.stores, strict=True):
+        out.attrs.update(score=section.score, name=section.name)
+        out.attrs["options"] = json.dumps(asdict(section.options), sort_keys=True)
+        for name, path in zip(section.sets, given.stores, strict=True):
             with several(path) as store:
-                out[name] = score_set(run, store, config, where, name)
+                out[name] = score_set(run, store, section, size, where, name)
             print(f"{name}: {len(out[name])} images", flush=True)
 
 

@@ -25,37 +25,21 @@ import h5py
 import numpy as np
 
 from workflow_scripts.core import plugins
-from workflow_scripts.core.errors import OODError, stage, unknown
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.scores import base, cached
+from workflow_scripts.stages.sections.score_sets import ScoreSets
 
-KEYS = ("score", "name", "options", "network", "sets")
 READ = ("features", "logits", "background")  # of the images to score
 
 
-def configuration(text: str, found: list[str]) -> tuple[str, str, Any, str]:
-    """(module, row name, its options, network) from the JSON of `--config`.
-
-    Raises:
-        OODError: no JSON, an unknown key, score or option, a value out of range, or `sets` other than those given.
-    """
-    try:
-        config = json.loads(text)
-    except ValueError as error:
-        raise OODError(f"--config: not JSON ({error})") from None
-    for key in config:
-        if key not in KEYS:
-            raise unknown("--config", key, KEYS)
-    if "score" not in config:
-        raise OODError("--config: 'score' is missing; it names a module of workflow_scripts/scores")
-    expected = config.get("sets")
+def check_sets(expected: list[str] | None, found: list[str]) -> None:
+    """Refuse other sets than those expected. Raises OODError naming both."""
     if expected is not None and sorted(expected) != sorted(found):
         raise OODError(f"--sets: the configuration asks for {', '.join(expected)}, the files hold {', '.join(found)}")
     if len(set(found)) < len(found):
         raise OODError(f"--sets: a set is given twice: {', '.join(found)}")
-    name = config.get("name", config["score"])
-    options = plugins.parse_options("scores", config["score"], config.get("options", {}), f"scores.{name}")
-    return config["score"], name, options, config.get("network", "")
 
 
 def known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.ndarray], Any], files_open: ExitStack,
@@ -146,8 +130,7 @@ def mover(device: str) -> Callable[[np.ndarray], Any]:
 
 @stage
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", required=True, help="JSON: score, name, options, network, sets")
+    parser = stage_parser(__spec__, __doc__, ScoreSets)
     parser.add_argument("--sets", type=Path, nargs="+", required=True, help="features of the sets to score")
     parser.add_argument("--train", type=Path, help="features of the ID train set")
     parser.add_argument("--head", type=Path, help="the last linear layer")
@@ -157,11 +140,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the scores to write")
     given = parser.parse_args(arguments)
     sets = [(path, name) for path in given.sets for name in cached.sets(path)]
-    score, name, options, network = configuration(given.config, [name for _, name in sets])
+    section: ScoreSets = given.config
+    check_sets(section.sets, [name for _, name in sets])
+    name, options = section.name, section.options
     if given.choice:
         chosen = json.loads(given.choice.read_text(encoding="utf-8"))
         options = replace(options, **{key: chosen[key] for key in asdict(options).keys() & chosen.keys()})
-    module = plugins.load("scores", score)
+    module = plugins.load("scores", section.score)
     kinds = base.needs(module, options)
     if kinds & {"network", "scores"}:
         what, where = ("the network itself", "score_network") if "network" in kinds else ("other scores", "fuse_scores")
@@ -169,13 +154,13 @@ def main(arguments: list[str] | None = None) -> None:
     move = mover(given.device)
     with ExitStack() as files_open:
         evidence = known(kinds, given, move, files_open)
-        base.require(evidence, kinds, name, network)
+        base.require(evidence, kinds, name, section.network)
         for place in sets:
             with cached.Features(*place) as features:
                 agree(features, evidence)
         run = run_on(module, options, evidence)
         del evidence
-        write(given.out, sets, run, kinds, move, name, score, options)
+        write(given.out, sets, run, kinds, move, name, section.score, options)
 
 
 def write(target: Path, sets: list[tuple[Path, str]], run: Callable[[base.Batch], np.ndarray], kinds: frozenset[str],

@@ -7,15 +7,15 @@ Written: ``kept`` (ascending int64) and the attributes ``images`` (N), ``rule``,
 
 from __future__ import annotations
 
-import json
-
 import h5py
 import numpy as np
 
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images import selection
 from workflow_scripts.data.images.store import open_store
+from workflow_scripts.stages.sections.select_outliers import SelectOutliers
 
 
 def weights(path: str, count: int, store: str) -> np.ndarray:
@@ -38,26 +38,25 @@ def weights(path: str, count: int, store: str) -> np.ndarray:
 
 @stage
 def main(argv: list[str] | None = None) -> None:
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help="rule, ratio, size, seed")
+    parser = stage_parser(__spec__, __doc__, SelectOutliers)
     parser.add_argument("--store", required=True, help="store of the outliers")
     parser.add_argument("--weights", help="training record that holds theta, for rule learned")
     parser.add_argument("--out", required=True)
     args = parser.parse_args(argv)
-    config = args.config
+    section: SelectOutliers = args.config
     with open_store(args.store) as file:
         count = len(file["labels"])
-    rng = np.random.default_rng((config["seed"], 0x73656C))
-    exact = config["size"] == "exact"
-    if config["rule"] == "random":
-        kept = selection.random(count, config["ratio"], exact, rng)
+    rng = np.random.default_rng((section.seed, 0x73656C))
+    exact = section.size == "exact"
+    if section.rule == "random":
+        kept = selection.random(count, section.ratio, exact, rng)
     else:
-        kept = selection.learned(weights(args.weights, count, args.store), config["ratio"], exact, rng)
+        kept = selection.learned(weights(args.weights, count, args.store), section.ratio, exact, rng)
     if not len(kept):
-        raise OODError(f"select.ratio: {config['ratio']} of the {count:,} images of {args.store} keeps none")
+        raise OODError(f"select.ratio: {section.ratio} of the {count:,} images of {args.store} keeps none")
     with atomic(args.out) as partial, h5py.File(partial, "w") as file:
         file.create_dataset("kept", data=kept.astype(np.int64), track_times=False)
-        file.attrs.update({"images": count, **config})
+        file.attrs.update({"images": count, **section.model_dump()})
     print(f"{len(kept):,} of {count:,} images kept ({len(kept) / count:.2%})")
 
 

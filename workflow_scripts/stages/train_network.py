@@ -19,12 +19,14 @@ from torch import Tensor
 from workflow_scripts.cams.files import read_masks
 from workflow_scripts.core import plugins
 from workflow_scripts.core.digest import digest
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic, sha256
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import load_store, open_store
 from workflow_scripts.networks import checkpoint, device
 from workflow_scripts.networks.load import build, in_bfloat16, start_from
 from workflow_scripts.networks.memory import keep_freed_memory
+from workflow_scripts.stages.sections.train_network import TrainNetwork
 from workflow_scripts.training import ranks as parallel
 from workflow_scripts.training.images import Images, TokenImages, images_of
 from workflow_scripts.training.launch import end_with_parent, launch
@@ -38,9 +40,7 @@ SHARED_SEED = 1  # goe.2g-5
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON",
-                        help="network, recipe, released and steps, as the workflow prints them")
+    parser = stage_parser(__spec__, __doc__, TrainNetwork)
     parser.add_argument("--data", required=True, help="store of the ID train images")
     parser.add_argument("--parent", help="checkpoint whose weights are the start")
     parser.add_argument("--masks", help="label maps of the train images")
@@ -49,9 +49,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", help="output of the network's frozen trunk for the ID train images, in their place")
     parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
     parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--device", default="auto", choices=device.NAMES)
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    device.add_arguments(parser)
     parser.add_argument("--gpus", type=int, default=1, metavar="N",
                         help="GPUs that share every batch, with --device cpu processes (default: %(default)s)")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # both are given to the processes it starts
@@ -79,28 +77,28 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) -> None:
     """Train, and write what came of it; of several processes the first one does."""
-    network_section, recipe = args.config["network"], args.config["recipe"]
+    section: TrainNetwork = args.config
+    recipe = section.recipe
     if where.type == "cpu":
         keep_freed_memory()
     store = load_store(args.data, pixels=args.tokens is None)
     if store.images is None:
         raise OODError(f"{args.data} holds ready network inputs (a noise set); a network is trained on images")
 
-    released = tuple(args.config["released"])
+    released = tuple(section.released)
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed
     torch.manual_seed(seed)
-    background = plugins.spec("methods", recipe["method"]).background
-    network = build(network_section, len(store.classes) + background).to(where)
+    background = plugins.spec("methods", recipe.method).background
+    network = build(section.network, len(store.classes) + background).to(where)
     if args.parent:
-        start_from(network, checkpoint.read(args.parent), background, args.parent, network_section["name"],
-                   recipe["options"].get("head") == "parent")
-    if recipe["training"].get("precision") == "bfloat16":
+        start_from(network, checkpoint.read(args.parent), background, args.parent, section.network.name,
+                   getattr(recipe.options, "head", "") == "parent")
+    if recipe.training.precision == "bfloat16":
         in_bfloat16(network)
-    method_options = plugins.parse_options("methods", recipe["method"], recipe["options"], "options")
-    method = plugins.load("methods", recipe["method"]).build(method_options, released)
+    method = plugins.load("methods", recipe.method).build(recipe.options, released)
     if args.tokens:
         if not hasattr(network, "token_shape"):
-            raise OODError(f"--tokens: network '{network_section['name']}' has no frozen trunk (model clip_vit has)")
+            raise OODError(f"--tokens: network '{section.network.name}' has no frozen trunk (model clip_vit has)")
         labels = torch.from_numpy(store.labels).to(where)
         data = TokenImages(Tokens(args.tokens, len(labels), network.token_shape, where), labels)
     else:
@@ -110,7 +108,7 @@ def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) 
         data = images_of(store, where, workers=max(0, args.threads // args.gpus - 1), masks=masks, ranks=ranks)
     outliers = None
     if method.outliers and args.outliers:
-        outliers = load_outliers(args.outliers, recipe["outliers"], seed, where, store.images.shape[1:], args.selection)
+        outliers = load_outliers(args.outliers, recipe.outliers, seed, where, store.images.shape[1:], args.selection)
     training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, where),
                         ranks)
     this = identity(args, store.attrs)
@@ -120,7 +118,7 @@ def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) 
         check = writer.check if writer else lambda: None
         resume = Resume(args.out, this, args.save_every, ranks, check)
         resume.catch_signals()
-        history = training.run(args.config["steps"], partial(print, flush=True), resume)
+        history = training.run(section.steps, partial(print, flush=True), resume)
         if writer:
             check()
             write(args, network, method, list(store.classes), history, background)
@@ -132,10 +130,10 @@ def write(args: argparse.Namespace, network: torch.nn.Module, method: torch.nn.M
     """Write the training record and the checkpoint."""
     if args.record:
         write_record(args.record, history, method.record())
-    about = {"network": args.config["network"]["name"], "classes": classes, "seed": args.seed, "history": history}
+    about = {"network": args.config.network.name, "classes": classes, "seed": args.seed, "history": history}
     if background:
         about["background"] = True
-    if "dfb.2h-1" in args.config["released"]:
+    if "dfb.2h-1" in args.config.released:
         about["released"] = ["dfb.2h-1"]
     checkpoint.save(args.out, network, about)
 
@@ -150,14 +148,14 @@ def test_images(path: str | None, where: torch.device) -> Images | None:
 
 def identity(args: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:
     """What a run's result depends on: progress of another one must not be continued."""
-    section = args.config
+    section: TrainNetwork = args.config
     files = {name: sha256(path) for name in ("parent", "selection", "masks") if (path := getattr(args, name))}
     for name in filter(partial(getattr, args), ("outliers", "test")):
         with open_store(getattr(args, name)) as file:
             files[name] = [len(file["labels"]), file.attrs["definition"], file.attrs["sources"]]
-    return {"configuration": json.dumps(section, sort_keys=True), "inputs": json.dumps([files, data], sort_keys=True),
-            "code": digest("stages.train_network", f"models.{section['network']['model']}",
-                           f"methods.{section['recipe']['method']}"),
+    return {"configuration": section.dump(), "inputs": json.dumps([files, data], sort_keys=True),
+            "code": digest("stages.train_network", f"models.{section.network.model}",
+                           f"methods.{section.recipe.method}"),
             "seed": args.seed, "threads": args.threads, "device": args.device, "tf32": args.tf32}
 
 

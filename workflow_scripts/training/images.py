@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment, normalise
+from workflow_scripts.data.images.changes import Normalise, RandomResizedCrop, Step
 from workflow_scripts.data.images.dataset import Decoded, Order, loader
 from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.rows import CentreCrops, Encoded
@@ -35,11 +35,11 @@ class Images:
     masks: Tensor | None = None
     """(N, h, w) integers: label maps, 0 for background and c + 1 for class c; ``None`` where there are none."""
 
-    def inputs(self, images: Tensor | LongSide, how: Any) -> Tensor:
+    def inputs(self, images: Tensor | LongSide, how: Normalise) -> Tensor:
         """Network inputs of images of this set; of those whose long side was kept the centre. ``how``: `normalise`."""
         return normalise(images.centre() if isinstance(images, LongSide) else images, how)
 
-    def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
+    def batches(self, parts: Sequence[Tensor], steps: Sequence[Step], seed: int, epoch: int,
                 ) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, or of the rest of one.
 
@@ -61,10 +61,10 @@ class TokenImages(Images):
 
     pixels: Tokens
 
-    def inputs(self, images: Tensor, how: Any) -> Tensor:
+    def inputs(self, images: Tensor, how: Normalise) -> Tensor:
         return images
 
-    def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
+    def batches(self, parts: Sequence[Tensor], steps: Sequence[Step], seed: int, epoch: int,
                 ) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
             index = part.to(self.labels.device)
@@ -99,9 +99,9 @@ class DecodedImages(Images):
     ranks: Ranks = ALONE
     _loaders: dict[str, tuple[Order, DataLoader]] = field(default_factory=dict, repr=False)
 
-    def batches(self, parts: Sequence[Tensor], steps: Sequence[dict[str, Any]], seed: int, epoch: int,
+    def batches(self, parts: Sequence[Tensor], steps: Sequence[Step], seed: int, epoch: int,
                 ) -> Iterator[tuple[Tensor, Tensor]]:
-        first = steps[0] if steps and "random_resized_crop" in steps[0] else None
+        first = steps[0] if steps and isinstance(steps[0], RandomResizedCrop) else None
         order, ahead = self._loader(first, seed)
         order.epoch, order.parts = epoch, [part[self.ranks.share(len(part))] for part in parts]
         batches = iter(ahead)
@@ -115,12 +115,13 @@ class DecodedImages(Images):
             images = augment(images, steps, seed, epoch, index, done=int(first is not None))
             yield part.to(index.device), self.ranks.gather(images, len(part))
 
-    def _loader(self, first: dict[str, Any] | None, seed: int) -> tuple[Order, DataLoader]:
+    def _loader(self, first: RandomResizedCrop | None, seed: int) -> tuple[Order, DataLoader]:
         """One loader, whose processes are kept, for each way to decode."""
         key = f"{seed} {first}"
         if key not in self._loaders:
             rows, order = self.pixels.rows, Order()
-            images = Decoded(rows.archive.path, first or rows.geometry, seed, rows.numbers)
+            how = first.random_resized_crop if first else rows.geometry
+            images = Decoded(rows.archive.path, how, seed, rows.numbers)
             self._loaders[key] = order, loader(images, order, self.workers)
         return self._loaders[key]
 

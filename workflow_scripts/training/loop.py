@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment_masks, resize_masks
+from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
+from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.outliers import Outliers
@@ -26,7 +28,7 @@ SECOND_VIEW = 1 << 32  # added to the seed of a view's augmentation
 LOOK = 256  # images of a pass that only looks
 
 
-def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: Tensor | None = None,
+def batches(data: Images, recipe: Recipe, seed: int, epoch: int, rows: Tensor | None = None,
             outliers: Outliers | None = None, start: int = 0, order: Tensor | None = None) -> Iterator[Batch]:
     """The epoch's batches: shuffled, augmented, normalised; a function of (seed, epoch) alone.
 
@@ -36,26 +38,26 @@ def batches(data: Images, recipe: dict[str, Any], seed: int, epoch: int, rows: T
         start: steps of the epoch that are left out, since they are done.
         order: numbers of the outliers in the order of their use; ``None``: as the recipe says.
     """
-    training = recipe["training"]
+    training = recipe.training
     rows = torch.arange(len(data.labels)) if rows is None else rows
-    count, size = len(rows), training["batch_size"]
-    whole = count // size * size if training["drop_last"] else count
+    count, size = len(rows), training.batch_size
+    whole = count // size * size if training.drop_last else count
     parts = rows[permutation(seed, epoch, count)][:whole].split(size)[start:]
     beside = outliers.batches(recipe, epoch, start, order) if outliers else None
-    views = [data.batches(parts, recipe["augment"], seed + SECOND_VIEW * view, epoch)
-             for view in range(recipe.get("views", 1))]
+    views = [data.batches(parts, recipe.augment, seed + SECOND_VIEW * view, epoch)
+             for view in range(recipe.views)]
     for step, seen in enumerate(zip(*views, strict=True), start):
         index = seen[0][0]
-        images = [data.inputs(view, recipe["normalise"]) for _, view in seen]
+        images = [data.inputs(view, recipe.normalise) for _, view in seen]
         novel, numbers = next(beside) if beside else (None, None)
         masks = None
         if data.masks is not None:
             masks = resize_masks(data.masks[index], *data.pixels.shape[1:3])
-            masks = augment_masks(masks, recipe["augment"], seed, epoch, index).long()
+            masks = augment_masks(masks, recipe.augment, seed, epoch, index).long()
         yield Batch(images[0], data.labels[index], index, seed, epoch, step, novel, numbers, *images[1:], masks=masks)
 
 
-def plain(data: Images, rows: Tensor | None, how: Any) -> Iterator[tuple[Tensor, Tensor]]:
+def plain(data: Images, rows: Tensor | None, how: Normalise) -> Iterator[tuple[Tensor, Tensor]]:
     """(inputs, labels) of these images in order, not augmented; ``rows``: ``None`` for all, ``how``: `normalise`."""
     rows = torch.arange(len(data.labels)) if rows is None else rows
     for part in rows.to(data.labels.device).split(LOOK):
@@ -69,7 +71,7 @@ class Training:
         network: on the device of ``data``; trained in place.
         method: gives the loss of a step.
         data: ID train images.
-        recipe: `training`, `augment` and `normalise` of the recipe, and where given `outliers`, `validation`, `keep`.
+        recipe: how it is trained.
         seed: of shuffling and augmentation.
         outliers: images that ``method`` trains with, if it does.
         released: defects to reproduce; the loop itself has goe.2g-4, npos.B13 and npos.B14.
@@ -81,30 +83,30 @@ class Training:
             method lacks its outliers or does not fit the recipe.
     """
 
-    def __init__(self, network: nn.Module, method: Method, data: Images, recipe: dict[str, Any], seed: int,
+    def __init__(self, network: nn.Module, method: Method, data: Images, recipe: Recipe, seed: int,
                  outliers: Outliers | None = None, released: tuple[str, ...] = (), test: Images | None = None,
                  ranks: Ranks = ALONE):
         network = shared(network, ranks)
         self.ranks, self.network, self.method, self.data = ranks, network, method, data
         self.recipe, self.seed = recipe, seed
         self.outliers, self.released = outliers if method.outliers else None, released
-        training, device = recipe["training"], data.labels.device
+        training, device = recipe.training, data.labels.device
         self.test = test
-        self.rows, held = hold_out(recipe.get("validation"), len(data.labels))
+        self.rows, held = hold_out(recipe.validation, len(data.labels))
         self.held = held.to(device)
-        size = training["batch_size"]
-        self.schedule = resolved(training["schedule"], len(self.rows)) | {"zero_based": "npos.B13" in released}
+        size = training.batch_size
+        self.schedule, self.zero_based = resolved(training.schedule, len(self.rows)), "npos.B13" in released
         if "npos.B14" in released:
-            self.schedule["gamma"] = 1 / self.schedule["gamma"]
-        self.end = self.schedule["steps"][-1] if self.schedule["name"] == "bit" else None
-        self.per_epoch = len(self.rows) // size if training["drop_last"] else -(-len(self.rows) // size)
+            self.schedule = self.schedule.model_copy(update={"gamma": 1 / self.schedule.gamma})
+        self.end = self.schedule.steps[-1] if self.schedule.name == "bit" else None
+        self.per_epoch = len(self.rows) // size if training.drop_last else -(-len(self.rows) // size)
         if size < ranks.count:
             raise OODError(f"training.batch_size: {size} images cannot be shared by {ranks.count} GPUs or processes; "
                            "lower gpus")
         if not self.per_epoch:
             raise OODError(f"training.batch_size: {size} is more than the {len(self.rows)} train images, "
                            "and training.drop_last drops the only batch")
-        self.epochs = training["epochs"] if self.end is None else -(-self.end // self.per_epoch)
+        self.epochs = training.epochs if self.end is None else -(-self.end // self.per_epoch)
         if method.outliers and outliers is None:
             raise OODError("outliers: this method trains with outliers, but the recipe names none")
         method.check(recipe)
@@ -113,11 +115,11 @@ class Training:
             seed, self.epochs, self.per_epoch, len(data.labels), device,
             *((self.outliers.total, self.outliers.batch_size) if self.outliers else ())))
         method.to(device)
-        self.optimiser = torch.optim.SGD(method.parameter_groups(network), lr=training["lr"],
-                                         momentum=training["momentum"], nesterov=training["nesterov"],
-                                         weight_decay=training["weight_decay"])
+        self.optimiser = torch.optim.SGD(method.parameter_groups(network), lr=training.lr,
+                                         momentum=training.momentum, nesterov=training.nesterov,
+                                         weight_decay=training.weight_decay)
         self.bases = [group["lr"] for group in self.optimiser.param_groups]
-        self.best = _Best(recipe.get("keep") == "best", len(held))
+        self.best = _Best(recipe.keep == "best", len(held))
         self.history: list[dict[str, float]] = []
         self.epoch = self.step = self.done = self.seen = 0
         self.total, self.correct = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -166,14 +168,15 @@ class Training:
 
     def looks(self) -> Looks:
         """What a method may look at before and after its training."""
-        how = self.recipe["normalise"]
+        how = self.recipe.normalise
         return Looks(self.data.labels[self.rows.to(self.data.labels.device)],
                      lambda: plain(self.data, self.rows, how), lambda: plain(self.test, None, how))
 
     def _step(self, batch: Batch) -> None:
         for group, base in zip(self.optimiser.param_groups, self.bases, strict=True):
             if not group.get("constant"):
-                group["lr"] = learning_rate(base, self.schedule, self.done, self.per_epoch, self.epochs)
+                group["lr"] = learning_rate(base, self.schedule, self.done, self.per_epoch, self.epochs,
+                                            self.zero_based)
         loss, logits = self.method.loss(self.network, batch)
         self.optimiser.zero_grad(set_to_none=True)
         self.ranks.backward(loss, (p for group in self.optimiser.param_groups for p in group["params"]))
@@ -191,7 +194,8 @@ class Training:
             raise OODError(f"the loss is {mean} in epoch {self.epoch + 1} (step {self.done}); "
                            "lower training.lr or look at the train images")
         self.method.end_epoch(self.network, self.epoch)
-        rate = learning_rate(self.recipe["training"]["lr"], self.schedule, self.done - 1, self.per_epoch, self.epochs)
+        rate = learning_rate(self.recipe.training.lr, self.schedule, self.done - 1, self.per_epoch, self.epochs,
+                             self.zero_based)
         self.history.append({"epoch": self.epoch + 1, "loss": mean, "accuracy": accurate, "lr": rate})
         line = f"epoch {self.epoch + 1}/{self.epochs}  loss {mean:.4f}  accuracy {accurate:.4f}  lr {rate:.4g}  "
         if len(self.held):
@@ -201,7 +205,7 @@ class Training:
             self.history[-1]["validation"] = value
             self.best.update(self.network, value)
             if self.data.masks is not None:
-                self.history[-1] |= segmentation(self.network, self.data, self.held, self.recipe["normalise"])
+                self.history[-1] |= segmentation(self.network, self.data, self.held, self.recipe.normalise)
             line += f"validation {value:.4f}  "
         report(f"{line}{speed:.0f} images/s")
         self.epoch, self.step, self.seen = self.epoch + 1, 0, 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
 import h5py
 import numpy as np
@@ -21,6 +20,7 @@ from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.data.images.rows import CentreCrops
 from workflow_scripts.data.images.store import open_store, pixel_rows
+from workflow_scripts.methods.recipe import OutlierBatches, Recipe
 
 RESIDENT = 4 * 2**30  # bytes; 1.4 million images of 32x32 (300K Random Images: 0.9 GB, Tiny Images: 244 GB)
 CHUNKS = 64  # HDF5 chunks (of 1 MiB) that are in memory at once, and mixed, when a larger store is shuffled
@@ -59,7 +59,7 @@ class Outliers:
     def __len__(self) -> int:
         return self.total if self.kept is None else len(self.kept)
 
-    def batches(self, recipe: dict[str, Any], epoch: int, start: int = 0,
+    def batches(self, recipe: Recipe, epoch: int, start: int = 0,
                 order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless: (M, 3, H, W) inputs, augmented and normalised as `recipe` says, and (M,) int64 image numbers.
 
@@ -70,8 +70,8 @@ class Outliers:
         run = (self._drawn(order) if order is not None else self._block(epoch) if self.order == "block" else
                self._shuffled(epoch) if self.resident else self._streamed(epoch))
         for visit, pixels in islice(run, start, None):
-            changed = augment(pixels, recipe["augment"], self.seed, epoch, visit)
-            yield normalise(changed, recipe["normalise"]), visit % self.total
+            changed = augment(pixels, recipe.augment, self.seed, epoch, visit)
+            yield normalise(changed, recipe.normalise), visit % self.total
 
     # Each yields (M,) visits and (M, H, W, 3) pixels. A visit is the image number plus a multiple of the set's size,
     # another one every time an epoch sees the image, so that it is then augmented in another way.
@@ -166,13 +166,13 @@ class Outliers:
                            "delete it and run again") from None
 
 
-def load_outliers(path: str, section: dict[str, Any], seed: int, device: torch.device,
+def load_outliers(path: str, section: OutlierBatches, seed: int, device: torch.device,
                   shape: tuple[int, ...], selection: str | None = None) -> Outliers:
     """The outliers of a store; a large one stays open for reading.
 
     Args:
         path: image store.
-        section: the recipe's `outliers`: batch_size, order.
+        section: the recipe's `outliers`.
         seed: of the run.
         device: where the network is.
         shape: (H, W, 3) of the ID images.
@@ -203,7 +203,7 @@ def load_outliers(path: str, section: dict[str, Any], seed: int, device: torch.d
             pixels = torch.from_numpy(stored[:] if kept is None else _gather(stored, kept)).to(device)
     if pixels is None:
         pixels = h5py.File(path, "r")["images"]
-    return Outliers(pixels, section["batch_size"], section["order"], seed, device, path,
+    return Outliers(pixels, section.batch_size, section.order, seed, device, path,
                     None if kept is None else torch.from_numpy(kept), total)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+
+from workflow_scripts.methods.recipe import Schedule
 
 # BiT's hyper-rule (Kolesnikov et al., ECCV 2020; dfb 2e): below this many train images, these milestones in steps.
 _RULE = ((3_000, (100, 200, 300, 400, 500)), (500_000, (500, 3_000, 6_000, 9_000, 10_000)),
@@ -25,20 +26,23 @@ def bit_rate(base: float, steps: Sequence[int], step: int) -> float | None:
     return base / 10 ** sum(step > milestone for milestone in steps[1:-1])
 
 
-def resolved(schedule: dict[str, Any], images: int) -> dict[str, Any]:
+def resolved(schedule: Schedule, images: int) -> Schedule:
     """The schedule with what its rule takes from the number of train images."""
-    return schedule | {"steps": schedule.get("steps") or bit_steps(images)} if schedule["name"] == "bit" else schedule
+    if schedule.name != "bit" or schedule.steps:
+        return schedule
+    return schedule.model_copy(update={"steps": list(bit_steps(images))})
 
 
-def learning_rate(base: float, schedule: dict[str, Any], step: int, steps_per_epoch: int, epochs: int) -> float:
+def learning_rate(base: float, schedule: Schedule, step: int, steps_per_epoch: int, epochs: int,
+                  zero_based: bool = False) -> float:
     """Learning rate of a step.
 
     Args:
         base: ``training.lr``.
-        schedule: ``training.schedule``: name, milestones, gamma, floor, and where there is one ``warmup``;
-            ``zero_based`` is npos.B13; for ``bit`` with its steps (:func:`resolved`).
+        schedule: ``training.schedule``; for ``bit`` with its steps (:func:`resolved`).
         step: 0-based, over the whole run.
         steps_per_epoch, epochs: size of the run.
+        zero_based: npos.B13.
 
     ``cosine``: from ``base`` to ``floor * base`` over all steps; ``cosine_epochs``: the same in steps of an epoch.
     ``multistep``: times ``gamma`` from the epoch after each milestone on (milestone 50: the first 50 epochs run at
@@ -46,22 +50,20 @@ def learning_rate(base: float, schedule: dict[str, Any], step: int, steps_per_ep
     schedule has behind them; with npos.B13 the line ends an epoch later and so begins below ``start * base``, for the
     papers' values below 0.
     """
-    warmup = schedule.get("warmup")
-    if warmup:
-        late = bool(schedule.get("zero_based"))
-        if step < (warmup["epochs"] + late) * steps_per_epoch:
-            share = step / (warmup["epochs"] * steps_per_epoch) - late / warmup["epochs"]
-            behind = warmup["epochs"] * steps_per_epoch
-            after = learning_rate(base, schedule | {"warmup": None}, behind, steps_per_epoch, epochs)
-            return warmup["start"] * base + share * (after - warmup["start"] * base)
-    if schedule["name"] == "cosine_epochs":
+    warmup = schedule.warmup
+    if warmup and step < (warmup.epochs + zero_based) * steps_per_epoch:
+        share = step / (warmup.epochs * steps_per_epoch) - zero_based / warmup.epochs
+        behind = warmup.epochs * steps_per_epoch
+        after = learning_rate(base, schedule.model_copy(update={"warmup": None}), behind, steps_per_epoch, epochs)
+        return warmup.start * base + share * (after - warmup.start * base)
+    if schedule.name == "cosine_epochs":
         step -= step % steps_per_epoch
-    if schedule["name"] in ("cosine", "cosine_epochs"):
+    if schedule.name in ("cosine", "cosine_epochs"):
         progress = step / max(1, steps_per_epoch * epochs)
-        return base * (schedule["floor"] + (1 - schedule["floor"]) * 0.5 * (1 + math.cos(math.pi * progress)))
-    if schedule["name"] == "multistep":
+        return base * (schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * progress)))
+    if schedule.name == "multistep":
         epoch = step // steps_per_epoch
-        return base * schedule["gamma"] ** sum(epoch >= m for m in schedule["milestones"])
-    if schedule["name"] == "bit":
-        return bit_rate(base, schedule["steps"], step) or 0.0
+        return base * schedule.gamma ** sum(epoch >= m for m in schedule.milestones)
+    if schedule.name == "bit":
+        return bit_rate(base, schedule.steps, step) or 0.0
     return base

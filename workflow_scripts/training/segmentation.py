@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from workflow_scripts.data.images.augment import normalise, resize_masks
+from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.methods.base import looking
 from workflow_scripts.models.base import upsampled
 from workflow_scripts.training.images import Images
@@ -15,7 +14,7 @@ from workflow_scripts.training.images import Images
 _BATCH = 64  # images of one pass
 
 
-def segmentation(network: nn.Module, data: Images, rows: Tensor, how: str | dict[str, Any]) -> dict[str, float]:
+def segmentation(network: nn.Module, data: Images, rows: Tensor, how: Normalise) -> dict[str, float]:
     """Share of pixels with the right label, and the mean over labels of intersection over union.
 
     Args:

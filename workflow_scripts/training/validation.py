@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +12,18 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.methods.base import looking
+from workflow_scripts.methods.recipe import Recipe, Validation
 from workflow_scripts.training.images import Images
 
 ROOT = Path(__file__).resolve().parents[2]
 _BATCH = 512  # images of one pass
 
 
-def hold_out(section: dict[str, Any] | None, count: int) -> tuple[Tensor, Tensor]:
+def hold_out(section: Validation | None, count: int) -> tuple[Tensor, Tensor]:
     """Numbers of the train images and of the held-out ones, ascending, int64, on CPU.
 
     Args:
-        section: the recipe's `validation`: ``count``, ``seed`` and ``list`` (a text file, one 0-based number per line,
-            relative to the repository; ``None``: drawn by ``seed``); ``None``: nothing is held out.
+        section: the recipe's `validation`; ``None``: nothing is held out.
         count: ID train images.
 
     Raises:
@@ -32,11 +31,11 @@ def hold_out(section: dict[str, Any] | None, count: int) -> tuple[Tensor, Tensor
     """
     if section is None:
         return torch.arange(count), torch.empty(0, dtype=torch.int64)
-    if section["count"] >= count:
-        raise OODError(f"validation.count: {section['count']} of {count} ID train images leave none to train on")
-    held = permutation(section["seed"], 0, count)[:section["count"]]
-    if section["list"] is not None:
-        held = _read(section["list"], section["count"], count)
+    if section.count >= count:
+        raise OODError(f"validation.count: {section.count} of {count} ID train images leave none to train on")
+    held = permutation(section.seed, 0, count)[:section.count]
+    if section.list is not None:
+        held = _read(section.list, section.count, count)
     keep = torch.ones(count, dtype=torch.bool)
     keep[held] = False
     return keep.nonzero().flatten(), held.sort().values
@@ -58,7 +57,7 @@ def _read(name: str, wanted: int, count: int) -> Tensor:
     return torch.tensor(numbers)
 
 
-def accuracy(network: nn.Module, data: Images, held: Tensor, recipe: dict[str, Any],
+def accuracy(network: nn.Module, data: Images, held: Tensor, recipe: Recipe,
              augmented: tuple[int, int] | None = None,
              predict: Callable[[nn.Module, Tensor], Tensor] = lambda network, x: network(x)) -> float:
     """Share of the images ``held`` that ``network`` classifies correctly, in eval mode.
@@ -74,7 +73,7 @@ def accuracy(network: nn.Module, data: Images, held: Tensor, recipe: dict[str, A
         for index in held.split(_BATCH):
             images = data.pixels[index]
             if augmented:
-                images = augment(images, recipe["augment"], *augmented, index)
-            found = predict(network, data.inputs(images, recipe["normalise"])).argmax(1)
+                images = augment(images, recipe.augment, *augmented, index)
+            found = predict(network, data.inputs(images, recipe.normalise)).argmax(1)
             correct += (found == data.labels[index]).sum()
     return float(correct) / len(held)

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from workflow_scripts.core.digest import digest
+from workflow_scripts.stages.sections.fetch_archive import FetchArchive
+from workflow_scripts.stages.sections.pack_dataset import PackDataset
+from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset
 from workflow_scripts.wiring.files import Files, Wildcards
 from workflow_scripts.wiring.sections import dumps
 
@@ -47,7 +50,7 @@ class Data(Files):
         return dumps(self.plan.sources[wildcards.archive].identity())
 
     def source_row(self, wildcards: Wildcards) -> str:
-        return dumps(self.plan.sources[wildcards.archive].row())
+        return FetchArchive.taken_from(self.plan.sources[wildcards.archive]).dump()
 
     def fetch_options(self) -> str:
         """The lock file, and whether to download at all."""
@@ -60,12 +63,13 @@ class Data(Files):
         return {**section, "raw": [self.plan.sources[name].identity() for name in fetched] or section["raw"]}
 
     def prepare_section(self, wildcards: Wildcards) -> str:
-        return dumps({**self._section(wildcards), "limit": self.plan.config.limit.images})
+        return PrepareDataset.of(**self._section(wildcards), limit=self.plan.config.limit.images).dump()
 
     def pack_section(self, wildcards: Wildcards) -> str:
         """An archive is whole: no limit, sample or geometry is part of it."""
         section = self._section(wildcards)
-        return dumps({key: section[key] for key in ("dataset", "split", "options", "raw", "only") if key in section})
+        return PackDataset.of(dataset=section["dataset"], split=section["split"], options=section["options"],
+                              raw=section["raw"], only=section.get("only")).dump()
 
     def prepare_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.prepare_dataset", f"data.readers.{self.plan.datasets[wildcards.dataset].reader}")

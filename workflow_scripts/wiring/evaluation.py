@@ -6,16 +6,30 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from workflow_scripts.config.models import Score
 from workflow_scripts.core.digest import digest
+from workflow_scripts.stages.sections.choose_options import ChooseOptions
+from workflow_scripts.stages.sections.compute_metrics import ComputeMetrics
+from workflow_scripts.stages.sections.extract_features import ExtractFeatures
+from workflow_scripts.stages.sections.fuse_scores import FuseScores
+from workflow_scripts.stages.sections.import_scores import ImportScores
+from workflow_scripts.stages.sections.make_panels import MakePanels
+from workflow_scripts.stages.sections.measure_distances import MeasureDistances
+from workflow_scripts.stages.sections.score_network import ScoreNetwork
+from workflow_scripts.stages.sections.score_sets import ScoreSets
 from workflow_scripts.wiring import sections
 from workflow_scripts.wiring.files import Files, Wildcards
-from workflow_scripts.wiring.sections import dumps
 from workflow_scripts.wiring.snakemake_private import remember_signature
 from workflow_scripts.work.plan import Taken, Trained
 
 
 class Evaluation(Files):
     """Features, scores, metrics, and what pictures need of them."""
+
+    def _pass(self, run: Trained) -> dict[str, Any]:
+        """What a section of a forward pass is made of."""
+        return {"network": sections.network(run.network), "normalise": sections.evaluated(run),
+                "batch_size": self.plan.config.features.batch_size}
 
     def feature_files(self, group: str) -> list[str]:
         """Names of the features files that a group's job writes, with ``{id}`` for the ID set's."""
@@ -38,11 +52,9 @@ class Evaluation(Files):
     def features_section(self, group: str) -> Callable[[Wildcards], str]:
         def section(wildcards: Wildcards) -> str:
             run = self.plan.run(wildcards)
-            return dumps({"network": sections.network(run.network),
-                          "sets": [f"{d}.{s}" for d, s in self._feature_sets(wildcards, group)],
-                          "normalise": sections.evaluated(run),
-                          "batch_size": self.plan.config.features.batch_size,
-                          "precision": self.plan.config.features.precision})
+            return ExtractFeatures.of(
+                **self._pass(run), sets=[f"{d}.{s}" for d, s in self._feature_sets(wildcards, group)],
+                precision=self.plan.config.features.precision).dump()
 
         return remember_signature(section)
 
@@ -85,8 +97,7 @@ class Evaluation(Files):
     def fused_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         score = run.scores[wildcards.score]
-        return dumps({"score": score.module, "name": score.name, "train": f"{run.id}.train",
-                      "options": sections.options("scores", score.module, score.options)})
+        return FuseScores.of(**_scored(score), train=f"{run.id}.train").dump()
 
     def fused_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.fuse_scores", sections.score_code(self.plan.run(wildcards).scores[wildcards.score]))
@@ -104,11 +115,8 @@ class Evaluation(Files):
     def network_score_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         score = run.scores[wildcards.score]
-        return dumps({"score": score.module, "name": score.name, "network": sections.network(run.network),
-                      "options": sections.options("scores", score.module, score.options),
-                      "normalise": sections.evaluated(run),
-                      "batch_size": self.plan.config.features.batch_size,
-                      "sets": [f"{d}.{s}" for d, s in self._scored(run, wildcards.score)]})
+        return ScoreNetwork.of(**_scored(score), **self._pass(run),
+                               sets=[f"{d}.{s}" for d, s in self._scored(run, wildcards.score)]).dump()
 
     def network_score_code(self, wildcards: Wildcards) -> dict[str, str]:
         run = self.plan.run(wildcards)
@@ -118,9 +126,7 @@ class Evaluation(Files):
     def sweep_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         score = run.scores[wildcards.score]
-        return dumps({"network": sections.network(run.network), "normalise": sections.evaluated(run),
-                      "score": score.module, "batch_size": self.plan.config.features.batch_size,
-                      "options": sections.options("stages", "choose_options", score.choose.sweep)})
+        return ChooseOptions.of(**self._pass(run), score=score.module, options=score.choose.sweep).dump()
 
     def sweep_inputs(self, wildcards: Wildcards) -> dict[str, str]:
         """What the score's options are chosen with: class means, or the ID train features."""
@@ -136,8 +142,7 @@ class Evaluation(Files):
     def score_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         score = run.scores[wildcards.score]
-        return dumps({"score": score.module, "name": score.name, "network": run.network.name,
-                      "options": sections.options("scores", score.module, score.options)})
+        return ScoreSets.of(**_scored(score), network=run.network.name).dump()
 
     def score_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.score_sets", sections.score_code(self.plan.run(wildcards).scores[wildcards.score]))
@@ -162,9 +167,10 @@ class Evaluation(Files):
     def imported_section(self, wildcards: Wildcards) -> str:
         """The sets by file, in the order of the inputs, since files may move."""
         taken, inputs = self._taken(wildcards), self.imported_inputs(wildcards)
-        return dumps({**taken.entry.model_dump(include={"higher_is", "labels", "score", "count"}), "id": taken.entry.id,
-                      "groups": dict(taken.groups), "compat": self.plan.compat(taken.entry.id),
-                      "files": {name: inputs["files"].index(str(path)) for name, path in taken.files.items()}})
+        return ImportScores.of(
+            **taken.entry.model_dump(include={"id", "higher_is", "labels", "score", "count"}),
+            groups=dict(taken.groups), compat=self.plan.compat(taken.entry.id),
+            files={name: inputs["files"].index(str(path)) for name, path in taken.files.items()}).dump()
 
     def imported_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.import_scores", *sections.rules_code(self.plan.compat(self._taken(wildcards).entry.id)))
@@ -178,17 +184,15 @@ class Evaluation(Files):
         for name, group in self.plan.ood[run.id].items():
             groups.setdefault(group, []).append(f"{name}.test")
         like = {f"{name}.test": f"{other}.test" for name, other in self.plan.id_like[run.id].items()}
-        return dumps({"id": f"{run.id}.test", "groups": groups, "compat": self.plan.compat(run.id),
-                      **({"id_like": like} if like else {})})
+        return ComputeMetrics.of(id=f"{run.id}.test", groups=groups, compat=self.plan.compat(run.id),
+                                 id_like=like).dump()
 
     def metrics_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.compute_metrics", *sections.rules_code(self.plan.compat(wildcards.id)))
 
     def distances_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        return dumps({"network": sections.network(run.network),
-                      "normalise": sections.evaluated(self._sibling(run, run.parent)),
-                      "batch_size": self.plan.config.features.batch_size})
+        return MeasureDistances.of(**self._pass(self._sibling(run, run.parent))).dump()
 
     def distances_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.measure_distances", *sections.network_code(self.plan.run(wildcards).network))
@@ -201,9 +205,15 @@ class Evaluation(Files):
 
     def panels_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        before, own = (r.recipe.model_dump(mode="json")["normalise"] for r in (self._sibling(run, run.classifier), run))
-        return dumps({"network": sections.network(run.network), "classifier_normalise": before, "normalise": own,
-                      "images": 6, "options": sections.options("stages", "make_masks", run.recipe.masks.options)})
+        return MakePanels.of(
+            network=sections.network(run.network), normalise=run.recipe.normalise, images=6,
+            classifier_normalise=self._sibling(run, run.classifier).recipe.normalise,
+            options=run.recipe.masks.options).dump()
 
     def panels_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.make_panels", *sections.network_code(self.plan.run(wildcards).network))
+
+
+def _scored(score: Score) -> dict[str, Any]:
+    """What a section of a score is made of."""
+    return {"score": score.module, "name": score.name, "options": score.options}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import to_jsonable_python
+
 from workflow_scripts.config.models import Network, Score
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.own import Code
@@ -20,7 +22,8 @@ def dumps(section: Any, ordered: bool = False) -> str:
 
 
 def network(entry: Network) -> dict[str, Any]:
-    return {"name": entry.name, "model": entry.model, "options": options("models", entry.model, entry.options)}
+    """What a section's `network` is made of."""
+    return {"name": entry.name, "model": entry.model, "options": entry.options}
 
 
 def network_code(entry: Network) -> tuple[str | Code, ...]:
@@ -49,7 +52,7 @@ def options(package: str, name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 def evaluated(run: Trained) -> Any:
     """`normalise` of a network's recipe as its evaluation applies it: another one only as released."""
-    how = run.recipe.model_dump(mode="json")["normalise"]
+    how = to_jsonable_python(run.recipe.normalise)
     for defect, trained, other in of_method(run).normalise:
         if defect in run.released and how == {key: list(value) for key, value in trained.items()}:
             return {key: list(value) for key, value in other.items()}

@@ -6,12 +6,19 @@ import os
 import re
 from typing import Any
 
+from workflow_scripts.config.recipes import Recipe
 from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import fingerprint, locate
+from workflow_scripts.methods.recipe import MethodRecipe, OutlierBatches, Validation
+from workflow_scripts.stages.sections.cache_trunk import CacheTrunk
+from workflow_scripts.stages.sections.choose_recipe import ChooseRecipe
+from workflow_scripts.stages.sections.import_weights import ImportWeights
+from workflow_scripts.stages.sections.make_masks import MakeMasks
+from workflow_scripts.stages.sections.select_outliers import SelectOutliers
+from workflow_scripts.stages.sections.train_network import TrainNetwork
 from workflow_scripts.wiring import sections
 from workflow_scripts.wiring.files import Files, Wildcards
-from workflow_scripts.wiring.sections import dumps
 from workflow_scripts.work.plan import Trained
 
 
@@ -31,36 +38,36 @@ class Trainings(Files):
 
     def train_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        recipe = self._limited(run.recipe.model_dump(mode="json"))
-        for key in ("label", "where", "parent", "released", "name", "checkpoint", "choose", "images"):
-            del recipe[key]
-        del recipe["training"]["gpus"]  # does not change what is computed
-        if recipe["training"]["precision"] == "float32":
-            del recipe["training"]["precision"]
-        recipe["masks"] = bool(recipe["masks"])  # the label maps are an input
-        if recipe["outliers"]:
-            del recipe["outliers"]["dataset"], recipe["outliers"]["select"]  # the store and the selection are inputs
-        schedule = recipe["training"]["schedule"]
-        recipe["training"]["schedule"] = {k: v for k, v in schedule.items() if v or k not in ("warmup", "steps")}
-        recipe["validation"] = _listed(recipe["validation"])
-        recipe["options"] = sections.options("methods", run.recipe.method, run.recipe.options)
-        return dumps({"network": sections.network(run.network), "recipe": recipe, "released": run.released,
-                      "steps": self.plan.config.limit.steps})
+        recipe = run.recipe.model_copy(update={
+            "masks": bool(run.recipe.masks),  # the label maps are an input, as are the outliers' store and selection
+            "validation": self._held_out(run.recipe), "outliers": self._outlier_batches(run.recipe)})
+        return TrainNetwork.of(network=sections.network(run.network), recipe=MethodRecipe.taken_from(recipe),
+                               released=run.released, steps=self.plan.config.limit.steps).dump()
 
     def gpus(self, wildcards: Wildcards) -> int:
         """GPUs, or with device cpu processes, that share a training."""
         return self.plan.config.gpus_of(self.plan.run(wildcards).recipe)
 
-    def _limited(self, recipe: dict[str, Any]) -> dict[str, Any]:
-        """A recipe whose held-out images and outlier batches fit into sets that `limit.images` cut."""
-        images = self.plan.config.limit.images
-        if images and recipe["validation"]:
-            recipe["validation"] |= {"count": min(recipe["validation"]["count"], -(-images // 10)), "list": None}
-        if images and recipe["outliers"]:
-            select = recipe["outliers"]["select"]
-            left = max(1, int(images * select["ratio"] / 2)) if select else images
-            recipe["outliers"]["batch_size"] = min(recipe["outliers"]["batch_size"], left)
-        return recipe
+    def _held_out(self, recipe: Recipe) -> Validation | None:
+        """Held-out images, with the hash of their list; no more than fit into sets that `limit.images` cut."""
+        given, images = recipe.validation, self.plan.config.limit.images
+        if given is None:
+            return None
+        if images:
+            return Validation.of(count=min(given.count, -(-images // 10)), seed=given.seed)
+        path = ROOT / given.list if given.list else None
+        return Validation.of(count=given.count, seed=given.seed, list=given.list,
+                             sha256=sha256(path) if path and path.is_file() else None)
+
+    def _outlier_batches(self, recipe: Recipe) -> OutlierBatches | None:
+        """Batches of outliers that fit into sets that `limit.images` cut."""
+        given, images = recipe.outliers, self.plan.config.limit.images
+        if given is None:
+            return None
+        left = given.batch_size
+        if images:
+            left = max(1, int(images * given.select.ratio / 2)) if given.select else images
+        return OutlierBatches.of(batch_size=min(given.batch_size, left), order=given.order)
 
     def choose_inputs(self, wildcards: Wildcards) -> dict[str, Any]:
         """Candidates' checkpoints, ID train images and held-out outliers."""
@@ -70,10 +77,11 @@ class Trainings(Files):
 
     def choose_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        recipe = self._limited(self.plan.candidates(run)[0].recipe.model_dump(mode="json"))
-        return dumps({"network": sections.network(run.network), "candidates": list(run.among),
-                      "by": run.recipe.choose.by, "normalise": recipe["normalise"],
-                      "validation": _listed(recipe["validation"]), "batch_size": self.plan.config.features.batch_size})
+        recipe = self.plan.candidates(run)[0].recipe
+        return ChooseRecipe.of(
+            network=sections.network(run.network), candidates=list(run.among), by=run.recipe.choose.by,
+            normalise=recipe.normalise, validation=self._held_out(recipe),
+            batch_size=self.plan.config.features.batch_size).dump()
 
     def choose_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.choose_recipe", *sections.network_code(self.plan.run(wildcards).network))
@@ -85,8 +93,8 @@ class Trainings(Files):
 
     def trunk_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        return dumps({"network": sections.network(run.network), "normalise": sections.evaluated(run),
-                      "batch_size": self.plan.config.features.batch_size})
+        return CacheTrunk.of(network=sections.network(run.network), normalise=sections.evaluated(run),
+                             batch_size=self.plan.config.features.batch_size).dump()
 
     def trunk_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.cache_trunk", *sections.network_code(self.plan.run(wildcards).network))
@@ -118,9 +126,9 @@ class Trainings(Files):
 
     def masks_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        normalise = self._sibling(run, run.classifier).recipe.model_dump(mode="json")["normalise"]
-        return dumps({"network": sections.network(run.network), "normalise": normalise,
-                      "options": sections.options("stages", "make_masks", run.recipe.masks.options)})
+        return MakeMasks.of(
+            network=sections.network(run.network), options=run.recipe.masks.options,
+            normalise=self._sibling(run, run.classifier).recipe.normalise).dump()
 
     def masks_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.make_masks", *sections.network_code(self.plan.run(wildcards).network))
@@ -143,8 +151,9 @@ class Trainings(Files):
 
     def selection_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
-        select = run.recipe.outliers.select.model_dump(mode="json", exclude={"weights"})
-        return dumps({**select, "seed": run.seed if select["seed"] is None else select["seed"]})
+        select = run.recipe.outliers.select
+        return SelectOutliers.of(rule=select.rule, ratio=select.ratio, size=select.size,
+                                 seed=run.seed if select.seed is None else select.seed).dump()
 
     def recipes(self, imported: bool = False, chosen: bool = False) -> str:
         """The recipes whose weights are read from a file, chosen, or (neither) trained, as a wildcard's constraint."""
@@ -164,12 +173,13 @@ class Trainings(Files):
     def import_section(self, wildcards: Wildcards) -> str:
         run = self.plan.run(wildcards)
         given = run.recipe.checkpoint
-        how = {"normalise": sections.evaluated(run)} if given.probe else {}
+        raw = None
         if given.sha256 is None:  # another file of the same name is other weights
-            how["raw"] = [fingerprint(path, self.plan.data_root) for path in locate(given.file, self.plan.data_root)]
-        return dumps({"network": sections.network(run.network), **how, **given.model_dump(
-            include={"sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe"}),
-            **given.model_dump(include={"head", "background"}, exclude_defaults=True)})
+            raw = [fingerprint(path, self.plan.data_root) for path in locate(given.file, self.plan.data_root)]
+        return ImportWeights.of(
+            network=sections.network(run.network), raw=raw,
+            normalise=sections.evaluated(run) if given.probe else None, **given.model_dump(include={
+                "sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe", "head", "background"})).dump()
 
     def import_code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.import_weights", *sections.network_code(self.plan.run(wildcards).network))
@@ -177,11 +187,3 @@ class Trainings(Files):
     def train_code(self, wildcards: Wildcards) -> dict[str, str]:
         run = self.plan.run(wildcards)
         return digest("stages.train_network", *sections.network_code(run.network), f"methods.{run.recipe.method}")
-
-
-def _listed(validation: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Held-out images with the hash of their list."""
-    if validation and validation["list"]:
-        path = ROOT / validation["list"]
-        validation = {**validation, "sha256": sha256(path) if path.is_file() else None}
-    return validation

@@ -3,14 +3,17 @@ each an error that names the key."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from workflow_scripts.cams.options import MaskOptions
 from workflow_scripts.config import fidelity
 from workflow_scripts.config.models import Config, Recipe
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.stages.sections.choose_options import Sweep
 from workflow_scripts.work import declared
 from workflow_scripts.work.plan import Plan
 
@@ -27,21 +30,21 @@ def plugins_exist(config: Config) -> None:
             plugins.find("methods", recipe.method, f"recipes[{i}].method")
             plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
         if recipe.masks is not None:
-            plugins.parse_options("stages", "make_masks", recipe.masks.options, f"recipes[{i}].masks.options")
+            MaskOptions.load(json.dumps(recipe.masks.options), f"recipes[{i}].masks.options")
     for i, score in enumerate(config.scores):
         plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
         if own.is_file(score.module):
             own.check_score(score.module, f"scores[{i}].score")
         plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
         if score.choose is not None:
-            sweep = plugins.parse_options("stages", "choose_options", score.choose.sweep, f"scores[{i}].choose.sweep")
+            sweep = Sweep.load(json.dumps(score.choose.sweep), f"scores[{i}].choose.sweep")
             if not plugins.spec("scores", score.module).tune:
                 raise OODError(f"scores[{i}].choose: no options of '{score.module}' can be chosen by a sweep; "
                                "leave the key out")
             for option in plugins.spec("scores", score.module).tune:
                 if not hasattr(sweep, option):
                     raise OODError(f"scores[{i}].choose: a sweep has no values to try for option {option} of "
-                                   f"'{score.module}'; give Options of workflow_scripts/stages/choose_options.py some")
+                                   f"'{score.module}'; give Sweep in stages/sections/choose_options.py some")
 
     for i, paper in enumerate(config.papers):
         for k, picture in enumerate(paper.pictures):

@@ -7,24 +7,24 @@ distribution equals that of torchvision's operation of the same name on PIL imag
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.changes import CropWindow, Normalise, Step
 from workflow_scripts.data.images.colour import colour_jitter, grayscale
 from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.randomness import uniforms
 from workflow_scripts.data.images.resample import random_resized_crop
 
 
-def crop_of(how: int | dict[str, int]) -> tuple[int | None, int]:
+def crop_of(how: int | CropWindow) -> tuple[int | None, int]:
     """(side of the window or None for the image's own size, padding) of a `random_crop`."""
-    return (None, how) if isinstance(how, int) else (how["size"], how.get("padding", 0))
+    return (None, how) if isinstance(how, int) else (how.size, how.padding)
 
 
-def random_crop(images: Tensor, how: int | dict[str, int], u: Tensor) -> Tensor:
+def random_crop(images: Tensor, how: int | CropWindow, u: Tensor) -> Tensor:
     """Pad with black on each side and cut a window.
 
     Args:
@@ -75,7 +75,7 @@ MOVING = {"random_crop", "horizontal_flip"}
 COLOURS = {"color_jitter", "grayscale"}
 
 
-def augment_masks(masks: Tensor, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor) -> Tensor:
+def augment_masks(masks: Tensor, steps: Sequence[Step], seed: int, epoch: int, index: Tensor) -> Tensor:
     """Apply to label maps what :func:`augment` applies to their images with the same arguments.
 
     Args:
@@ -87,7 +87,7 @@ def augment_masks(masks: Tensor, steps: Sequence[dict[str, Any]], seed: int, epo
     Raises:
         OODError: a step that mixes pixels (random_resized_crop).
     """
-    for name in (name for step in steps for name in step if name not in MOVING | COLOURS):
+    for name in (name for step in steps for name, _ in step if name not in MOVING | COLOURS):
         raise OODError(f"augment: '{name}' cannot be applied to label maps; use {', '.join(sorted(MOVING | COLOURS))}")
     return augment(masks[..., None], steps, seed, epoch, index, left_out=COLOURS)[..., 0]
 
@@ -99,14 +99,14 @@ def resize_masks(masks: Tensor, height: int, width: int) -> Tensor:
     return masks if masks.shape[1:] == (height, width) else masks[:, rows[:, None], columns]
 
 
-def augment(images: Tensor | LongSide, steps: Sequence[dict[str, Any]], seed: int, epoch: int, index: Tensor,
+def augment(images: Tensor | LongSide, steps: Sequence[Step], seed: int, epoch: int, index: Tensor,
             done: int = 0, left_out: Set[str] = frozenset()) -> Tensor:
     """Apply the recipe's ``augment`` list.
 
     Args:
         images: (B, H, W, 3) uint8; of images whose long side was kept a random crop that comes first is a window of
             the long image, otherwise their central squares are taken.
-        steps: e.g. ``[{"random_crop": 4}, {"horizontal_flip": 0.5}]``.
+        steps: e.g. ``[RandomCrop(random_crop=4), HorizontalFlip(horizontal_flip=0.5)]``.
         seed, epoch: of the run.
         index: (B,) int64 image numbers.
         left_out: steps that use up their random numbers and do nothing.
@@ -115,7 +115,7 @@ def augment(images: Tensor | LongSide, steps: Sequence[dict[str, Any]], seed: in
     Returns:
         (B, H', W', 3) uint8.
     """
-    plan = [(name, value, *OPERATIONS[name]) for step in steps for name, value in step.items()]
+    plan = [(name, value, *OPERATIONS[name]) for step in steps for name, value in step]
     if isinstance(images, LongSide) and [name for name, *_ in plan[:1]] != ["random_crop"]:
         images = images.centre()
     if len(plan) <= done:
@@ -130,13 +130,13 @@ def augment(images: Tensor | LongSide, steps: Sequence[dict[str, Any]], seed: in
     return images
 
 
-def normalise(images: Tensor, how: str | dict[str, Any]) -> Tensor:
+def normalise(images: Tensor, how: Normalise) -> Tensor:
     """Pixel values to network inputs.
 
     Args:
         images: (B, H, W, 3) uint8.
-        how: ``{"mean": (3,), "std": (3,)}`` on values in 0..1, or ``"per_image"``: each image to zero mean and unit
-            standard deviation over all its values (a constant image becomes zero).
+        how: mean and std per channel on values in 0..1, or ``"per_image"``: each image to zero mean and unit standard
+            deviation over all its values (a constant image becomes zero).
 
     Returns:
         (B, 3, H, W) float32 in channels-last memory.
@@ -148,6 +148,6 @@ def normalise(images: Tensor, how: str | dict[str, Any]) -> Tensor:
         x.sub_(mean).div_(std.clamp_min(1 / 255))
     else:  # one long row of means: a row of three would be added without vector instructions
         pixels = x.shape[1] // 3
-        x.sub_(torch.tensor(how["mean"], device=x.device).repeat(pixels))
-        x.div_(torch.tensor(how["std"], device=x.device).repeat(pixels))
+        x.sub_(torch.tensor(how.mean, device=x.device).repeat(pixels))
+        x.div_(torch.tensor(how.std, device=x.device).repeat(pixels))
     return x.view(images.shape).permute(0, 3, 1, 2)  # NHWC memory seen as NCHW: channels-last

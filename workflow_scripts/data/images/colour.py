@@ -7,10 +7,11 @@ and cuts off the fraction; hue goes through 8-bit HSV.
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from workflow_scripts.data.images.changes import Jitter
 
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
 
@@ -87,21 +88,21 @@ def _to_rgb(h: Tensor, s: Tensor, v: Tensor) -> Tensor:
     return torch.where((s == 0)[..., None], value[..., None], rgb).clamp(0, 255).to(torch.uint8)
 
 
-def colour_jitter(images: Tensor, how: dict[str, Any], u: Tensor) -> Tensor:
+def colour_jitter(images: Tensor, how: Jitter, u: Tensor) -> Tensor:
     """Brightness, contrast, saturation and hue by random factors in random order, with probability ``p``.
 
     Args:
         images: (B, H, W, 3) uint8.
         how: ``brightness``, ``contrast``, ``saturation``: a factor in max(0, 1 - x)..1 + x; ``hue``: a turn in -x..x;
-            ``p``: how often. What is 0 or missing is left out (p: 1).
+            ``p``: how often. What is 0 is left out.
         u: (B, 6) uniforms: whether, order, four factors.
     """
     order = _ORDERS.to(u.device)[(u[:, 1] * len(_ORDERS)).long()]  # (B, 4)
-    chosen = u[:, 0] < how.get("p", 1.0)
+    chosen = u[:, 0] < how.p
     operations = []
     for k, (name, operation) in enumerate((("brightness", brightness), ("contrast", contrast),
                                            ("saturation", saturation), ("hue", hue))):
-        if extent := how.get(name, 0.0):
+        if extent := getattr(how, name):
             low, high = (-extent, extent) if name == "hue" else (max(0.0, 1 - extent), 1 + extent)
             operations.append((k, operation, low + (high - low) * u[:, 2 + k]))
     images = images.clone()

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.data.images.augment import OPERATIONS
+from workflow_scripts.data.images.changes import ResizedWindow
 from workflow_scripts.data.images.geometry import fit
 from workflow_scripts.data.images.randomness import uniforms_of
 from workflow_scripts.data.images.resample import boxes
@@ -34,22 +33,18 @@ class Decoded(Dataset):
 
     Args:
         path: LMDB file of the pack stage.
-        how: ``{"random_resized_crop": {"size": 224, "scale": [0.08, 1], "ratio": [0.75, 1.333]}}`` or the name of a
-            geometry (``resize256crop224``).
+        how: a random resized crop or the name of a geometry (``resize256crop224``).
         seed: of the run.
         numbers: int64 (N,), numbers of the set's images in the archive; ``None``: all of it.
 
     Raises:
-        OODError: no such archive, another step, or, when read, an image that cannot be decoded.
+        OODError: no such archive, or, when read, an image that cannot be decoded.
     """
 
-    def __init__(self, path: str | os.PathLike, how: dict[str, Any] | str, seed: int = 0,
+    def __init__(self, path: str | os.PathLike, how: ResizedWindow | str, seed: int = 0,
                  numbers: np.ndarray | None = None) -> None:
         self.archive, self.how, self.seed = Archive(path), how, seed
         self.numbers = np.arange(len(self.archive)) if numbers is None else numbers
-        if not isinstance(how, str) and list(how) != ["random_resized_crop"]:
-            raise OODError(f"augment: {how} cannot be applied while decoding; random_resized_crop as the first step, "
-                           "or a geometry, expected")
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -60,12 +55,11 @@ class Decoded(Dataset):
         if isinstance(self.how, str):
             pixels = np.asarray(fit(picture, self.how))
         else:
-            how = self.how["random_resized_crop"]
+            how = self.how
             u = torch.tensor([uniforms_of(self.seed, epoch, number, OPERATIONS["random_resized_crop"][1])])
-            top, left, height, width = boxes(picture.height, picture.width, how.get("scale", (0.08, 1.0)),
-                                             how.get("ratio", (3 / 4, 4 / 3)), u)[0].tolist()
+            top, left, height, width = boxes(picture.height, picture.width, how.scale, how.ratio, u)[0].tolist()
             crop = picture.crop((left, top, left + width, top + height))
-            pixels = np.asarray(crop.resize((how["size"], how["size"]), Image.Resampling.BILINEAR))
+            pixels = np.asarray(crop.resize((how.size, how.size), Image.Resampling.BILINEAR))
         return torch.from_numpy(np.array(pixels)), number
 
 

@@ -8,10 +8,11 @@ that shrinks more than the width (Pillow pull request 9549), which changes some 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from workflow_scripts.data.images.changes import ResizedWindow
 
 _ATTEMPTS = 10  # torchvision's; then the largest central crop of an allowed ratio
 _ONE = float(1 << 22)  # PIL's weight of 1
@@ -80,13 +81,13 @@ def _byte(total: Tensor) -> Tensor:
     return (total / _ONE + 0.5).floor().clamp(0, 255)
 
 
-def random_resized_crop(images: Tensor, how: dict[str, Any], u: Tensor) -> Tensor:
+def random_resized_crop(images: Tensor, how: ResizedWindow, u: Tensor) -> Tensor:
     """A random window, resized to ``size`` x ``size``.
 
     Args:
         images: (B, H, W, 3) uint8.
-        how: ``size``; ``scale`` (default 0.08..1) and ``ratio`` (3/4..4/3) as in :func:`boxes`.
+        how: size; scale and ratio as in :func:`boxes`.
         u: (B, 22) uniforms.
     """
-    box = boxes(images.shape[1], images.shape[2], how.get("scale", (0.08, 1.0)), how.get("ratio", (3 / 4, 4 / 3)), u)
-    return resized_crop(images, box, how["size"])
+    box = boxes(images.shape[1], images.shape[2], how.scale, how.ratio, u)
+    return resized_crop(images, box, how.size)

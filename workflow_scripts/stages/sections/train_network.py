@@ -1,0 +1,20 @@
+"""What :mod:`workflow_scripts.stages.train_network` is told."""
+
+from __future__ import annotations
+
+from workflow_scripts.core.section import Section
+from workflow_scripts.methods.recipe import MethodRecipe
+from workflow_scripts.networks.architecture import Network
+
+
+class TrainNetwork(Section):
+    """A network and how it is trained."""
+
+    network: Network
+    """Architecture."""
+    recipe: MethodRecipe
+    """How it is trained."""
+    released: list[str]
+    """Defects of the released code to reproduce."""
+    steps: int | None
+    """Stop after so many steps; null: all epochs."""
