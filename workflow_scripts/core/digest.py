@@ -32,10 +32,11 @@ NUMERICAL = {
 PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "yaml", "tqdm", "psutil", "pooch",
             "snakemake", "packaging", "pydantic_core", "markupsafe", "yte",
             "requests", "urllib3", "filelock", "safetensors"}
-# Our own plumbing: messages, atomic writing, finding plugins, starting processes and going on after a stop cannot
-# change a number.
+# Our own plumbing: messages, atomic writing, finding plugins, reading sections, starting processes and going on after a
+# stop cannot change a number.
 WITHOUT_NUMBERS = {"workflow_scripts.core.errors", "workflow_scripts.core.files", "workflow_scripts.core.plugins",
                    "workflow_scripts.core.digest", "workflow_scripts.core.own", "workflow_scripts.core.specs",
+                   "workflow_scripts.core.section",
                    "workflow_scripts.training.resume", "workflow_scripts.training.launch"}
 
 

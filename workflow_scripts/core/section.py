@@ -1,0 +1,198 @@
+"""What a stage is told: one typed section per stage, which the wiring builds and the stage reads.
+
+    class ScoreSets(Section):
+        name: str
+        \"\"\"Name of the score in tables.\"\"\"
+
+    text = ScoreSets.of(name="energy").dump()          # the workflow
+    parser = stage_parser(__spec__, __doc__, ScoreSets)  # the stage: parser.parse_args().config is a ScoreSets
+
+Both ends check in the same way: an unknown, missing or ill-typed key is an error of one line. A section's module
+imports nothing heavy, since the Snakefile imports it; the docstrings below the keys are what ``--help`` prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import functools
+import inspect
+import json
+import re
+import textwrap
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any, Self, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic_core import to_jsonable_python
+
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError, nearest
+
+
+class Section(BaseModel):
+    """A part of what a stage is told; unknown keys and values of another type are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @classmethod
+    def of(cls, **fields: Any) -> Self:
+        """The section of these fields: sections, plain values, and lists and mappings of them.
+
+        Raises:
+            OODError: one line about the first key that is unknown, missing or of another type.
+        """
+        return cls.load(json.dumps(to_jsonable_python(fields)), f"section {_stage_of(cls)}")
+
+    @classmethod
+    def taken_from(cls, entry: Any) -> Self:
+        """The section whose fields are the attributes of ``entry``, for example of an entry of the configuration;
+        what the section does not have is left out.
+
+        Raises:
+            OODError: ``entry`` lacks one.
+        """
+        try:
+            return cls.model_validate(entry, strict=False, from_attributes=True)
+        except ValidationError as error:
+            raise OODError(_line(cls, error, f"section {_stage_of(cls)}")) from None
+
+    @classmethod
+    def load(cls, text: str, where: str = "--config") -> Self:
+        """The section of a JSON text.
+
+        Raises:
+            OODError: one line about the first key that is unknown, missing or of another type; ``where`` begins it.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise OODError(_line(cls, error, where)) from None
+
+    def dump(self, ordered: bool = False) -> str:
+        """The section as JSON text, floats with all their digits; keys sorted, so that reordering a file changes
+        nothing, unless their order is shown (``ordered``)."""
+        return json.dumps(to_jsonable_python(self), sort_keys=not ordered, separators=(",", ":"))
+
+
+def options_of(package: str, key: str, where: str) -> BeforeValidator:
+    """The type of a field that holds the options of a plugin: ``options: Annotated[Any, options_of("models", "model",
+    "network '{name}'")]``.
+
+    Args:
+        package: of the plugin.
+        key: field before it that names the plugin.
+        where: begins the line about a wrong option; fields before it are filled in.
+    """
+    def parse(value: Any, info: ValidationInfo) -> Any:
+        if dataclasses.is_dataclass(value) or key not in info.data:  # what is wrong with `key` is reported
+            return value
+        if not isinstance(value, dict):
+            raise ValueError(f"a mapping of options expected, found {value!r}")
+        try:
+            return plugins.parse_options(package, info.data[key], value, where.format(**info.data))
+        except OODError as error:
+            raise OODError(str(error).splitlines()[0]) from None
+
+    return BeforeValidator(parse)
+
+
+def stage_parser(spec: ModuleSpec, text: str, section: type[Section]) -> argparse.ArgumentParser:
+    """The parser of a stage, run as ``python -m``: ``--config`` gives its section, ``--help`` its docstring and keys.
+
+    Args:
+        spec: ``__spec__`` of the stage.
+        text: its docstring.
+        section: what it is told: JSON text, or (longer than a command line may be) the path of a JSON file.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {spec.name}", description=text, epilog=_help(section),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=functools.partial(_argument, section), metavar="JSON",
+                        help=f"JSON text or a file of it: {', '.join(section.model_fields)} (below)")
+    return parser
+
+
+def _argument(section: type[Section], argument: str) -> Section:
+    """The section that ``--config`` gives. Raises OODError where it is no JSON text or file of it."""
+    if argument.lstrip().startswith("{"):
+        return section.load(argument)
+    try:
+        return section.load(Path(argument).read_text(encoding="utf-8"), argument)
+    except (OSError, ValueError) as error:
+        raise OODError(f"--config: expected JSON text of a mapping or the path of a JSON file, found "
+                       f"'{argument[:80]}' ({error}); give one of the two") from None
+
+
+def _stage_of(section: type[Section]) -> str:
+    return section.__module__.rpartition(".")[2]
+
+
+def _line(section: type[Section], error: ValidationError, where: str) -> str:
+    """One line about what is wrong: an unknown key first, since it may be the misspelling of a missing one."""
+    allowed = _keys(section)
+    found = list(zip(error.errors(), plugins.explain(error, where, allowed), strict=True))
+    order = ["extra_forbidden", "missing"]
+    problem, line = min(found, key=lambda pair: order.index(pair[0]["type"]) if pair[0]["type"] in order else 2)
+    path = line.partition(": ")[0]
+    same = [p for p, said in found if said.partition(": ")[0] == path]  # several where a key may be of several types
+    if problem["type"] == "missing":
+        parents: tuple[str, ...] = ()
+        for part in problem["loc"][:-1]:  # positions in lists and names of types are no keys
+            parents = (*parents, str(part)) if (*parents, part) in allowed else parents
+        given = ", ".join(problem["input"]) if isinstance(problem["input"], dict) else ""
+        line = f"{line}; expected {', '.join(allowed[parents])}, found {given or 'nothing'}"
+    elif problem["type"] != "extra_forbidden" and len(same) > 1:
+        kinds = " or ".join(dict.fromkeys(p["msg"].removeprefix("Input should be ") for p in same))
+        line = f"{path}: Input should be {kinds} (found {problem['input']!r})"
+    choices = [name for p in same if p["type"] == "literal_error" for name in re.findall(r"'([^']*)'", p["msg"])]
+    return " ".join((line + nearest(str(problem["input"]), choices)).split())
+
+
+def _parts(annotation: Any) -> list[type[Section]]:
+    """The sections that a field's type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [part for inner in get_args(annotation) for part in _parts(inner)]
+
+
+def _keys(section: type[Section], at: tuple[str, ...] = ()) -> dict[tuple[str, ...], list[str]]:
+    """Keys of every mapping of a section by its place, positions in lists left out."""
+    places = {at: list(section.model_fields)}
+    for name, field in section.model_fields.items():
+        for part in _parts(field.annotation):
+            for place, keys in _keys(part, (*at, name)).items():
+                places[place] = places.get(place, []) + keys
+    return places
+
+
+def documented(section: type[Section]) -> dict[str, str]:
+    """Docstring of each key of a section; read from the source only when it is asked for, which takes time."""
+    said: dict[str, str] = {}
+    for kind in reversed(section.__mro__):
+        if kind in (Section, BaseModel) or not issubclass(kind, Section):
+            continue
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+        for node, after in zip(body, body[1:], strict=False):
+            text = after.value if isinstance(after, ast.Expr) else None
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(text, ast.Constant):
+                said[node.target.id] = " ".join(str(text.value).split())
+    return said
+
+
+def _help(section: type[Section]) -> str:
+    """The keys of a section and of the sections in it, with their docstrings."""
+    lines, todo, seen = [], [section], {section}
+    while todo:
+        kind = todo.pop(0)
+        said = documented(kind)
+        lines.append("keys of --config:" if kind is section else f"keys of {kind.__name__}:")
+        for name, field in kind.model_fields.items():
+            required = "" if field.is_required() else f" (left out: {field.get_default(call_default_factory=True)!r})"
+            lines += textwrap.wrap(f"{said.get(name, '')}{required}", 100, initial_indent=f"  {name:<14}  ",
+                                   subsequent_indent=" " * 18) or [f"  {name}"]
+            new = [part for part in _parts(field.annotation) if part not in seen]
+            seen.update(new)
+            todo += new
+    return "\n".join(lines)
