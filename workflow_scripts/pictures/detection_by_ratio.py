@@ -64,6 +64,7 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
 
 def mean_over_sets(run: Run, options: Options) -> float:
     """Mean of a score's metric over the run's OOD sets, a fraction; NaN where it was not computed."""
-    found = [value for (score, dataset, metric), (value, _, _) in read_metrics(run.files["metrics"]).items()
-             if score == options.score and metric == options.metric and dataset != run.id]
-    return float(np.mean(found)) if found else float("nan")
+    rows = read_metrics(run.files["metrics"])
+    found = rows.loc[(rows["score"] == options.score) & (rows["metric"] == options.metric)
+                     & (rows["dataset"] != run.id), "value"]
+    return float(np.mean(found.to_numpy())) if len(found) else float("nan")
