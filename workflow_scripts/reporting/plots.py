@@ -12,8 +12,11 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -50,6 +53,17 @@ def panels(count: int, columns: int, height: float, gap: float, bottom: float, t
     return figure, [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
 
 
+def head(axis: Axes, left: str, right: str = "", pad: float = 4) -> None:
+    """A panel's title, and what stands opposite."""
+    axis.set_title(left, loc="left", fontsize=8.5, fontweight="bold", pad=pad)
+    axis.set_title(right, loc="right", fontsize=7.5, pad=pad, alpha=0.85)
+
+
+def legend(figure: Figure, handles: Sequence[Artist], ncols: int = 3, **more: Any) -> None:
+    """The legend above all panels."""
+    figure.legend(handles=handles, loc="upper left", ncols=ncols, bbox_to_anchor=(0.05, 1), fontsize=8, **more)
+
+
 def empty(message: str) -> Figure:
     """A figure that says why there is nothing to see."""
     figure = Figure(figsize=(WIDTH, 1.1))
@@ -65,8 +79,7 @@ def draw_histograms(data: Sequence[Histogram], names: dict[str, str], score: str
             axis.stairs(density, panel.edges, fill=True, color=colour, alpha=0.42, linewidth=0)
             axis.stairs(density, panel.edges, color=colour, linewidth=1.1)
         axis.axvline(panel.threshold, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
-        axis.set_title(names.get(panel.dataset, panel.dataset), loc="left", fontsize=8.5, fontweight="bold", pad=3)
-        axis.set_title(f"{panel.group} · AUROC {100 * panel.auroc:.1f}", loc="right", fontsize=7.5, pad=3, alpha=0.85)
+        head(axis, names.get(panel.dataset, panel.dataset), f"{panel.group} · AUROC {100 * panel.auroc:.1f}", pad=3)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
         axis.set_xlim(panel.edges[0], panel.edges[-1])
@@ -76,7 +89,7 @@ def draw_histograms(data: Sequence[Histogram], names: dict[str, str], score: str
     handles = [Patch(facecolor=palette.ID, label="ID test images"), Patch(facecolor=palette.OOD, label="OOD images"),
                Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (3, 2)),
                       label="accepts 95 % of ID (all to its right)")]
-    figure.legend(handles=handles, loc="upper left", ncols=3, bbox_to_anchor=(0.05, 1), fontsize=8)
+    legend(figure, handles)
     return figure
 
 
@@ -92,8 +105,7 @@ def draw_rocs(data: Sequence[Roc], names: dict[str, str]) -> Figure:
             axis.plot(fpr, tpr, linewidth=1.4, **style[score])
         for score, (x, y) in panel.at95.items():
             axis.plot([x], [y], "o", markersize=4.5, color=style[score]["color"], clip_on=False)
-        axis.set_title(names.get(panel.dataset, panel.dataset), loc="left", fontsize=8.5, fontweight="bold", pad=4)
-        axis.set_title(panel.group, loc="right", fontsize=7.5, pad=4, alpha=0.85)
+        head(axis, names.get(panel.dataset, panel.dataset), panel.group)
         axis.set(xlim=(0, 1), ylim=(0, 1.005), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axis.set_xticklabels(["0", "50", "100"])
         axis.set_yticklabels(["0", "50", "100"] if i % 4 == 0 else [])
@@ -103,7 +115,7 @@ def draw_rocs(data: Sequence[Roc], names: dict[str, str]) -> Figure:
             axis.set_ylabel("ID accepted (%)", fontsize=7.5, labelpad=1)
     handles = [Line2D([], [], linewidth=1.6, label=names.get(s, s), **style[s]) for s in scores]
     handles.append(Line2D([], [], color=INK, marker="o", linestyle="", markersize=4.5, label="95 % of ID accepted"))
-    figure.legend(handles=handles, loc="upper left", ncols=min(len(handles), 5), bbox_to_anchor=(0.05, 1), fontsize=8)
+    legend(figure, handles, min(len(handles), 5))
     return figure
 
 
