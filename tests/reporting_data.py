@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from workflow_scripts.reporting import curves
+from workflow_scripts.metrics import ood as metrics
 
 GROUPS = {"near": ["digits89"], "far": ["faces", "brick", "coffee", "gaussian", "uniform"]}
 # How far each set lies below ID, in ID standard deviations; negative = above ID, so below chance.
@@ -33,12 +33,11 @@ def write_run(folder: Path, recipe: str, seed: int, groups: dict = GROUPS, n: in
                 for name in names:
                     ood = rng.normal(10 - DISTANCE[name] * sharp * (strength if DISTANCE[name] > 0 else 1), 1, n)
                     file[f"{name}.test"] = ood
-                    fpr, tpr = curves.roc(id_scores, ood)
-                    back_fpr, back_tpr = curves.roc(-ood, -id_scores)
-                    for metric, value in {"auroc": curves.auroc(fpr, tpr), "fpr95": fpr[np.argmax(tpr >= 0.95)],
-                                          "fpr95_ood": back_fpr[np.argmax(back_tpr >= 0.95)],
-                                          "aupr_in": curves.auroc(fpr, tpr) * 0.98,
-                                          "aupr_out": curves.auroc(fpr, tpr) * 0.97}.items():
+                    curve = metrics.curve(id_scores, ood)
+                    auroc = metrics.auroc(curve)
+                    for metric, value in {"auroc": auroc, "fpr95": metrics.fpr95(curve),
+                                          "fpr95_ood": metrics.fpr95(curve.flipped()),
+                                          "aupr_in": auroc * 0.98, "aupr_out": auroc * 0.97}.items():
                         rows.append([score, name, group, metric, repr(float(value)), n, n])
         accuracy = 0.975 + 0.01 * seed
         rows += [[score, "digits", "id", "accuracy", repr(accuracy), n, 0],

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import math
 
+import pandas as pd
 import pytest
 
 from tests.reporting_data import MANIFEST
 from workflow_scripts import compare
-from workflow_scripts.reporting.results import Result, write_csv
+from workflow_scripts.reporting.results import COLUMNS, write
 from workflow_scripts.reporting.statistics import Seeds
 
 
 def result(*values, score="msp", metric="auroc", seeds=(0, 1)):
     pairs = tuple(zip(seeds, values, strict=False))
-    return Result("digits", "net", "ce", "CE", score, "svhn", "far", metric, Seeds(pairs), 10, 10)
+    return "digits", "net", "ce", "CE", score, "svhn", "far", metric, Seeds(pairs), 10, 10
 
 
 def folder(path, *rows, paper="house", **manifest):
     (path / "tables").mkdir(parents=True, exist_ok=True)
-    write_csv(path / "tables" / f"{paper}.csv", rows)
+    write(path / "tables" / f"{paper}.csv", pd.DataFrame(rows, columns=COLUMNS))
     (path / "tables" / f"{paper}.manifest.json").write_text(json.dumps({**MANIFEST, **manifest}))
     return path
 

@@ -14,9 +14,12 @@ from tests.checkout import ROOT
 from tests.test_config import changed, small
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import comparison, layout, results
+from workflow_scripts.reporting.inputs import Compare
 from workflow_scripts.reporting.statistics import Seeds
 from workflow_scripts.stages import make_report as report
 from workflow_scripts.stages import make_tables as tables
+from workflow_scripts.stages.sections.make_report import MakeReport
+from workflow_scripts.stages.sections.make_tables import MakeTables
 from workflow_scripts.wiring import Wiring
 from workflow_scripts.work import released
 from workflow_scripts.work.expand import read_plan
@@ -60,7 +63,7 @@ def test_corrected_lists_are_those_of_the_id_set():
         for name in plan.ood[id]:
             row = plan.datasets[name]
             assert row.reader != "scood" or row.options_of("test")["benchmark"] == id
-    assert "compare" not in json.loads(full().table_section(with_scores=False)(wildcards()))
+    assert json.loads(full().table_section(with_scores=False)(wildcards()))["compare"] is None
 
 
 @pytest.mark.parametrize(("bugs", "raw", "message"), [
@@ -140,17 +143,17 @@ def paper(tmp_path_factory):
         with open(run["metrics"], "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows)
     tables.main(["--config", json.dumps(config), "--csv", str(folder / "t.csv"), "--md", str(folder / "t.md")])
-    return folder, config, results.read_csv(folder / "t.csv")
+    return folder, config, results.read(folder / "t.csv")
 
 
 def average(rows, recipe, score, sets, name="auroc"):
-    return next(r.seeds for r in rows if (r.recipe, r.score, r.dataset, r.group, r.metric) == (
+    return next(r.seeds for r in rows.itertuples() if (r.recipe, r.score, r.dataset, r.group, r.metric) == (
         recipe, score, sets, results.AVERAGE, name))
 
 
 def test_each_pair_holds_both_numbers_and_their_difference(paper):
     _, _, rows = paper
-    found = comparison.compared(rows, COMPARE)
+    found = comparison.compared(rows, Compare.of(**COMPARE))
     assert [r.defects for r in found] == ["goe.2g-2, goe.2g-4"] * 3 + ["goe.2g-8"] * 6 + ["goe.2g-1"] * 6
     trained = next(r for r in found if r.score == "knn")
     assert (trained.label, trained.sets) == ("Cross-entropy", "all")
@@ -174,11 +177,10 @@ def test_other_test_sets_stand_in_that_table_alone(paper):
     _, config, rows = paper
     plain = {**config, "runs": [{**r, "groups": reporting_data.GROUPS} for r in config["runs"]]}
     for name in ("all", "far"):
-        without = results.collect(plain)
+        without = results.collect(MakeTables.of(**plain).runs)
         assert average(rows, "oe", "msp", name).mean == pytest.approx(average(without, "oe", "msp", name).mean)
-    [table] = layout.tables(rows)
-    assert [(c.dataset, c.group) for c in table.columns] == [
-        (c.dataset, c.group) for c in layout.tables(results.collect(plain))[0].columns]
+    [table], [other] = layout.tables(rows), layout.tables(results.collect(MakeTables.of(**plain).runs))
+    assert list(table.cells.columns) == list(other.cells.columns)
 
 
 def test_tables_and_page_show_it(paper):
@@ -189,10 +191,10 @@ def test_tables_and_page_show_it(paper):
     a, b = (average(rows, "pretrain", "knn", "all", name) for name in ("auroc", "auroc@goe"))
     assert f"{100 * a.mean:.1f} ± {100 * a.std:.1f} → {100 * b.mean:.1f} ± {100 * b.std:.1f} (−1.0 ± 0.0)" in line
     entry = {"name": "goe", "title": "G-OE", "csv": str(folder / "t.csv"), "compare": COMPARE}
-    page = report.render({"variant": "v", "title": "t", "papers": [entry], "names": config["names"]})
+    page = report.render(MakeReport.of(variant="v", title="t", papers=[entry], names=config["names"]))
     assert "Corrected and as released" in page and page.count("−1.0 ± 0.0") == 6 and "far+2g-1" not in page
     del entry["compare"]
-    assert "Corrected and as released" not in report.render({"variant": "v", "title": "t", "papers": [entry]})
+    assert "Corrected and as released" not in report.render(MakeReport.of(variant="v", title="t", papers=[entry]))
 
 
 def test_seeds_that_one_side_lacks_are_in_no_difference():

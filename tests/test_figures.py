@@ -16,9 +16,12 @@ from PIL import Image
 
 from tests import reporting_data
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.metrics import ood as metrics
 from workflow_scripts.reporting import curves, layout, palette, plots, results
 from workflow_scripts.stages import draw_figures as figures
 from workflow_scripts.stages import make_cards as cards
+from workflow_scripts.stages.sections.draw_figures import DrawFigures
+from workflow_scripts.stages.sections.make_cards import CardOf
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -40,7 +43,8 @@ def texts(path):
 @pytest.mark.parametrize("n", [1, 7, 19, 20, 60, 100, 1234])
 def test_threshold_is_the_highest_that_accepts_95_percent(n):
     scores = np.random.default_rng(n).normal(size=n).round(1)  # with ties
-    at = curves.threshold95(scores)
+    curve = metrics.curve(scores, [0.0])
+    at = curve.threshold[metrics.at95(curve)]
     higher = scores[scores > at]
     assert np.mean(scores >= at) >= 0.95
     assert not higher.size or np.mean(scores >= higher.min()) < 0.95
@@ -48,7 +52,7 @@ def test_threshold_is_the_highest_that_accepts_95_percent(n):
 
 def test_roc_of_four_scores_by_hand():
     # ID 3, 2, 1 and OOD 2, 0: thresholds 3, 2 (a tie of one each), 1, 0
-    fpr, tpr = curves.roc(np.array([1.0, 3.0, 2.0]), np.array([0.0, 2.0]))
+    fpr, tpr = metrics.roc(metrics.curve([1.0, 3.0, 2.0], [0.0, 2.0]))
     assert fpr.tolist() == pytest.approx([0, 0, 0.5, 0.5, 1])
     assert tpr.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 1, 1])
 
@@ -57,12 +61,12 @@ def test_auroc_is_the_chance_of_the_right_order():
     rng = np.random.default_rng(0)
     a, b = rng.normal(1, 1, 300).round(1), rng.normal(0, 1, 200).round(1)
     pairs = (a[:, None] > b).mean() + (a[:, None] == b).mean() / 2  # Mann-Whitney
-    assert curves.auroc(*curves.roc(a, b)) == pytest.approx(pairs, abs=1e-12)
+    assert metrics.auroc(metrics.curve(a, b)) == pytest.approx(pairs, abs=1e-12)
 
 
 def test_a_thinned_curve_keeps_its_ends_and_shape():
     rng = np.random.default_rng(1)
-    whole = curves.roc(rng.normal(1, 1, 5000), rng.normal(0, 1, 5000))
+    whole = metrics.roc(metrics.curve(rng.normal(1, 1, 5000), rng.normal(0, 1, 5000)))
     thin = curves.thin(*whole)
     assert thin[0].size <= 165 and (thin[0][0], thin[1][0], thin[0][-1], thin[1][-1]) == (0, 0, 1, 1)
     assert np.abs(np.interp(whole[0], *thin) - whole[1]).max() < 0.02
@@ -88,14 +92,14 @@ def test_histograms_of_constant_scores_are_drawn():
 
 def test_roc_panels_agree_with_the_metrics(drawn):
     _, config = drawn
-    run, files = figures.first_run(config)
-    panels = curves.rocs({s: curves.read_scores(p, "digits") for s, p in files.items()}, run["groups"])
-    stored = results.read_metrics(run["metrics"])
+    run, files = figures.first_run(DrawFigures.of(**config).runs)
+    panels = curves.rocs({s: curves.read_scores(p, "digits") for s, p in files.items()}, run.groups)
+    stored = results.read_metrics(run.metrics).set_index(results.QUANTITY)["value"]
     assert [p.dataset for p in panels] == [s for g in reporting_data.GROUPS.values() for s in g]
     for p in panels:
         for score in files:
-            assert p.auroc[score] == pytest.approx(stored[score, p.dataset, "auroc"][0])
-            assert p.at95[score][0] == pytest.approx(stored[score, p.dataset, "fpr95"][0]) and p.at95[score][1] >= 0.95
+            assert p.auroc[score] == pytest.approx(stored[score, p.dataset, "auroc"])
+            assert p.at95[score][0] == pytest.approx(stored[score, p.dataset, "fpr95"]) and p.at95[score][1] >= 0.95
 
 
 @pytest.mark.parametrize(("write", "words"), [
@@ -148,9 +152,9 @@ def test_every_set_and_number_is_in_the_figures(drawn):
     names = config["names"]
     for name in ("histograms", "roc", "heatmap"):
         assert {names[s] for g in reporting_data.GROUPS.values() for s in g} <= set(texts(folder / f"{name}.svg"))
-    [table] = layout.tables(results.collect(config), ("auroc",), ())
+    [table] = layout.tables(results.collect(DrawFigures.of(**config).runs), ["auroc"], [])
     shown = texts(folder / "heatmap.svg")
-    cells = [f"{100 * cell.seeds.mean:.1f}" for row in table.rows for (cell,) in row.cells]
+    cells = [f"{100 * cell.value:.1f}" for cell in table.cells.iloc[:, 2:].to_numpy().ravel()]
     assert len(cells) == 6 * 8 and sorted(cells) == sorted(t for t in shown if re.fullmatch(r"\d+\.\d", t))
 
 
@@ -169,11 +173,11 @@ def test_a_run_without_scores_still_gives_every_file(tmp_path):
     assert texts(tmp_path / "heatmap.svg").count("missing") == 3 * 8
 
 
-@pytest.mark.parametrize(("headline", "title"), [("knn", "KNN"), ("absent", "Energy"), (None, "Energy")])
+@pytest.mark.parametrize(("headline", "title"), [("knn", "KNN"), ("absent", "Energy"), ("", "Energy")])
 def test_headline_chooses_the_histograms_and_an_absent_one_falls_back(drawn, tmp_path, headline, title):
     _, config = drawn
-    run, files = figures.first_run(config)
-    assert run["seed"] == 0 and run["recipe"] == "pretrain" and list(files) == ["energy", "msp", "knn"]
+    run, files = figures.first_run(DrawFigures.of(**config).runs)
+    assert run.seed == 0 and run.recipe == "pretrain" and list(files) == ["energy", "msp", "knn"]
     figures.draw_run(run, files, headline, config["names"], tmp_path, "salt")
     assert ET.parse(tmp_path / "histograms.svg").find(f"{SVG}title").text == f"{title}: ID against each OOD set"
 
@@ -258,5 +262,5 @@ def test_bad_stores_are_named(tmp_path, fill, words):
         with h5py.File(path, "w") as file:
             fill(file)
     with pytest.raises(OODError) as error:
-        cards.card({"name": "x", "path": str(path), "role": "ID test"}, "config.sets[0]")
+        cards.card(CardOf.of(name="x", path=str(path), role="ID test"))
     assert words in str(error.value) and str(path) in str(error.value)

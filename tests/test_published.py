@@ -6,15 +6,18 @@ import csv
 import json
 import re
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from tests.checkout import ROOT
 from workflow_scripts.config import published_numbers as printed
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import latex, published, results
+from workflow_scripts.reporting import printing, published, results
 from workflow_scripts.reporting.statistics import Seeds
 from workflow_scripts.stages import make_tables as tables
+from workflow_scripts.stages.sections.make_tables import MakeTables
 from workflow_scripts.wiring import Wiring
 from workflow_scripts.work import published as matching
 from workflow_scripts.work.expand import read_plan
@@ -78,12 +81,24 @@ def compare(config, folder, auroc=(0.90, 0.91), seeds=(0, 1)):
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([results.METRICS_HEADER, *rows])
         run["metrics"] = str(path)
-    return told, published.numbers(results.collect(told), told["published"])
+    return told, numbers_of(told)
+
+
+def numbers_of(told):
+    section = MakeTables.of(**told)
+    return published.numbers(results.collect(section.runs), section.published)
+
+
+def tex(told):
+    section = MakeTables.of(**told)
+    found = results.collect(section.runs, section.metrics, section.id_metrics)
+    numbers = published.numbers(found, section.published)
+    return printing.latex_page(section.title, tables.lay_out(section, found, numbers))
 
 
 def test_a_run_like_the_papers_is_compared(reference, tmp_path):
     _, rows = compare(raw(), tmp_path)
-    verdicts = {(r.sets, r.metric): (r.difference and round(r.difference, 6), r.tolerance, r.verdict) for r in rows}
+    verdicts = {(r.sets, r.metric): (round(r.difference, 6), r.tolerance, r.verdict) for r in rows.itertuples()}
     spread = 2 * 100 * Seeds(((0, 0.90), (1, 0.91))).std
     assert verdicts["SVHN", "auroc"] == (0.5, pytest.approx(spread), "yes")
     assert verdicts["mean", "auroc"] == (0.5, pytest.approx(spread), "yes")  # per seed over the paper's sets
@@ -98,7 +113,7 @@ def test_a_run_like_the_papers_is_compared(reference, tmp_path):
 ])
 def test_the_tolerance_is_two_deviations_and_at_least_half_a_point(reference, tmp_path, auroc, verdict):
     _, rows = compare(raw(), tmp_path, auroc)
-    assert next(r for r in rows if (r.sets, r.metric) == ("SVHN", "auroc")).verdict == verdict
+    assert next(r for r in rows.itertuples() if (r.sets, r.metric) == ("SVHN", "auroc")).verdict == verdict
 
 
 @pytest.mark.parametrize(("config", "change", "because"), [
@@ -118,9 +133,11 @@ def test_the_tolerance_is_two_deviations_and_at_least_half_a_point(reference, tm
 def test_any_other_run_is_not_compared(reference, tmp_path, config, change, because):
     reference(**change)
     _, rows = compare(raw(**config), tmp_path)
-    row = next(r for r in rows if (r.sets, r.metric) == ("SVHN", "auroc"))
-    assert row.verdict == because and row.difference is None
-    assert published.printed(row)[2] == "–"
+    row = next(r for r in rows.itertuples() if (r.sets, r.metric) == ("SVHN", "auroc"))
+    assert row.verdict == because and np.isnan(row.difference)
+    [shown] = published.laid_out(rows[(rows["sets"] == "SVHN") & (rows["metric"] == "auroc")]).cells.itertuples(
+        index=False, name=None)
+    assert shown[published.HEADS.index("Difference")].text == "–"
 
 
 @pytest.mark.parametrize(("name", "because"), [
@@ -128,7 +145,7 @@ def test_any_other_run_is_not_compared(reference, tmp_path, config, change, beca
 def test_sets_that_are_not_ours_compare_only_the_id_task(reference, tmp_path, name, because):
     reference(table={"values": {"CE": {"SVHN": [95.0, 90.0, 80.0], name: [95.0, 1.0, 1.0], "mean": [95.0, 1.0, 1.0]}}})
     _, rows = compare(raw(), tmp_path)
-    verdicts = {(r.sets, r.metric): r.verdict for r in rows}
+    verdicts = {(r.sets, r.metric): r.verdict for r in rows.itertuples()}
     assert verdicts[name, "auroc"] == verdicts["mean", "auroc"] == f"not comparable: {because}"
     assert verdicts[name, "accuracy"] == verdicts["SVHN", "auroc"] == "yes"
 
@@ -194,13 +211,13 @@ def test_the_stage_writes_them_everywhere(reference, tmp_path):
     told, rows = compare(raw(), tmp_path)
     paths = {kind: tmp_path / f"out.{kind}" for kind in ("csv", "md", "tex", "published")}
     tables.main(["--config", json.dumps(told), *(w for k, p in paths.items() for w in (f"--{k}", str(p)))])
-    assert published.read_csv(paths["published"]) == rows
+    pd.testing.assert_frame_equal(published.read(paths["published"]), rows)
     text = paths["md"].read_text()
     assert "| cifar10 | ResNet-18 | CE | MSP | SVHN | AUROC | 90.00 | 90.50 ± 0.71 | +0.50 | yes | Table 1 |" in text
     assert "9 published numbers, 6 of them compared, 6 within the tolerance" in text
     assert r"SVHN & AUROC & 90.00 & 90.50 $\pm$ 0.71 & +0.50 & yes & Table 1 \\" in paths["tex"].read_text()
     told, rows = compare(raw(small=True), tmp_path)
-    assert published.markdown(rows)[2] == "9 published numbers; none is compared (small run, not comparable)."
+    assert published.summary(rows) == "9 published numbers; none is compared (small run, not comparable)."
 
 
 # ---------------------------------------------------------------- LaTeX
@@ -235,7 +252,7 @@ def structure(text):
     ("a_b & 50 %", r"a\_b \& 50 \%"), ("\\x{y}", r"\textbackslash{}x\{y\}"), ("1.0 ± 0.2", r"1.0 $\pm$ 0.2"),
     ("#1 ~ ^ $", r"\#1 \textasciitilde{} \textasciicircum{} \$"), ("−0.1 ×10³", r"$-$0.1 $\times$10$^3$")])
 def test_latex_escapes(text, expected):
-    assert latex.escape(text) == expected
+    assert printing.escape(text) == expected
 
 
 def test_latex_of_all_kinds_of_tables_is_well_formed(reference, tmp_path):
@@ -243,7 +260,7 @@ def test_latex_of_all_kinds_of_tables_is_well_formed(reference, tmp_path):
     told["names"] = {"svhn": "SVHN_100% {x}", "msp": "MSP & co"}
     told["compare"] = {"trainings": [{"id": "cifar10", "network": "r18", "corrected": "ce", "released": "ce",
                                       "defects": ["npos.B_1"]}], "rules": {}, "sets": []}
-    text = tables.tex(told, results.collect(told))
+    text = tex(told)
     found = structure(text)
     assert len(found) == 3 and r"SVHN\_100\% \{x\}" in text and r"MSP \& co" in text and r"npos.B\_1" in text
     assert text.startswith("% A_paper & more\n% \\usepackage{booktabs,graphicx}\n")
@@ -252,9 +269,9 @@ def test_latex_of_all_kinds_of_tables_is_well_formed(reference, tmp_path):
 def test_latex_says_missing_and_marks_the_best(tmp_path):
     from tests import reporting_data
     told = reporting_data.write_paper(tmp_path)
-    text = tables.tex(told, results.collect(told))
+    text = tex(told)
     assert len(structure(text)) == 1 and r"\textbf{" in text and r"\resizebox{\textwidth}" in text
     told["runs"][0]["metrics"] = told["runs"][1]["metrics"] = None
-    text = tables.tex(told, results.collect(told))
+    text = tex(told)
     assert "missing" in text and structure(text)
-    assert "No run is listed" in tables.tex({"title": "t", "runs": []}, [])
+    assert "No run is listed" in tex({"paper": "t", "title": "t", "runs": []})

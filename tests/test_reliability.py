@@ -15,9 +15,10 @@ from PIL import Image
 from tests.checkout import ROOT
 from tests.test_config import small
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.metrics.confidence import aurc, ece, errors_curve
+from workflow_scripts.metrics.confidence import aurc, calibration, ece, errors_curve, risk
 from workflow_scripts.reporting import confidences
 from workflow_scripts.stages import draw_reliability as reliability
+from workflow_scripts.stages.sections.draw_reliability import Confidences, DrawReliability
 from workflow_scripts.wiring import RELIABILITY, Wiring
 from workflow_scripts.work.expand import read_plan
 
@@ -34,26 +35,26 @@ def made_up(n: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("ties", [False, True])
 def test_risk_is_the_error_rate_of_the_most_confident(ties):
     confidence, correct = made_up(4000, ties)
-    risk = confidences.risk(confidence, correct)
-    assert risk[-1] == pytest.approx(1 - correct.mean())
+    found = risk(errors_curve(confidence, correct), confidences.COVERAGE)
+    assert found[-1] == pytest.approx(1 - correct.mean())
     for share in (0.25, 0.5):
         at = np.argmin(np.abs(confidences.COVERAGE - share))
         bar = np.sort(confidence)[::-1][int(confidences.COVERAGE[at] * 4000) - 1]
         above, level = confidence > bar, confidence == bar
         inside = (confidences.COVERAGE[at] * 4000 - above.sum()) / level.sum()  # share of the tie that is accepted
         expected = ((~correct[above]).sum() + inside * (~correct[level]).sum()) / (confidences.COVERAGE[at] * 4000)
-        assert risk[at] == pytest.approx(expected, abs=1e-9)
-    assert risk[2:].mean() == pytest.approx(aurc(errors_curve(confidence, correct)), abs=0.005)
+        assert found[at] == pytest.approx(expected, abs=1e-9)
+    assert found[2:].mean() == pytest.approx(aurc(errors_curve(confidence, correct)), abs=0.005)
 
 
 def test_the_gap_of_the_bins_is_the_calibration_error():
     probability, correct = made_up(900)
     probability[:2] = 0.0, 1.0
-    found = confidences.calibration(probability, correct)
+    found = calibration(probability, correct)
     there = found.count > 0
     gap = (found.count * np.abs(found.accuracy - found.probability))[there].sum() / 900
     assert gap == pytest.approx(ece(probability, correct)) and found.count.sum() == 900
-    one = confidences.calibration(np.array([0.5, 0.55]), np.array([True, False]))
+    one = calibration(np.array([0.5, 0.55]), np.array([True, False]))
     assert one.count.tolist() == [0] * 7 + [1, 1] + [0] * 6 and np.isnan(one.accuracy[0])  # (lo, hi]: 0.5 is in bin 7
 
 
@@ -106,7 +107,7 @@ def test_files_and_the_numbers_in_them(drawn):
         with Image.open(folder / f"{name}.png") as image:
             assert image.width == 1520 and len(set(image.convert("L").resize((64, 64)).tobytes())) > 20
     for label in ("OE", "G-OE"):
-        seen = [reliability.seen(run, "", True) for run in config["runs"] if run["label"] == label]
+        seen = [reliability.seen(Confidences.of(**run), True) for run in config["runs"] if run["label"] == label]
         values = [100 * ece(s.probability, s.correct) for s in seen]
         assert f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}" in texts(folder / "reliability.svg")
         values = [1000 * aurc(errors_curve(s.confidence, s.correct)) for s in seen]
@@ -128,23 +129,23 @@ def test_a_score_that_is_no_probability_and_a_network_without_errors(drawn, tmp_
     run = write(tmp_path / "run", "sure", 0)
     with h5py.File(run["features"], "a") as file:
         file["labels"][:] = file["logits"][:].argmax(1)
-    reliability.draw({**config, "probability": False, "runs": [run]}, tmp_path)
+    reliability.draw(DrawReliability.of(**{**config, "probability": False, "runs": [run]}), tmp_path)
     assert "MSP (higher = more ID)" in texts(tmp_path / "confidences.svg")
 
 
 def test_what_has_not_run_is_left_out_and_nothing_says_so(drawn, tmp_path):
     _, config = drawn
     missing = [{**run, "scores": str(tmp_path / "none.h5")} for run in config["runs"]]
-    reliability.draw({**config, "runs": [config["runs"][0], *missing[1:]]}, tmp_path)
+    reliability.draw(DrawReliability.of(**{**config, "runs": [config["runs"][0], *missing[1:]]}), tmp_path)
     assert "Seeds 0." in ET.parse(tmp_path / "reliability.svg").find(f"{SVG}desc").text
-    reliability.draw({**config, "runs": missing}, tmp_path)
+    reliability.draw(DrawReliability.of(**{**config, "runs": missing}), tmp_path)
     assert "No scores yet: no run of this paper has finished." in texts(tmp_path / "reliability.svg")
 
 
 def test_files_of_different_runs_are_named(drawn):
     run = drawn[1]["runs"][0]
     with pytest.raises(OODError, match=r"msp\.h5: expected the scores of absent .*none of \['absent'\]"):
-        reliability.seen({**run, "sets": ["absent"]}, "", True)
+        reliability.seen(Confidences.of(**{**run, "sets": ["absent"]}), True)
 
 
 # ---------------------------------------------------------------- which papers
@@ -154,7 +155,7 @@ def test_papers_that_ask_for_them_have_them():
     pages = {p["name"]: p["figures"] for p in json.loads(wire.report_section())["papers"]}
     wanted = {f"results/small/figures/goe/{name}.svg" for name in RELIABILITY}
     shown = {p["name"]: p.get("id_metrics") for p in json.loads(wire.report_section())["papers"]}
-    assert shown == {"house": None, "himplos": None, "goe": ["accuracy", "aurc", "ece"]}
+    assert shown == {"house": ["accuracy"], "himplos": ["accuracy"], "goe": ["accuracy", "aurc", "ece"]}
     assert wanted < set(pages["goe"]) and len(pages["house"]) == len(pages["goe"]) - 3
     assert wanted < set(wire.results_of("goe"))
     section = json.loads(wire.reliability_section(SimpleNamespace(paper="goe")))

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import base64
 import csv
-import dataclasses
 import json
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 from tests import reporting_data
 from tests.test_published import structure
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import page, palette, published, results
+from workflow_scripts.reporting.statistics import Seeds
 from workflow_scripts.stages import draw_figures as figures
 from workflow_scripts.stages import make_cards as cards
 from workflow_scripts.stages import make_report as report
 from workflow_scripts.stages import make_tables as tables
+from workflow_scripts.stages.sections.make_report import MakeReport
 
 VOID = {"meta", "link", "input", "img", "br", "hr"}
 SVG_VOID = {"path", "use", "rect", "line", "circle"}
@@ -82,6 +84,14 @@ def build(folder, **options):
     return page_config
 
 
+def render(config):
+    return report.render(MakeReport.of(**config))
+
+
+def rows_of(config):
+    return page.context(MakeReport.of(**config))["rows"]
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
@@ -115,9 +125,9 @@ def test_inner_links_lead_somewhere(built):
 
 def test_tables_hold_the_numbers(built):
     _, checked, config = built
-    rows = results.read_csv(config["papers"][0]["csv"])
+    rows = results.read(config["papers"][0]["csv"])
     cells = [" ".join(cell.split()) for row in checked.rows for cell in row]
-    for r in rows:
+    for r in rows.itertuples():
         if r.metric in ("auroc", "fpr95"):
             assert f"{100 * r.seeds.mean:.1f} ± {100 * r.seeds.std:.1f}" in cells, r
     overview = next(row for row in checked.rows if row[:2] == ["KNN", "Outlier exposure"])
@@ -134,7 +144,7 @@ def test_best_is_bold_only_where_seeds_allow(built):
 
 def test_below_chance_is_explained_from_the_data(built):
     _, checked, config = built
-    rows = [r for r in results.read_csv(config["papers"][0]["csv"])
+    rows = [r for r in results.read(config["papers"][0]["csv"]).itertuples()
             if r.metric == "auroc" and r.group != "average" and r.seeds.mean < 0.5]
     assert {r.dataset for r in rows} == {"brick"}
     assert f"{100 * min(r.seeds.mean for r in rows):.1f}" in checked.words
@@ -142,8 +152,8 @@ def test_below_chance_is_explained_from_the_data(built):
 
 
 def test_nothing_below_chance_is_said_too():
-    r = results.Result("i", "n", "r", "R", "s", "d", "far", "auroc", results.Seeds(((0, 0.5),)), 1, 1)
-    assert page.below_chance([r], {}, {}) == []
+    row = ("i", "n", "r", "R", "s", "d", "far", "auroc", Seeds(((0, 0.5),)), 1, 1)
+    assert page.below_chance(pd.DataFrame([row], columns=results.COLUMNS), {}, {}) == []
 
 
 def test_sorting_filtering_conventions_banner_and_provenance(built):
@@ -186,7 +196,7 @@ def test_contrast_of_the_page(theme):
 
 def test_one_seed_has_no_spread(tmp_path):
     config = build(tmp_path, seeds=(0,), recipes=("pretrain",))
-    checked = Checker(report.render(config))
+    checked = Checker(render(config))
     cells = [cell for row in checked.rows for cell in row]
     assert any(re.fullmatch(r"\d+\.\d", cell.strip()) for cell in cells) and not any("±" in cell for cell in cells)
     assert "One seed" in checked.words and "1 seed (0)" in checked.words
@@ -194,15 +204,15 @@ def test_one_seed_has_no_spread(tmp_path):
 
 def test_nan_and_missing_are_said_and_never_nought(tmp_path):
     config = build(tmp_path, seeds=(0,))
-    rows = [r for r in results.read_csv(tmp_path / "house.csv") if r.dataset != "coffee"]
-    hole = results.Seeds(((0, float("nan")),))
-    broken = [dataclasses.replace(r, seeds=hole) if (r.dataset, r.score) in {("faces", "energy"), ("all", "energy")}
-              else r for r in rows]
-    results.write_csv(tmp_path / "house.csv", broken)
+    rows = results.read(tmp_path / "house.csv").query("dataset != 'coffee'")
+    hole = Seeds(((0, float("nan")),))
+    broken = [hole if (r.dataset, r.score) in {("faces", "energy"), ("all", "energy")} else r.seeds
+              for r in rows.itertuples()]
+    results.write(tmp_path / "house.csv", rows.assign(seeds=broken))
     config["papers"][0]["manifest"] = None
     config["papers"][0]["figures"].append(str(tmp_path / "gone.svg"))
     config["papers"].append({"name": "npos", "title": "NPOS", "csv": None})
-    checked = Checker(report.render(config))
+    checked = Checker(render(config))
     energy = [row for row in checked.rows if row and row[0].strip() == "Energy"]
     assert all("NaN" in [cell.strip() for cell in row] for row in energy if "all" in row)
     assert not any(re.fullmatch(r"0\.0|nan|None", cell.strip()) for row in energy if "all" in row for cell in row)
@@ -213,15 +223,19 @@ def test_nan_and_missing_are_said_and_never_nought(tmp_path):
 
 def test_published_numbers_stand_beside_ours(tmp_path):
     config = build(tmp_path, recipes=("pretrain",))
-    ours = results.Seeds(((0, 0.90), (1, 0.90)))
-    head = ("digits", "R18", "CE", "MSP", "brick", "auroc")
-    rows = [published.Number(*head, 90.4, ours, "", "Table 1", True),
-            published.Number(*head, 88.0, ours, "", "Table 2", True),
-            published.Number(*head, 90.0, ours, "", "hearsay", False),
-            published.Number(*head, 90.0, None, "another network", "Table 3", True)]
+    ours = Seeds(((0, 0.90), (1, 0.90)))
+    head = {"id": "digits", "network": "R18", "training": "CE", "score": "MSP", "sets": "brick", "metric": "auroc"}
+    told = [("Table 1", ours, 90.4, True, ""), ("Table 2", ours, 88.0, True, ""), ("hearsay", ours, 90.0, False, ""),
+            ("Table 3", None, 90.0, True, "another network")]
+
+    def write(rows):
+        results.write_csv(tmp_path / "published.csv", published.framed([
+            {**head, "source": source, **published.against(seeds, number, "auroc", verified, because)}
+            for source, seeds, number, verified, because in rows]))
+
     config["papers"][0]["published"] = str(tmp_path / "published.csv")
-    published.write_csv(tmp_path / "published.csv", rows)
-    text = report.render(config)
+    write(told)
+    text = render(config)
     found = {row[10]: [cell.strip() for cell in row[6:10]] for row in Checker(text).rows if row[1:2] == ["R18"]}
     assert found == {
         "Table 1": ["90.40", "90.00 ± 0.00", "−0.40", "yes"], "Table 2": ["88.00", "90.00 ± 0.00", "+2.00", "no"],
@@ -229,9 +243,8 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         "Table 3": ["90.00", "–", "–", "not comparable: another network"]}
     assert "4 published numbers, 2 of them compared, 1 within the tolerance" in text
     assert text.count('class="within-no"') == 1 and 'download="house.published.csv"' in text
-    small = [dataclasses.replace(r, ours=None, because="small run") for r in rows]
-    published.write_csv(tmp_path / "published.csv", small)
-    text = report.render(config)
+    write([(source, None, number, verified, "small run") for source, _, number, verified, _ in told])
+    text = render(config)
     assert "4 published numbers; none is compared (small run, not comparable)." in text
     assert "<details><summary>The 4 numbers and their sources</summary>" in text  # folded away
 
@@ -243,9 +256,9 @@ def test_cost_by_stage_counts_each_job_once(tmp_path):
     manifest = {**reporting_data.MANIFEST, "stages": stages}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     config["papers"].append({**config["papers"][0], "name": "again"})  # another manifest with the same jobs
-    rows = {row[0]: [cell.strip() for cell in row[1:]] for row in Checker(report.render(config)).rows if row}
-    assert rows["train networks"] == ["2", "40.0", "30.0", "100"] and rows["score"] == ["1", "1.0", "1.0", "50"]
-    assert rows["dataset cards"] == ["1", "not measured", "not measured", "not measured"]
+    rows = {row[0]: [cell.strip() for cell in row[1:]] for row in reversed(Checker(render(config)).rows) if row}
+    assert rows["models"] == ["2", "40.0", "30.0", "100"] and rows["scores"] == ["1", "1.0", "1.0", "50"]
+    assert rows["cards"] == ["1", "not measured", "not measured", "not measured"]
     assert rows["models/b"] == ["30.0", "not measured"]
 
 
@@ -256,13 +269,14 @@ def test_overview_files_hold_what_the_page_shows(tmp_path):
                  str(tmp_path / "overview")])
     with open(tmp_path / "overview.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    shown = page.context(config)["rows"]
-    assert [(r["training"], r["score"], r["sets"]) for r in rows] == [(r.label, r.score, r.sets) for r in shown]
-    assert [float(r["auroc_mean"]) for r in rows] == [r.cells[1].seeds.mean for r in shown]
+    shown = rows_of(config)
+    assert [(r["training"], r["score"], r["sets"]) for r in rows] == list(
+        shown[["training", "score", "sets"]].itertuples(index=False, name=None))
+    assert [float(r["auroc_mean"]) for r in rows] == [seeds.mean for seeds in shown["auroc"]]
     assert (tmp_path / "overview.md").read_text().count("\n| house") == len(rows)
     for headline, expected in (("knn", "knn"), ("", "energy"), ("not among them", "energy")):
         config["papers"][0]["headline"] = headline
-        assert {r.score for r in page.context(config)["rows"] if r.headline} == {expected}
+        assert set(rows_of(config).query("headline")["score"]) == {expected}
     tex = (tmp_path / "overview.tex").read_text()
     assert structure(tex) and tex.count("house &") == len(rows) and r"\textbf{" in tex
 
@@ -277,16 +291,16 @@ def test_a_page_of_nothing(tmp_path):
 
 def test_same_input_same_page(built):
     text, _, config = built
-    assert report.render(config) == text
+    assert render(config) == text
 
 
 @pytest.mark.parametrize(("config", "words"), [
-    ({"title": "t", "papers": []}, "'variant'"),
-    ({"variant": "v", "title": "t", "papers": [{"title": "x"}]}, r"config\.papers\[0\]: expected the key 'name'"),
+    ({"title": "t", "papers": []}, "section make_report.variant: required but missing"),
+    ({"variant": "v", "title": "t", "papers": [{"title": "x"}]}, r"section make_report.papers\[0\].name: required"),
 ])
 def test_config_errors_name_the_key(config, words):
     with pytest.raises(OODError, match=words):
-        report.render(config)
+        render(config)
 
 
 def test_broken_files_are_named(tmp_path):
@@ -298,4 +312,4 @@ def test_broken_files_are_named(tmp_path):
         page.read_json(tmp_path / "m.json")
     (tmp_path / "t.csv").write_text("a,b\n")
     with pytest.raises(OODError, match=r"t\.csv: expected the columns"):
-        results.read_csv(tmp_path / "t.csv")
+        results.read(tmp_path / "t.csv")

@@ -14,9 +14,10 @@ import pytest
 from tests import reporting_data
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import layout, results
-from workflow_scripts.reporting.inputs import need, read_config
+from workflow_scripts.reporting.inputs import Run
 from workflow_scripts.reporting.statistics import METRICS, Metric, Seeds, average, best, noise, show
 from workflow_scripts.stages import make_tables as tables
+from workflow_scripts.stages.sections.make_tables import MakeTables
 
 NAN = math.nan
 
@@ -34,6 +35,15 @@ def write_metrics(path, rows):
 def run(path, seed=0, recipe="pretrain", scores=("energy",), groups=None):
     return {"id": "digits", "network": "net", "recipe": recipe, "label": recipe.upper(), "seed": seed,
             "scores": list(scores), "groups": groups or {"near": ["a"], "far": ["b", "c"]}, "metrics": path}
+
+
+def collect(*runs, **metrics):
+    return results.collect([Run.of(**told) for told in runs], **metrics)
+
+
+def markdown(config):
+    section = MakeTables.of(**config)
+    return tables.markdown(section, results.collect(section.runs))
 
 
 def metrics_rows(a, b, c, accuracy=0.9):
@@ -127,8 +137,8 @@ def test_show(values, metric, text):
 
 def test_collect_averages_and_counts(tmp_path):
     files = [write_metrics(tmp_path / f"{i}.csv", metrics_rows(0.5 + i / 10, 0.6, 0.9)) for i in range(2)]
-    rows = results.collect({"runs": [run(f, i) for i, f in enumerate(files)]})
-    found = {(r.dataset, r.group, r.metric): r for r in rows}
+    rows = collect(*(run(f, i) for i, f in enumerate(files)))
+    found = {(r.dataset, r.group, r.metric): r for r in rows.itertuples()}
     assert found["far", "average", "auroc"].seeds.mean == pytest.approx(0.75)
     assert found["all", "average", "auroc"].seeds.mean == pytest.approx((0.55 + 0.6 + 0.9) / 3)
     assert found["near", "average", "auroc"].seeds.std == pytest.approx(0.1 / math.sqrt(2))
@@ -140,24 +150,24 @@ def test_collect_averages_and_counts(tmp_path):
 
 def test_tidy_csv_round_trip_and_empty_cells(tmp_path):
     files = [write_metrics(tmp_path / "0.csv", metrics_rows(0.5, "nan", 0.9)), str(tmp_path / "not there.csv")]
-    rows = results.collect({"runs": [run(f, i) for i, f in enumerate(files)], "metrics": ["auroc"]})
-    results.write_csv(tmp_path / "t.csv", rows)
+    rows = collect(*(run(f, i) for i, f in enumerate(files)), metrics=["auroc"])
+    results.write(tmp_path / "t.csv", rows)
     with open(tmp_path / "t.csv", encoding="utf-8") as file:
         lines = {line["dataset"]: line for line in csv.DictReader(file) if line["metric"] == "auroc"}
     shown = {name: [lines[name][key] for key in ("mean", "std", "n", "values")] for name in "ab"}
     assert shown == {"a": ["0.5", "", "1", "0=0.5;1=missing"], "b": ["", "", "0", "0=nan;1=missing"]}
     assert lines["all"]["mean"] == ""  # an average over fewer sets would be another quantity
-    again = results.read_csv(tmp_path / "t.csv")
-    assert [repr(r) for r in again] == [repr(r) for r in rows]
+    again = results.read(tmp_path / "t.csv")
+    assert [repr(r) for r in again.itertuples()] == [repr(r) for r in rows.itertuples()]
 
 
 def test_gaps_name_what_is_missing(tmp_path):
     file = write_metrics(tmp_path / "0.csv", metrics_rows(0.5, "nan", 0.9))
-    gaps = results.gaps(results.collect({"runs": [run(file), run(None, 1)], "metrics": ["auroc"]}))
+    gaps = results.gaps(collect(run(file), run(None, 1), metrics=["auroc"]))
     assert "digits / net / PRETRAIN, energy on b: seed 0 is NaN (auroc)" in gaps
     assert "digits / net / PRETRAIN: nothing for seed 1" in gaps and len(gaps) == 2
     half = write_metrics(tmp_path / "1.csv", [r for r in metrics_rows(0.5, 0.6, 0.9) if r[1] != "b"])
-    more = results.gaps(results.collect({"runs": [run(file), run(half, 1)], "metrics": ["fpr95"]}))
+    more = results.gaps(collect(run(file), run(half, 1), metrics=["fpr95"]))
     assert more == ["digits / net / PRETRAIN, energy on a, b, c: seed 0 is missing (fpr95)",  # sets that lack the same
                     "digits / net / PRETRAIN, energy on a, c: seed 1 is missing (fpr95)",
                     "digits / net / PRETRAIN, energy on b: seed 1 is missing (fpr95, auroc)",
@@ -168,7 +178,7 @@ def test_gaps_name_what_is_missing(tmp_path):
 def test_metrics_of_errors_are_no_gap_where_there_is_no_error(tmp_path, accuracy, count):
     rows = [*metrics_rows(0.5, 0.6, 0.9, accuracy), ["energy", "digits", "id", "aupr_error", "nan", 10, 0]]
     file = write_metrics(tmp_path / "0.csv", rows)
-    assert len(results.gaps(results.collect({"runs": [run(file)], "metrics": ["auroc"]}))) == count
+    assert len(results.gaps(collect(run(file), metrics=["auroc"]))) == count
 
 
 @pytest.mark.parametrize(("break_it", "words"), [
@@ -180,7 +190,7 @@ def test_a_broken_metrics_file_is_named(tmp_path, break_it, words):
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(break_it([results.METRICS_HEADER, *metrics_rows(0.1, 0.2, 0.3)]))
     with pytest.raises(OODError) as error:
-        results.collect({"runs": [run(str(path))]})
+        collect(run(str(path)))
     assert all(word in str(error.value) for word in [str(path), *words])
 
 
@@ -188,34 +198,31 @@ def test_seeds_on_other_test_images_and_a_seed_twice_are_refused(tmp_path):
     first = write_metrics(tmp_path / "0.csv", metrics_rows(0.1, 0.2, 0.3))
     other = write_metrics(tmp_path / "1.csv", [[*row[:5], 99, row[6]] for row in metrics_rows(0.1, 0.2, 0.3)])
     with pytest.raises(OODError, match="same test images for every seed"):
-        results.collect({"runs": [run(first), run(other, 1)]})
+        collect(run(first), run(other, 1))
     with pytest.raises(OODError, match="each seed once, found seed 0"):
-        results.collect({"runs": [run(first), run(first)]})
+        collect(run(first), run(first))
 
 
-def test_config_errors_name_the_key(tmp_path):
-    with pytest.raises(OODError, match="'runs'"):
-        results.collect({})
-    with pytest.raises(OODError, match=r"config\.runs\[0\]: expected the key 'seed'"):
-        results.collect({"runs": [{k: v for k, v in run(None).items() if k != "seed"}]})
-    with pytest.raises(OODError, match=r"where\.a: expected a int, found 'x'"):
-        need({"a": "x"}, "a", int, "where")
-    with pytest.raises(OODError, match="path of a JSON file"):
-        read_config(str(tmp_path / "none.json"))
-    with pytest.raises(OODError, match="expected JSON"):
-        read_config("{")
-    (tmp_path / "c.json").write_text('{"a": 1}')
-    assert read_config(str(tmp_path / "c.json")) == read_config('{"a": 1}') == {"a": 1}
+@pytest.mark.parametrize(("config", "words"), [
+    ({"paper": "p", "title": "t"}, r"make_tables.runs: required but missing; expected paper, .*, found paper, title"),
+    ({"paper": "p", "title": "t", "runs": [{k: v for k, v in run(None).items() if k != "seed"}]},
+     r"make_tables.runs\[0\].seed: required but missing"),
+    ({"paper": "p", "title": "t", "runs": [{**run(None), "seed": "x"}]}, r"make_tables.runs\[0\].seed: .*found 'x'"),
+    ({"paper": "p", "titel": "t", "runs": []}, "make_tables.titel: unknown key 'titel'; did you mean 'title'?"),
+])
+def test_config_errors_name_the_key(config, words):
+    with pytest.raises(OODError, match=f"section {words}"):
+        MakeTables.of(**config)
 
 
 # ---------------------------------------------------------------- layout and Markdown
 
 def test_layout_orders_columns_and_leaves_out_averages_over_one_set(tmp_path):
     file = write_metrics(tmp_path / "0.csv", metrics_rows(0.5, 0.6, 0.9))
-    [table] = layout.tables(results.collect({"runs": [run(file)]}))
-    assert [(c.dataset, c.group) for c in table.columns] == [
-        ("a", "near"), ("b", "far"), ("c", "far"), ("far", "average"), ("all", "average"), ("digits", "id")]
-    assert table.seeds == (0,) and table.one_seed and "One seed" in table.rule
+    [table] = layout.tables(collect(run(file)))
+    assert list(dict.fromkeys((c.group, c.tag) for c in table.cells.columns[2:])) == [
+        ("a", "near"), ("b", "far"), ("c", "far"), ("mean of far", ""), ("mean of all", ""), ("ID task", "")]
+    assert "Seeds (1): 0." in table.after[0] and "One seed" in table.after[1]
 
 
 def test_accuracy_competes_between_recipes_not_scores(tmp_path):
@@ -225,22 +232,23 @@ def test_accuracy_competes_between_recipes_not_scores(tmp_path):
         rows += [["msp", *row[1:]] for row in rows]
         files[recipe] = write_metrics(tmp_path / f"{recipe}.csv", rows)
     config = {"runs": [run(f, recipe=recipe, scores=("energy", "msp")) for recipe, f in files.items()]}
-    [table] = layout.tables(results.collect(config))
-    assert [row.cells[-1][0].best for row in table.rows] == [True, True, False, False]
+    [table] = layout.tables(collect(*config["runs"]))
+    assert [cell.best for cell in table.cells.iloc[:, -1]] == [True, True, False, False]
 
 
 def test_accuracy_under_an_empty_score_serves_all_scores(tmp_path):
     rows = [["" if row[2] == "id" else row[0], *row[1:]] for row in metrics_rows(0.5, 0.6, 0.9)]
-    [table] = layout.tables(results.collect({"runs": [run(write_metrics(tmp_path / "0.csv", rows))]}))
-    assert table.rows[0].cells[-1][0].text == "90.0"
+    [table] = layout.tables(collect(run(write_metrics(tmp_path / "0.csv", rows))))
+    assert table.cells.iloc[0, -1].text == "90.0"
 
 
 def test_stage_writes_csv_and_markdown(tmp_path):
     config = reporting_data.write_paper(tmp_path)
     tables.main(["--config", json.dumps(config), "--csv", str(tmp_path / "t.csv"), "--md", str(tmp_path / "t.md")])
-    rows = results.read_csv(tmp_path / "t.csv")
+    rows = results.read(tmp_path / "t.csv")
     text = (tmp_path / "t.md").read_text(encoding="utf-8")
-    cell = next(r for r in rows if (r.recipe, r.score, r.dataset, r.metric) == ("pretrain", "energy", "brick", "auroc"))
+    cell = next(r for r in rows.itertuples()
+                if (r.recipe, r.score, r.dataset, r.metric) == ("pretrain", "energy", "brick", "auroc"))
     assert cell.seeds.mean < 0.5 and f"{100 * cell.seeds.mean:.1f} ± {100 * cell.seeds.std:.1f}" in text
     assert "### Digits 0-7, ResNet, width 16" in text and "Digits 8-9<br>FPR95 (ID+) ↓ / AUROC ↑" in text
     assert "Seeds (2): 0, 1." in text and "Faces (far) 200" in text and "ID is positive" in text
@@ -251,16 +259,16 @@ def test_stage_writes_csv_and_markdown(tmp_path):
 
 def test_markdown_of_one_seed_and_of_nothing(tmp_path):
     config = reporting_data.write_paper(tmp_path, seeds=(0,), recipes=("pretrain",))
-    text = tables.markdown(config, results.collect(config))
+    text = markdown(config)
     assert "One seed" in text and "±" not in text.split("###")[1]
-    assert "nothing to show" in tables.markdown({"title": "Empty", "runs": []}, [])
+    assert "nothing to show" in markdown({"paper": "e", "title": "Empty", "runs": []})
 
 
 def test_a_run_that_is_missing_is_said_and_never_nought(tmp_path):
     config = reporting_data.write_paper(tmp_path)
     config["runs"][1]["metrics"] = None
     config["runs"][2]["metrics"] = config["runs"][3]["metrics"] = str(tmp_path / "not made")
-    text = tables.markdown(config, results.collect(config))
+    text = markdown(config)
     exposed = [line for line in text.splitlines() if line.startswith("| Outlier exposure")]
     assert len(exposed) == 3 and all(set(line.split("|")[3].split()) == {"missing", "/"} for line in exposed)
     assert "(1 of 2 seeds)" in text and text.split("### Missing")[1].split("\n- ")[1:] == [
@@ -268,7 +276,10 @@ def test_a_run_that_is_missing_is_said_and_never_nought(tmp_path):
         "digits / resnet_small / Outlier exposure: nothing for seeds 0, 1\n"]
 
 
-def test_tables_stage_imports_nothing_heavy():
-    code = ("import sys, workflow_scripts.stages.make_tables, workflow_scripts.stages.make_report; "
-            "print(*{'torch', 'pandas', 'matplotlib', 'numpy', 'sklearn'} & set(sys.modules))")
+@pytest.mark.parametrize(("modules", "heavy"), [
+    ("stages.make_tables, workflow_scripts.stages.make_report", {"torch", "matplotlib", "sklearn", "scipy"}),
+    ("wiring, workflow_scripts.planning.ending", {"torch", "matplotlib", "sklearn", "scipy", "pandas"}),  # Snakefile
+])
+def test_nothing_heavy_is_imported(modules, heavy):
+    code = f"import sys, workflow_scripts.{modules}; print(*{heavy!r} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == []

@@ -22,14 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.reporting import results
-from workflow_scripts.reporting.layout import Cell
-from workflow_scripts.reporting.statistics import Seeds, metric, noise
+from workflow_scripts.reporting.statistics import Seeds, metric, noise, show
 
 MORE, WITHIN, UNKNOWN, APPEARED, GONE = "more than noise", "within noise", "one seed, noise not known", "only in B", (
     "only in A")
 ORDER = (MORE, UNKNOWN, APPEARED, GONE, WITHIN)
+KEY = ["id", "network", "recipe", "score", "dataset", "group", "metric"]
 PROVENANCE = ("config", "code", "packages", "git", "hardware", "seeds")
 
 
@@ -62,14 +64,14 @@ class Change:
         return MORE if round(abs(self.after.mean - self.before.mean), 12) > limit else WITHIN
 
     def __str__(self) -> str:
-        texts = [Cell(self.metric, seeds).text for seeds in (self.before, self.after)]
+        texts = [show(seeds, self.metric) for seeds in (self.before, self.after)]
         by = "" if self.difference is None else f" ({self.difference:+.2f})"
         return f"{self.where}, {metric(self.metric).label}: {texts[0]} -> {texts[1]}{by}"
 
 
-def changes(before: Sequence[results.Result], after: Sequence[results.Result]) -> list[Change]:
+def changes(before: pd.DataFrame, after: pd.DataFrame) -> list[Change]:
     """Numbers that differ between two tables of a paper; by kind, then by size."""
-    sides = [{_key(r): r.seeds for r in rows} for rows in (before, after)]
+    sides = [rows.set_index(KEY)["seeds"].to_dict() for rows in (before, after)]
     found = []
     for key in dict.fromkeys([*sides[0], *sides[1]]):
         a, b = (side.get(key) for side in sides)
@@ -80,13 +82,13 @@ def changes(before: Sequence[results.Result], after: Sequence[results.Result]) -
     return sorted(found, key=lambda c: (ORDER.index(c.kind), -abs(c.difference or 0.0)))
 
 
-def tables(folder: Path) -> dict[str, list[results.Result]]:
+def tables(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables of a result folder by paper.
 
     Raises:
         OODError: there is none, or one cannot be read.
     """
-    found = {path.stem: results.read_csv(path) for path in sorted((folder / "tables").glob("*.csv"))}
+    found = {path.stem: results.read(path) for path in sorted((folder / "tables").glob("*.csv"))}
     if not found:
         raise OODError(f"{folder}: expected tables in {folder / 'tables'}/*.csv, found none; name the folder of a "
                        "variant, e.g. results/small")
@@ -138,7 +140,7 @@ def compare(a: Path, b: Path, top: int, exact: bool) -> tuple[str, int]:
             status = 2
             continue
         found = changes(sides[0][paper], sides[1][paper])
-        total = len({*map(_key, sides[0][paper]), *map(_key, sides[1][paper])})
+        total = len(pd.concat([sides[0][paper][KEY], sides[1][paper][KEY]]).drop_duplicates())
         lines.append(f"  {total} numbers, {total - len(found)} the same")
         for kind in ORDER:
             chosen = [c for c in found if c.kind == kind]
@@ -152,10 +154,6 @@ def compare(a: Path, b: Path, top: int, exact: bool) -> tuple[str, int]:
                    2: "Something differs by more than seed noise, or that cannot be said." if not exact else
                       "Something differs."}[status]]
     return "\n".join(lines), status
-
-
-def _key(r: results.Result) -> tuple[str, ...]:
-    return r.id, r.network, r.recipe, r.score, r.dataset, r.group, r.metric
 
 
 @stage

@@ -8,6 +8,7 @@ that of G-OE's ID task.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,8 +48,31 @@ def ece(probability: ArrayLike, correct: ArrayLike) -> float:
     if probability.min() < 0 or probability.max() > 1:
         raise OODError(f"probabilities: expected values in [0, 1], found {probability.min()} to {probability.max()}")
     gap = probability - _mask(correct, probability.size)
-    bins = np.searchsorted(np.arange(1, BINS) / BINS, probability, side="left")
-    return float(np.abs(np.bincount(bins, weights=gap, minlength=BINS)).sum()) / probability.size
+    return float(np.abs(np.bincount(_bins(probability), weights=gap, minlength=BINS)).sum()) / probability.size
+
+
+def _bins(probability: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The bin of each probability. (N,) -> (N,)."""
+    return np.searchsorted(np.arange(1, BINS) / BINS, probability, side="left")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The bins of :func:`ece`: mean ``probability``, ``accuracy``, ``count`` of images, each (15,); NaN in the first
+    two where a bin is empty."""
+
+    probability: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+
+def calibration(probability: NDArray[np.float64], correct: NDArray[np.bool_]) -> Calibration:
+    """probability, correct (N,) -> the bins of the expected calibration error."""
+    bins = _bins(probability)
+    count = np.bincount(bins, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(bins, weights=values, minlength=BINS) / count for values in (probability, correct)]
+    return Calibration(*means, count)
 
 
 def errors_curve(confidence: ArrayLike, correct: ArrayLike) -> Curve:
@@ -81,6 +105,14 @@ def aurc(curve: Curve) -> float:
     accepted = np.concatenate(([0], curve.tp + curve.fp))
     coverage = np.arange(1, accepted[-1] + 1)
     return float(np.mean(np.interp(coverage, accepted, np.concatenate(([0], curve.fp))) / coverage))
+
+
+def risk(curve: Curve, coverage: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Error rate among the most confident images at each share ``coverage`` (P,) of them; ties count by their
+    expectation. -> (P,). Below one image the first image's risk is shown."""
+    accepted = np.concatenate(([0], curve.tp + curve.fp))
+    images = np.maximum(coverage * accepted[-1], 1)
+    return np.interp(images, accepted, np.concatenate(([0], curve.fp))) / images
 
 
 def excess(area: float, error_rate: float) -> float:

@@ -106,9 +106,21 @@ def needed(positives: int) -> int:
     return -(-19 * positives // 20)
 
 
+def at95(curve: Curve) -> int:
+    """Index of the first (highest) threshold whose TPR is >= 0.95."""
+    return int(np.searchsorted(curve.tp, needed(curve.positives)))
+
+
 def fpr95(curve: Curve) -> float:
     """Share of negatives accepted at the first (highest) threshold whose TPR is >= 0.95."""
-    return int(curve.fp[np.searchsorted(curve.tp, needed(curve.positives))]) / curve.negatives
+    return int(curve.fp[at95(curve)]) / curve.negatives
+
+
+def roc(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points of the ROC curve, one per threshold: (false positive rate, true positive rate), both (T + 1,), from (0, 0)
+    to (1, 1)."""
+    fpr, tpr = (np.concatenate(([0], counts)) / counts[-1] for counts in (curve.fp, curve.tp))
+    return fpr, tpr
 
 
 def average_precision(curve: Curve) -> float:

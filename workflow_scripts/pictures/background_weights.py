@@ -51,12 +51,12 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
                     cmap="Greys", rasterized=True)
     left.set_xlabel("epoch")
     left.set_ylabel("log10 (w / mean w)", labelpad=1)
-    left.set_title("Weights over the epochs", loc="left", fontsize=8.5, fontweight="bold", pad=4)
+    plots.head(left, "Weights over the epochs")
     shown = np.random.default_rng(0).permutation(len(index))[:2000]
     right.plot(kl[shown], theta[index][shown], ".", markersize=2, alpha=0.5, color=palette.ID, rasterized=True)
     right.set_xlabel("KL under the pretrained network (nats)")
     right.set_ylabel("theta", labelpad=1)
-    right.set_title("After the last epoch", loc="left", fontsize=8.5, fontweight="bold", pad=4)
+    plots.head(right, "After the last epoch")
     ranks = ", ".join(f"{'last epoch' if e == 'last' else f'epoch {e}'} {r:.2f}"
                       for e, r in facts["rank_correlation"].items())
     return Drawing(

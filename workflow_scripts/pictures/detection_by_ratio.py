@@ -52,10 +52,8 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
         axis.set_xticklabels([f"{t:g}" for t in axis.get_xticks()])
         axis.set_xlabel("share p of the background that is kept")
         axis.set_ylabel(f"mean {options.metric.upper()} (%)", labelpad=1)
-        axis.set_title(f"{names.get(place[0], place[0])}, {names.get(place[1], place[1])}", loc="left", fontsize=8.5,
-                       fontweight="bold", pad=4)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper left", ncols=2, bbox_to_anchor=(0.05, 1), fontsize=8)
+        plots.head(axis, f"{names.get(place[0], place[0])}, {names.get(place[1], place[1])}")
+    plots.legend(figure, axes[0].get_legend_handles_labels()[0], 2)
     seeds = sorted({run.seed for run in runs})
     return Drawing(figure, "Detection against the share of the background that is kept",
                    f"{names.get(options.score, options.score)}, mean over the OOD sets; a dash for each of the "
@@ -64,6 +62,7 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
 
 def mean_over_sets(run: Run, options: Options) -> float:
     """Mean of a score's metric over the run's OOD sets, a fraction; NaN where it was not computed."""
-    found = [value for (score, dataset, metric), (value, _, _) in read_metrics(run.files["metrics"]).items()
-             if score == options.score and metric == options.metric and dataset != run.id]
-    return float(np.mean(found)) if found else float("nan")
+    rows = read_metrics(run.files["metrics"])
+    found = rows.loc[(rows["score"] == options.score) & (rows["metric"] == options.metric)
+                     & (rows["dataset"] != run.id), "value"]
+    return float(np.mean(found.to_numpy())) if len(found) else float("nan")

@@ -43,8 +43,7 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
         axis.set_yticklabels(texts if number % columns == 0 else [])
         axis.set_ylim(len(rows) - 0.5, -0.5)
         axis.set_xlabel(f"mean {options.metric.upper()} (%)")
-        axis.set_title(f"{names.get(place[0], place[0])}, {names.get(place[1], place[1])}", loc="left", fontsize=8.5,
-                       fontweight="bold", pad=4)
+        plots.head(axis, f"{names.get(place[0], place[0])}, {names.get(place[1], place[1])}")
     seeds = sorted({run.seed for run in runs})
     return Drawing(figure, "Detection by training",
                    f"{names.get(options.score, options.score)}, mean over the OOD sets; a dot for each of the "

@@ -45,14 +45,13 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
             step = max(1, len(scores[0]) // options.points)
             axis.plot(scores[0][::step], scores[1][::step], ".", color=colour, markersize=2.5, alpha=0.6, label=label,
                       rasterized=True)
-        axis.set_title(names.get(dataset, dataset), loc="left", fontsize=8.5, fontweight="bold", pad=4)
+        plots.head(axis, names.get(dataset, dataset))
         if number % 3 == 0:
             axis.set_ylabel(names.get(options.background, options.background), labelpad=1)
         facts[dataset] = {"correlation": float(np.corrcoef(*novel)[0, 1]) if min(map(np.std, novel)) else None}
     for axis in axes[-3:]:
         axis.set_xlabel(names.get(options.foreground, options.foreground))
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper left", ncols=2, bbox_to_anchor=(0.05, 1), fontsize=8, markerscale=3)
+    plots.legend(figure, axes[0].get_legend_handles_labels()[0], 2, markerscale=3)
     inside = float(np.corrcoef(*known)[0, 1])
     facts[run.id] = {"correlation": inside}
     return Drawing(figure, "Foreground score against background score",

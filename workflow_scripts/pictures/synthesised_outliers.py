@@ -74,7 +74,7 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
             top.plot(*at.T, marker, color=colour, markersize=size, alpha=0.5, label=label, rasterized=True)
         top.set_xticks([])
         top.set_yticks([])
-        top.set_title(f"epoch {epoch}", loc="left", fontsize=8.5, fontweight="bold", pad=4)
+        plots.head(top, f"epoch {epoch}")
         for key, colour in (("distances", palette.ID), ("outlier_distances", palette.SERIES[1])):
             low.hist(np.clip(shot[key], 0, edges[-1]), bins=edges, density=True, color=colour, alpha=0.55)
         low.set_yticks([])
@@ -82,8 +82,7 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
         facts[str(epoch)] = {"median_distance": float(np.median(shot["distances"])),
                              "median_outlier_distance": float(np.median(shot["outlier_distances"])),
                              "features": len(shot["features"]), "outliers": len(shot["outliers"])}
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper left", ncols=3, bbox_to_anchor=(0.05, 1), fontsize=8, markerscale=2)
+    plots.legend(figure, axes[0, 0].get_legend_handles_labels()[0], 3, markerscale=2)
     return Drawing(
         figure, "Synthesised outliers over the training",
         f"{names.get(run.network, run.network)} on {names.get(run.id, run.id)}, {run.label}, seed {run.seed}. "

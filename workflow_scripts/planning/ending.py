@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workflow_scripts.reporting import overview
+from workflow_scripts.reporting import headline
 from workflow_scripts.wiring import Wiring
 
 LINES, SHOWN = 8, 3
@@ -65,7 +65,7 @@ def success(logs: Sequence[str], root: Path, names: Mapping[str, str]) -> str:
     head = ""
     if made:
         head = ("\nPercent, mean ± standard deviation over seeds; mean of all OOD sets. FPR95 (ID+): lower is better.\n"
-                f"{overview.terminal(table, dict(names))}\n\n")
+                f"{headline.terminal(table, dict(names))}\n\n")
     return f"{head}results page: {page.resolve().as_uri()}\n"
 
 

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import h5py
 import yaml
 
+from workflow_scripts.reporting.layout import Cell, Column, table
+from workflow_scripts.reporting.printing import markdown
 from workflow_scripts.reporting.results import read_metrics
 
 SHOWN = {"auroc": "AUROC", "fpr95": "FPR95 (ID+)"}
@@ -36,25 +38,28 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f}"
 
 
-def measured(metrics: Path, groups: Mapping[str, str], names: Mapping[str, str]) -> list[str]:
+def measured(metrics: Path, groups: Mapping[str, str], names: Mapping[str, str]) -> str:
     """The table of a metrics file: each score on each OOD set. ``groups``: OOD set -> its group."""
     rows = read_metrics(metrics)
-    lines = [f"| score | OOD set | group | {' | '.join(SHOWN.values())} | ID images | OOD images |",
-             f"|:--|:--|:--|{'--:|' * (len(SHOWN) + 2)}"]
-    for score in dict.fromkeys(key[0] for key in rows):
-        for name in groups:
-            if (score, name, "auroc") in rows:
-                values = [percent(rows[score, name, metric][0]) for metric in SHOWN]
-                _, n_id, n_ood = rows[score, name, "auroc"]
-                lines.append(f"| {names.get(score, score)} | {names.get(name, name)} | {groups[name]} | "
-                             f"{' | '.join(values)} | {n_id} | {n_ood} |")
-    return lines
+    values = rows.pivot(index=["score", "dataset"], columns="metric", values="value")
+    sizes = rows[rows["metric"] == "auroc"].set_index(["score", "dataset"])
+    heads = [(score, name) for score in rows["score"].unique() for name in groups if (score, name) in sizes.index]
+    columns: dict[Column, list[Cell | str]] = {
+        Column("score", numbers=False): [names.get(score, score) for score, _ in heads],
+        Column("OOD set", numbers=False): [names.get(name, name) for _, name in heads],
+        Column("group", numbers=False): [groups[name] for _, name in heads]}
+    columns |= {Column(title): [percent(values.loc[head, key]) for head in heads] for key, title in SHOWN.items()}
+    columns |= {Column(title): [str(sizes.loc[head, key]) for head in heads]
+                for key, title in {"n_id": "ID images", "n_ood": "OOD images"}.items()}
+    return markdown(table("", "", columns)).rstrip()
 
 
 def accuracy(metrics: Path) -> str:
     """The ID accuracy with its number of images."""
-    found = [(value, n) for (_, _, metric), (value, n, _) in read_metrics(metrics).items() if metric == "accuracy"]
-    return f"{percent(found[0][0])} % of {found[0][1]} ID test images" if found else "not measured"
+    rows = read_metrics(metrics)
+    found = rows[rows["metric"] == "accuracy"]
+    return f"{percent(found['value'].iloc[0])} % of {found['n_id'].iloc[0]} ID test images" if len(found) else (
+        "not measured")
 
 
 def model_card(facts: Mapping[str, Any], entry: Mapping[str, Any], metrics: Path, groups: Mapping[str, str],
@@ -82,7 +87,7 @@ def model_card(facts: Mapping[str, Any], entry: Mapping[str, Any], metrics: Path
         "## Measured", "",
         "In percent, one seed. Higher scores mean in-distribution (ID). AUROC: ties count half. FPR95 (ID+): share of "
         "OOD images accepted where 95 % of ID images are; ID is positive.", "",
-        *measured(metrics, groups, names), "",
+        measured(metrics, groups, names), "",
         "## Import", "",
         "A configuration beside this folder, unpacked as `bundle`, takes it in with the first line; the others go into "
         "one of its `experiments`. Code below `code/` is run: read it first.", "",

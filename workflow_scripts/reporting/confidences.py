@@ -1,6 +1,6 @@
 """What the reliability figures draw, as arrays: risk over coverage, confidences of three kinds of images, calibration.
 
-A confidence is any score, higher = more certain and more ID. No plotting here.
+A confidence is any score, higher = more certain and more ID. No plotting here, no metric is computed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from workflow_scripts.metrics.confidence import BINS, aurc, ece, errors_curve
+from workflow_scripts.metrics.confidence import Calibration, aurc, calibration, ece, errors_curve, risk
 
 COVERAGE = np.linspace(0.005, 1, 200)
 HISTOGRAM = 30  # bins
@@ -39,7 +39,7 @@ class Training:
     @property
     def risks(self) -> np.ndarray:
         """Share of errors among the most confident share :data:`COVERAGE` of the ID images. -> (S, P)."""
-        return np.array([risk(s.confidence, s.correct) for s in self.seen])
+        return np.array([risk(errors_curve(s.confidence, s.correct), COVERAGE) for s in self.seen])
 
     @property
     def aurc(self) -> list[float]:
@@ -58,38 +58,9 @@ class Training:
         return {kind: np.concatenate(parts) for kind, parts in joined.items()}
 
     def calibration(self) -> Calibration:
+        """Accuracy in bins of the probability; all seeds together."""
         return calibration(np.concatenate([s.probability for s in self.seen]),
                            np.concatenate([s.correct for s in self.seen]))
-
-
-def risk(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
-    """Error rate among the most confident images at each of :data:`COVERAGE`; ties count by their expectation.
-
-    confidence, correct (N,) -> (P,). Below one image the first image's risk is shown.
-    """
-    curve = errors_curve(confidence, correct)
-    accepted = np.concatenate(([0], curve.tp + curve.fp))
-    images = np.maximum(COVERAGE * accepted[-1], 1)
-    return np.interp(images, accepted, np.concatenate(([0], curve.fp))) / images
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """15 equal bins (lo, hi] of the probability: mean ``probability``, ``accuracy``, ``count`` of images, each (15,);
-    NaN in the first two where a bin is empty."""
-
-    probability: np.ndarray
-    accuracy: np.ndarray
-    count: np.ndarray
-
-
-def calibration(probability: np.ndarray, correct: np.ndarray) -> Calibration:
-    """probability, correct (N,) -> the bins of the expected calibration error."""
-    bins = np.searchsorted(np.arange(1, BINS) / BINS, probability, side="left")
-    count = np.bincount(bins, minlength=BINS)
-    with np.errstate(invalid="ignore"):
-        means = [np.bincount(bins, weights=values, minlength=BINS) / count for values in (probability, correct)]
-    return Calibration(*means, count)
 
 
 def edges(trainings: Sequence[Training], probabilities: bool) -> np.ndarray:

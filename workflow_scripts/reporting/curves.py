@@ -1,4 +1,4 @@
-"""What the figures draw, as arrays: score files, histograms, ROC curves. No plotting here."""
+"""What the figures draw, as arrays: score files, histograms, ROC curves. No plotting here, no metric is computed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.metrics.ood import at95, auroc, curve, roc
 
 
 def read_scores(path: str | Path, id_name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -35,27 +36,6 @@ def read_scores(path: str | Path, id_name: str) -> tuple[np.ndarray, dict[str, n
             raise OODError(f"{path}: expected finite scores for '{name}', found {values.size} of which "
                            f"{np.count_nonzero(~np.isfinite(values))} are not finite; delete it and run again")
     return sets.pop(id_name), sets
-
-
-def threshold95(id_scores: np.ndarray) -> float:
-    """The highest score at which at least 95 % of the ID images are accepted (score >= threshold). (N,) -> scalar."""
-    accepted = -(-95 * id_scores.size // 100)  # ceil(0.95 N) in integers
-    return float(np.partition(id_scores, id_scores.size - accepted)[id_scores.size - accepted])
-
-
-def roc(id_scores: np.ndarray, ood_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ROC curve with ID positive: (false positive rate, true positive rate), both (T,), from (0, 0) to (1, 1).
-
-    One point per distinct score, highest first; ties leave together.
-    """
-    cuts = np.unique(np.concatenate([id_scores, ood_scores]))[::-1]
-    fpr, tpr = (1 - np.searchsorted(np.sort(s), cuts, side="left") / s.size for s in (ood_scores, id_scores))
-    return np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr])
-
-
-def auroc(fpr: np.ndarray, tpr: np.ndarray) -> float:
-    """Area under a ROC curve; exact, since ties are one point."""
-    return float(np.trapezoid(tpr, fpr))
 
 
 def thin(fpr: np.ndarray, tpr: np.ndarray, points: int = 160) -> tuple[np.ndarray, np.ndarray]:
@@ -98,9 +78,12 @@ def histograms(id_scores: np.ndarray, sets: dict[str, np.ndarray], groups: dict[
     def density(scores: np.ndarray) -> np.ndarray:
         return np.histogram(scores.clip(edges[0], edges[-1]), edges)[0] / scores.size
 
-    at, id_density = threshold95(id_scores), density(id_scores)
-    return [Histogram(dataset, group, edges, id_density, density(sets[dataset]), at,
-                      auroc(*roc(id_scores, sets[dataset]))) for dataset, group in order]
+    panels = []
+    for dataset, group in order:
+        joined = curve(id_scores, sets[dataset])
+        panels.append(Histogram(dataset, group, edges, density(id_scores), density(sets[dataset]),
+                                float(joined.threshold[at95(joined)]), auroc(joined)))
+    return panels
 
 
 @dataclass(frozen=True)
@@ -119,11 +102,12 @@ def rocs(scores: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]], groups: di
     panels = []
     for group, names in groups.items():
         for dataset in names:
-            found = {score: roc(id_scores, sets[dataset]) for score, (id_scores, sets) in scores.items()
+            found = {score: curve(id_scores, sets[dataset]) for score, (id_scores, sets) in scores.items()
                      if dataset in sets}
             if found:
-                at = {score: int(np.argmax(tpr >= 0.95)) for score, (_, tpr) in found.items()}
-                panels.append(Roc(dataset, group, {s: thin(*curve) for s, curve in found.items()},
-                                  {s: auroc(*curve) for s, curve in found.items()},
-                                  {s: (float(found[s][0][i]), float(found[s][1][i])) for s, i in at.items()}))
+                points = {score: roc(joined) for score, joined in found.items()}
+                at = {score: at95(joined) + 1 for score, joined in found.items()}  # the points begin before it
+                panels.append(Roc(dataset, group, {s: thin(*of) for s, of in points.items()},
+                                  {s: auroc(joined) for s, joined in found.items()},
+                                  {s: (float(points[s][0][i]), float(points[s][1][i])) for s, i in at.items()}))
     return panels

@@ -1,46 +1,160 @@
-"""What a reporting stage is told: its ``--config`` argument, read and checked."""
+"""What the reporting stages are told: networks of a paper, pairs to compare, published numbers, parts of the page."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
+from workflow_scripts.core.section import Section
 
-from workflow_scripts.core.errors import OODError
-
-
-def read_config(argument: str) -> dict[str, Any]:
-    """A stage's config: JSON text, or (longer than a command line may be) the path of a JSON file.
-
-    Raises:
-        OODError: neither JSON text nor a readable file of it, or not a mapping.
-    """
-    text, where = argument, "--config"
-    if not argument.lstrip().startswith("{"):
-        where = argument
-        try:
-            text = Path(argument).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise OODError(f"--config: expected JSON text or the path of a JSON file, found '{argument[:80]}' "
-                           f"({error}); give one of the two") from None
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise OODError(f"{where}: expected JSON, found an error in it ({error}); correct it") from None
-    if not isinstance(config, dict):
-        raise OODError(f"{where}: expected a JSON mapping, found a {type(config).__name__}")
-    return config
+DEFAULT_METRICS = ["fpr95", "auroc"]
+DEFAULT_ID_METRICS = ["accuracy"]
 
 
-def need(mapping: dict[str, Any], key: str, kind: type, where: str) -> Any:
-    """``mapping[key]``, which must be there and of type ``kind``.
+class Run(Section):
+    """One trained network whose results a paper reports."""
 
-    Raises:
-        OODError: the key is missing or of another type.
-    """
-    if key not in mapping:
-        raise OODError(f"{where}: expected the key '{key}' ({kind.__name__}), found only {sorted(mapping)}; add it")
-    value = mapping[key]
-    if not isinstance(value, kind):
-        raise OODError(f"{where}.{key}: expected a {kind.__name__}, found {value!r}; correct it")
-    return value
+    id: str
+    """The ID set."""
+    network: str
+    """Name of the network."""
+    recipe: str
+    """Path name of its recipe."""
+    label: str
+    """The training's name in tables and figures."""
+    seed: int
+    """Seed of the training."""
+    scores: list[str] | dict[str, str | None]
+    """Its scores; for figures with the path of each score file, null where it has not run."""
+    groups: dict[str, list[str]]
+    """OOD sets by group."""
+    metrics: str | None
+    """Path of its metrics file, null where it has not run."""
+
+
+class TrainingPair(Section):
+    """Two trainings that differ in the defects that one of them reproduces."""
+
+    id: str
+    """The ID set."""
+    network: str
+    """Name of the network."""
+    corrected: str
+    """Path name of the recipe without the defects."""
+    released: str
+    """Path name of the recipe with them."""
+    defects: list[str]
+    """The defects."""
+
+
+class Compare(Section):
+    """What ran both corrected and as released."""
+
+    trainings: list[TrainingPair] = []
+    """Pairs of trainings."""
+    rules: dict[str, str] = {}
+    """Paper -> the defect of its metrics' rule (`auroc@goe`)."""
+    sets: list[str] = []
+    """Defects whose test sets stand in groups such as `far+2g-1`."""
+
+
+class Ours(Section):
+    """Our run that a published number is held against."""
+
+    id: str
+    """The ID set."""
+    network: str
+    """Name of the network."""
+    recipe: str
+    """Path name of its recipe."""
+    score: str
+    """Name of the score."""
+
+
+class PublishedRow(Section):
+    """Published numbers of one training on one set, in print."""
+
+    training: str
+    """Name in the source."""
+    sets: str
+    """Name of the set in the source, or `mean`."""
+    values: list[float]
+    """A number for each of the table's metrics."""
+    ours: Ours | None = None
+    """The run that compares."""
+    because: str = ""
+    """Why none does."""
+    datasets: list[str] | None = None
+    """Our sets."""
+    because_sets: str = ""
+    """Why there are none."""
+
+
+class PublishedTable(Section):
+    """Published numbers from one source."""
+
+    source: str
+    """Where they are printed."""
+    verified: bool
+    """Whether the source was read."""
+    id: str
+    """The ID set."""
+    network: str
+    """Name of the network in the source."""
+    score: str
+    """Name of the score in the source."""
+    metrics: list[str]
+    """Columns of `values`."""
+    rows: list[PublishedRow]
+    """The numbers."""
+
+
+class PaperFiles(Section):
+    """One paper's section of the page; a file that is not there is named as missing."""
+
+    name: str
+    """Name of the paper."""
+    title: str
+    """Its title."""
+    about: str = ""
+    """Text below the title."""
+    reference: str = ""
+    """Citation."""
+    headline: str = ""
+    """The score that the paper is about."""
+    csv: str | None = None
+    """The tidy table."""
+    md: str | None = None
+    """The table in Markdown."""
+    tex: str | None = None
+    """The table in LaTeX."""
+    published: str | None = None
+    """Published numbers against ours."""
+    manifest: str | None = None
+    """Where the numbers come from."""
+    figures: list[str] = []
+    """SVG or PNG, in order."""
+    metrics: list[str] = DEFAULT_METRICS
+    """OOD metrics that the tables show."""
+    id_metrics: list[str] = DEFAULT_ID_METRICS
+    """Metrics of the ID task that they show."""
+    compare: Compare | None = None
+    """What ran both corrected and as released."""
+
+
+class Page(Section):
+    """The results page."""
+
+    variant: str
+    """Folder of the results."""
+    title: str
+    """Heading of the page."""
+    papers: list[PaperFiles]
+    """Its sections."""
+    small: bool = False
+    """Whether the run is not comparable with the papers."""
+    about: str = ""
+    """Opening text."""
+    cards: str | None = None
+    """What the cards stage wrote."""
+    notes: dict[str, str] = {}
+    """Set -> why a score can fall below chance on it."""
+    names: dict[str, str] = {}
+    """Printed names by key."""

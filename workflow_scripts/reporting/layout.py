@@ -1,192 +1,171 @@
-"""Results laid out as tables, apart from how they are printed: Markdown here, HTML in the page's template."""
+"""A table, laid out once: cells, column groups, what is bold, notes. Printed by :mod:`.printing` and by the page.
+
+The cells are one frame whose column labels are :class:`Column`, so that columns are chosen and ordered as in any frame.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from workflow_scripts.reporting.results import AVERAGE, DEFAULT_ID_METRICS, DEFAULT_METRICS, Result
+import pandas as pd
+
+from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS
+from workflow_scripts.reporting.results import AVERAGE, corrected, seeds_of
 from workflow_scripts.reporting.statistics import Seeds, best, metric, show
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table."""
+    """What stands in one place of a table."""
 
-    metric: str
-    seeds: Seeds | None
+    text: str
+    value: float | None = None
+    """The number behind it, to sort by."""
     best: bool = False
-
-    @property
-    def text(self) -> str:
-        return show(self.seeds, self.metric)
-
-    @property
-    def missing(self) -> bool:
-        return self.seeds is None or not self.seeds.n
-
-    @property
-    def sort(self) -> str:
-        """The number to sort by; empty where there is none."""
-        return "" if self.missing else repr(self.seeds.mean)
-
-    @property
-    def detail(self) -> str:
-        """Each seed's value, for a tooltip."""
-        scale = metric(self.metric).scale
-        return ", ".join(f"seed {seed}: " + ("missing" if v is None else f"{v * scale:.2f}".replace("nan", "NaN"))
-                         for seed, v in (self.seeds.values if self.seeds else ()))
+    """Whether it is bold."""
+    detail: str = ""
+    """Each seed's value, or other words for a tooltip."""
+    flag: str = ""
+    """``missing``, ``below`` chance or ``within-no`` (outside the tolerance), which the page colours."""
+    link: str = ""
+    """Where on the page it leads."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A set, an average over sets, or the ID task, with the metrics shown under it."""
+    """The head of a column. Columns of the same ``group`` stand together below its title."""
 
-    dataset: str
-    group: str
-    metrics: tuple[str, ...]
-    n_ood: int | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One score of one recipe; ``cells[i][j]`` belongs to ``columns[i].metrics[j]``."""
-
-    recipe: str
-    label: str
-    score: str
-    cells: tuple[tuple[Cell, ...], ...]
+    title: str
+    group: str = ""
+    tag: str = ""
+    """The configuration's group of a set, which the page shows behind the title."""
+    style: str = ""
+    """``average`` (over sets, or the ID task) or ``same`` (nothing that tells rows apart), which the page shades."""
+    numbers: bool = True
+    """Whether it holds numbers, which stand on the right, and not words."""
+    of: str = ""
+    """What tells groups of the same title apart."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """One ID set and network: rows = recipe and score, columns = sets, averages and the ID task."""
+    """A table with its title; ``caption`` is what LaTeX says of it."""
 
-    id: str
-    network: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    n_id: int | None
+    title: str
+    caption: str
+    cells: pd.DataFrame
+    before: tuple[str, ...] = ()
+    """Paragraphs above it."""
+    after: tuple[str, ...] = ()
+    """Paragraphs below it."""
+    joined: str = ""
+    """How Markdown, which has no groups, writes the cells of one: ``{} → {} ({})``; else with slashes between."""
+    keys: tuple[Mapping[str, str], ...] = ()
+    """What the page filters rows by."""
 
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds that the table was asked for."""
-        return tuple(sorted({seed for row in self.rows for cells in row.cells for cell in cells if cell.seeds
-                             for seed, _ in cell.seeds.values}))
-
-    @property
-    def one_seed(self) -> bool:
-        """Whether a number in it rests on one seed, so that nothing can be said about noise."""
-        return any(cell.seeds is not None and cell.seeds.n == 1
-                   for row in self.rows for cells in row.cells for cell in cells)
-
-    @property
-    def rule(self) -> str:
-        """One sentence: what bold means in this table."""
-        if self.one_seed:
-            return "One seed: bold is only the best number of its column; how much a seed changes it is not known."
-        return ("Bold: best of its column by more than twice the larger standard deviation over seeds (and at least "
-                "0.1); no bold: no clear best.")
+    def ordered(self, *first: str) -> Table:
+        """The same table with the columns of these titles first, in their order."""
+        columns = sorted(self.cells.columns, key=lambda c: first.index(c.title) if c.title in first else len(first))
+        return replace(self, cells=self.cells[columns])
 
 
-def columns_of(results: Sequence[Result], metrics: Sequence[str], id_metrics: Sequence[str]) -> tuple[Column, ...]:
-    """The columns for results of one ID set and network: sets by group, averages over several sets, the ID task."""
-    sets: dict[tuple[str, str], int | None] = {}
-    for r in results:
-        if r.group not in ("id", AVERAGE):
-            key = (r.dataset, r.group)
-            sets[key] = sets.get(key) or r.n_ood
-    sizes: dict[str, int] = {"all": len(sets)}
-    for _, group in sets:
-        sizes[group] = sizes.get(group, 0) + 1
-    groups = [g for g in sizes if g != "all"]
-    shown = tuple(metrics)
-    columns = [Column(dataset, group, shown, n) for g in groups for (dataset, group), n in sets.items() if group == g]
-    if len(groups) > 1:
-        columns += [Column(g, AVERAGE, shown) for g in groups if sizes[g] > 1]
-    if sizes["all"] > 1:
-        columns.append(Column("all", AVERAGE, shown))
-    if results and id_metrics:
-        columns.append(Column(results[0].id, "id", tuple(id_metrics)))
-    return tuple(columns)
+def table(title: str, caption: str, columns: Mapping[Column, Sequence[Cell | str]], **fields: object) -> Table:
+    """A table of these columns; text stands for a cell of it."""
+    return Table(title, caption, pd.DataFrame({
+        column: pd.Series([Cell(cell) if isinstance(cell, str) else cell for cell in cells], dtype=object)
+        for column, cells in columns.items()}), **fields)
 
 
-def tables(results: Iterable[Result], metrics: Sequence[str] = DEFAULT_METRICS,
-           id_metrics: Sequence[str] = DEFAULT_ID_METRICS) -> list[Table]:
-    """One table per ID set and network, in the order of ``results``; test sets as released have one of their own."""
-    by_network: dict[tuple[str, str], list[Result]] = {}
-    for r in (r for r in results if not r.other_sets):
-        by_network.setdefault(r.network_key, []).append(r)
-    return [_table(group, metrics, id_metrics) for group in by_network.values()]
+def label(name: str) -> str:
+    """A metric's heading with its arrow."""
+    return f"{metric(name).label} {metric(name).arrow}".strip()
 
 
-def _table(results: list[Result], metrics: Sequence[str], id_metrics: Sequence[str]) -> Table:
-    columns = columns_of(results, metrics, id_metrics)
-    found = {(r.recipe, r.score, r.dataset, r.group, r.metric): r.seeds for r in results}
-    heads = list(dict.fromkeys((r.recipe, r.label, r.score) for r in results if r.group != "id"))
-    # A metric of the ID task that does not depend on the score stands under the empty score.
-    grid = [[[found.get((recipe, score, c.dataset, c.group, m))
-              or (found.get((recipe, "", c.dataset, c.group, m)) if c.group == "id" else None)
-              for m in c.metrics] for c in columns] for recipe, _, score in heads]
-    rows = []
-    marks = {(i, j): _marks(grid, heads, i, j, column.group, name)
-             for i, column in enumerate(columns) for j, name in enumerate(column.metrics)}
-    for k, head in enumerate(heads):
-        cells = tuple(tuple(Cell(name, grid[k][i][j], k in marks[i, j]) for j, name in enumerate(column.metrics))
-                      for i, column in enumerate(columns))
-        rows.append(Row(*head, cells))
-    return Table(results[0].id, results[0].network, columns, tuple(rows),
-                 next((r.n_id for r in results if r.n_id), None))
+def number(name: str, seeds: Seeds | None, bold: bool = False) -> Cell:
+    """A metric over seeds."""
+    if seeds is None or not seeds.n:
+        return Cell(show(seeds, name), flag="missing")
+    scale, below = metric(name).scale, name == "auroc" and seeds.mean < 0.5
+    each = [f"seed {seed}: " + ("missing" if v is None else f"{v * scale:.2f}".replace("nan", "NaN"))
+            for seed, v in seeds.values]
+    return Cell(show(seeds, name), seeds.mean, bold, ", ".join(each), "below" if below else "")
 
 
-def _marks(grid: list, heads: list, i: int, j: int, group: str, name: str) -> set[int]:
-    """Rows in bold. On the ID task recipes compete, not scores, where a recipe's scores all share one number."""
-    column = [row[i][j] for row in grid]
-    if group != "id":
+def tables(results: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS,
+           id_metrics: Sequence[str] = DEFAULT_ID_METRICS, names: Mapping[str, str] | None = None) -> list[Table]:
+    """One table per ID set and network, in the order of ``results``: a row per recipe and score, columns for sets by
+    group, averages over several sets and the ID task. Test sets as released have a table of their own."""
+    return [_table(rows, metrics, id_metrics, names or {})
+            for _, rows in results[corrected(results)].groupby(["id", "network"], sort=False)]
+
+
+def _columns(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(set, group, metric) of each column of numbers: sets by group, averages over several sets, the ID task."""
+    sets = results.loc[~results["group"].isin(["id", AVERAGE]), ["dataset", "group"]].drop_duplicates()
+    sizes = sets.groupby("group", sort=False).size()
+    heads = [pair for group in sizes.index for pair in sets[sets["group"] == group].itertuples(index=False, name=None)]
+    heads += [(group, AVERAGE) for group, size in sizes.items() if len(sizes) > 1 and size > 1]
+    heads += [("all", AVERAGE)] if len(sets) > 1 else []
+    return [(*head, m) for head in heads for m in metrics] + [(results["id"].iloc[0], "id", m) for m in id_metrics]
+
+
+def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str], names: Mapping[str, str]) -> Table:
+    found = results.set_index(["recipe", "score", "dataset", "group", "metric"])["seeds"].to_dict()
+    heads = results.loc[results["group"] != "id", ["recipe", "label", "score"]].drop_duplicates()
+    columns: dict[Column, Sequence[Cell | str]] = {
+        Column("Training", numbers=False): [names.get(x, x) for x in heads["label"]],
+        Column("Score", numbers=False): [names.get(x, x) for x in heads["score"]]}
+    shown: list[Seeds | None] = []
+    for dataset, group, name in _columns(results, metrics, id_metrics):
+        # A metric of the ID task that does not depend on the score stands under the empty score.
+        seeds = [found.get((recipe, score, dataset, group, name),
+                           found.get((recipe, "", dataset, group, name)) if group == "id" else None)
+                 for recipe, score in zip(heads["recipe"], heads["score"], strict=True)]
+        bold = _best_of_task(seeds, list(heads["recipe"]), name) if group == "id" else best(seeds, metric(name))
+        head = Column(label(name), heading(dataset, group, names), "" if group in ("id", AVERAGE) else group,
+                      "average" if group in ("id", AVERAGE) else "", of=f"{group}/{dataset}")
+        columns[head] = [number(name, s, k in bold) for k, s in enumerate(seeds)]
+        shown += seeds
+    id, network = (names.get(x, x) for x in results[["id", "network"]].iloc[0])
+    said = counts(results, names), rule(any(seeds is not None and seeds.n == 1 for seeds in shown))
+    return table(f"{id}, {network}", f"{id}, {network}. Mean ± sample standard deviation over seeds. {' '.join(said)}",
+                 columns, after=said)
+
+
+def _best_of_task(column: Sequence[Seeds | None], recipes: Sequence[str], name: str) -> set[int]:
+    """Rows in bold of the ID task: recipes compete, not scores, where a recipe's scores all share one number."""
+    first = {recipe: column[recipes.index(recipe)] for recipe in recipes}
+    if any(seeds != first[recipe] for seeds, recipe in zip(column, recipes, strict=True)):
         return best(column, metric(name))
-    first: dict[str, int] = {}
-    for k, (recipe, _, _) in enumerate(heads):
-        first.setdefault(recipe, k)
-    if any(column[k] != column[first[head[0]]] for k, head in enumerate(heads)):
-        return best(column, metric(name))
-    winners = best([column[k] for k in first.values()], metric(name))
-    chosen = {recipe for position, recipe in enumerate(first) if position in winners}
-    return {k for k, head in enumerate(heads) if head[0] in chosen}
+    winners = best(list(first.values()), metric(name))
+    chosen = [recipe for k, recipe in enumerate(first) if k in winners]
+    return {k for k, recipe in enumerate(recipes) if recipe in chosen}
 
 
-def heading(column: Column, names: dict[str, str]) -> str:
-    """A column's title: the set, ``mean of near`` for an average, ``ID`` for the ID task."""
-    if column.group == "id":
+def heading(dataset: str, group: str, names: Mapping[str, str]) -> str:
+    """A column's title: the set, ``mean of near`` for an average, ``ID task``."""
+    if group == "id":
         return "ID task"
-    name = names.get(column.dataset, column.dataset)
-    return {"all": "mean of all"}.get(column.dataset, f"mean of {name}") if column.group == AVERAGE else name
+    name = dataset if dataset == "all" and group == AVERAGE else names.get(dataset, dataset)
+    return f"mean of {name}" if group == AVERAGE else name
 
 
-def markdown(table: Table, names: dict[str, str]) -> str:
-    """A table in Markdown, its counts and the rule for bold below it. ``names`` maps names to what is printed."""
-    def name(key: str) -> str:
-        return names.get(key, key).replace("|", r"\|")
-
-    def print_cell(cell: Cell) -> str:
-        return f"**{cell.text}**" if cell.best else cell.text
-
-    heads = ["Training", "Score"]
-    for column in table.columns:
-        labels = " / ".join(f"{metric(m).label} {metric(m).arrow}".strip() for m in column.metrics)
-        heads.append(f"{heading(column, names)}<br>{labels}".replace("|", r"\|"))
-    lines = [f"### {name(table.id)}, {name(table.network)}", "",
-             "| " + " | ".join(heads) + " |", "|:--|:--|" + "--:|" * len(table.columns)]
-    lines += ["| " + " | ".join([name(row.label), name(row.score),
-                                 *(" / ".join(map(print_cell, cells)) for cells in row.cells)]) + " |"
-              for row in table.rows]
-    return "\n".join([*lines, "", counts(table, names), "", table.rule, ""])
-
-
-def counts(table: Table, names: dict[str, str]) -> str:
+def counts(results: pd.DataFrame, names: Mapping[str, str]) -> str:
     """One sentence: how many images of each set, how many seeds."""
-    sets = [f"{names.get(c.dataset, c.dataset)} ({c.group}) {'not counted' if c.n_ood is None else c.n_ood}"
-            for c in table.columns if c.group not in ("id", AVERAGE)]
-    n_id = "not counted" if table.n_id is None else table.n_id
-    seeds = ", ".join(map(str, table.seeds)) or "none"
-    return (f"Images: {names.get(table.id, table.id)} (ID) {n_id}; {', '.join(sets) or 'no OOD set'}. "
-            f"Seeds ({len(table.seeds)}): {seeds}.")
+    sets = results[~results["group"].isin(["id", AVERAGE])].groupby(["group", "dataset"], sort=False)["n_ood"].max()
+    order = list(dict.fromkeys(group for group, _ in sets.index))
+    images = [f"{names.get(name, name)} ({group}) {'not counted' if pd.isna(n) else n}"
+              for (group, name), n in sorted(sets.items(), key=lambda item: order.index(item[0][0]))]
+    n_id, seeds = results["n_id"].dropna(), seeds_of(results)
+    id = results["id"].iloc[0]
+    return (f"Images: {names.get(id, id)} (ID) {'not counted' if n_id.empty else n_id.iloc[0]}; "
+            f"{', '.join(images) or 'no OOD set'}. Seeds ({len(seeds)}): {', '.join(map(str, seeds)) or 'none'}.")
+
+
+def rule(one_seed: bool) -> str:
+    """One sentence: what bold means. ``one_seed``: a number rests on one, so that nothing can be said about noise."""
+    if one_seed:
+        return "One seed: bold is only the best number of its column; how much a seed changes it is not known."
+    return ("Bold: best of its column by more than twice the larger standard deviation over seeds (and at least 0.1); "
+            "no bold: no clear best.")

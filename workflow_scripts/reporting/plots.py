@@ -12,8 +12,11 @@ import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -23,9 +26,7 @@ from matplotlib.patches import Patch, Rectangle
 from workflow_scripts.core.files import atomic
 from workflow_scripts.reporting import palette
 from workflow_scripts.reporting.curves import Histogram, Roc
-from workflow_scripts.reporting.layout import Row, Table, heading
-from workflow_scripts.reporting.results import AVERAGE
-from workflow_scripts.reporting.statistics import metric
+from workflow_scripts.reporting.layout import Table
 
 INK = "#1b1f24"  # stands for currentColor until the SVG is written
 WIDTH = 7.6  # inches; all figures share it, so text has one size on the page
@@ -52,6 +53,17 @@ def panels(count: int, columns: int, height: float, gap: float, bottom: float, t
     return figure, [figure.add_subplot(grid[i // columns, i % columns]) for i in range(count)]
 
 
+def head(axis: Axes, left: str, right: str = "", pad: float = 4) -> None:
+    """A panel's title, and what stands opposite."""
+    axis.set_title(left, loc="left", fontsize=8.5, fontweight="bold", pad=pad)
+    axis.set_title(right, loc="right", fontsize=7.5, pad=pad, alpha=0.85)
+
+
+def legend(figure: Figure, handles: Sequence[Artist], ncols: int = 3, **more: Any) -> None:
+    """The legend above all panels."""
+    figure.legend(handles=handles, loc="upper left", ncols=ncols, bbox_to_anchor=(0.05, 1), fontsize=8, **more)
+
+
 def empty(message: str) -> Figure:
     """A figure that says why there is nothing to see."""
     figure = Figure(figsize=(WIDTH, 1.1))
@@ -67,8 +79,7 @@ def draw_histograms(data: Sequence[Histogram], names: dict[str, str], score: str
             axis.stairs(density, panel.edges, fill=True, color=colour, alpha=0.42, linewidth=0)
             axis.stairs(density, panel.edges, color=colour, linewidth=1.1)
         axis.axvline(panel.threshold, color=INK, linewidth=0.8, linestyle=(0, (3, 2)))
-        axis.set_title(names.get(panel.dataset, panel.dataset), loc="left", fontsize=8.5, fontweight="bold", pad=3)
-        axis.set_title(f"{panel.group} · AUROC {100 * panel.auroc:.1f}", loc="right", fontsize=7.5, pad=3, alpha=0.85)
+        head(axis, names.get(panel.dataset, panel.dataset), f"{panel.group} · AUROC {100 * panel.auroc:.1f}", pad=3)
         axis.set_yticks([])
         axis.spines["left"].set_visible(False)
         axis.set_xlim(panel.edges[0], panel.edges[-1])
@@ -78,7 +89,7 @@ def draw_histograms(data: Sequence[Histogram], names: dict[str, str], score: str
     handles = [Patch(facecolor=palette.ID, label="ID test images"), Patch(facecolor=palette.OOD, label="OOD images"),
                Line2D([], [], color=INK, linewidth=0.8, linestyle=(0, (3, 2)),
                       label="accepts 95 % of ID (all to its right)")]
-    figure.legend(handles=handles, loc="upper left", ncols=3, bbox_to_anchor=(0.05, 1), fontsize=8)
+    legend(figure, handles)
     return figure
 
 
@@ -94,8 +105,7 @@ def draw_rocs(data: Sequence[Roc], names: dict[str, str]) -> Figure:
             axis.plot(fpr, tpr, linewidth=1.4, **style[score])
         for score, (x, y) in panel.at95.items():
             axis.plot([x], [y], "o", markersize=4.5, color=style[score]["color"], clip_on=False)
-        axis.set_title(names.get(panel.dataset, panel.dataset), loc="left", fontsize=8.5, fontweight="bold", pad=4)
-        axis.set_title(panel.group, loc="right", fontsize=7.5, pad=4, alpha=0.85)
+        head(axis, names.get(panel.dataset, panel.dataset), panel.group)
         axis.set(xlim=(0, 1), ylim=(0, 1.005), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
         axis.set_xticklabels(["0", "50", "100"])
         axis.set_yticklabels(["0", "50", "100"] if i % 4 == 0 else [])
@@ -105,61 +115,53 @@ def draw_rocs(data: Sequence[Roc], names: dict[str, str]) -> Figure:
             axis.set_ylabel("ID accepted (%)", fontsize=7.5, labelpad=1)
     handles = [Line2D([], [], linewidth=1.6, label=names.get(s, s), **style[s]) for s in scores]
     handles.append(Line2D([], [], color=INK, marker="o", linestyle="", markersize=4.5, label="95 % of ID accepted"))
-    figure.legend(handles=handles, loc="upper left", ncols=min(len(handles), 5), bbox_to_anchor=(0.05, 1), fontsize=8)
+    legend(figure, handles, min(len(handles), 5))
     return figure
 
 
-def draw_heatmap(data: Sequence[Table], names: dict[str, str], name: str = "auroc") -> Figure:
-    """Rows = recipe and score, columns = sets and averages, one block per ID set and network."""
-    def label(key: str) -> str:
-        return names.get(key, key)
-
+def draw_heatmap(data: Sequence[Table]) -> Figure:
+    """Rows = recipe and score, columns = sets and averages, one block per table of one metric, which has no ID task."""
     def inches(texts: Sequence[str]) -> float:
         return 0.067 * max(map(len, texts), default=0)  # a letter of 8 points, on average and generously
 
-    def of(row: Row, table: Table) -> str:
-        """A row's name: the training is left out where the table has one only."""
-        alone = len({r.label for r in table.rows}) == 1 and len(table.rows) > 1
-        return label(row.score) if alone else f"{label(row.label)} · {label(row.score)}"
-
-    def title(table: Table) -> list[str]:
-        trained = {r.label for r in table.rows} if len(table.rows) > 1 else set()
-        return [f"{label(table.id)}, {label(table.network)}", *(map(label, trained) if len(trained) == 1 else ())]
+    def heads(table: Table) -> tuple[list[str], list[str]]:
+        """The lines of a block's title, and its rows' names: a training that all rows share stands in the title."""
+        trainings, scores = ([cell.text for cell in table.cells.iloc[:, i]] for i in (0, 1))
+        if len(set(trainings)) == 1 and len(scores) > 1:
+            return [table.title, trainings[0]], scores
+        return [table.title], [f"{training} · {score}" for training, score in zip(trainings, scores, strict=True)]
 
     cell = 0.25  # inches
-    head = 0.3 + 0.53 * inches([heading(c, names) for table in data for c in table.columns])  # sin 32 degrees
-    left = 0.2 + inches([of(r, table) for table in data for r in table.rows]
-                        + [line for table in data for line in title(table)])
-    heights = [head + cell * len(table.rows) for table in data]
-    total = sum(heights) + 0.12
+    blocks = [(heads(table), table.cells.iloc[:, 2:]) for table in data]
+    head = 0.3 + 0.53 * inches([column.group for _, cells in blocks for column in cells])  # sin 32 degrees
+    left = 0.2 + inches([line for (title, rows), _ in blocks for line in (*title, *rows)])
+    total = sum(head + cell * len(cells) for _, cells in blocks) + 0.12
     figure, y = Figure(figsize=(WIDTH, total)), total
-    for table, height in zip(data, heights, strict=True):
-        columns = [(i, c) for i, c in enumerate(table.columns) if c.group != "id" and name in c.metrics]
-        width = (WIDTH - left - 0.6) / max(len(columns), 5)
-        right = left + width * len(columns)
+    for (title, rows), cells in blocks:
+        height = head + cell * len(rows)
+        width = (WIDTH - left - 0.6) / max(cells.shape[1], 5)
+        right = left + width * cells.shape[1]
         axis = figure.add_axes((left / WIDTH, (y - height) / total, (right - left) / WIDTH, (height - head) / total))
         y -= height
-        axis.set(xlim=(0, max(len(columns), 1)), ylim=(max(len(table.rows), 1), 0), xticks=[], yticks=[])
+        axis.set(xlim=(0, max(cells.shape[1], 1)), ylim=(max(len(rows), 1), 0), xticks=[], yticks=[])
         axis.spines[["left", "bottom"]].set_visible(False)
-        for x, (i, column) in enumerate(columns):
-            average = column.group == AVERAGE
-            inset = 0.06 if average else 0.0
-            axis.text(x + 0.42, -0.18, heading(column, names), rotation=32, ha="left", va="bottom", fontsize=7.5,
-                      fontstyle="italic" if average else "normal")
-            for k, row in enumerate(table.rows):
-                number = row.cells[i][column.metrics.index(name)]
+        for x, column in enumerate(cells):
+            inset = 0.06 if column.style else 0.0
+            axis.text(x + 0.42, -0.18, column.group, rotation=32, ha="left", va="bottom", fontsize=7.5,
+                      fontstyle="italic" if column.style else "normal")
+            for k, number in enumerate(cells[column]):
                 box = {"xy": (x + 0.02 + inset, k + 0.03), "width": 0.96 - inset, "height": 0.94}
-                if number.missing:
+                if number.value is None:
                     axis.add_patch(Rectangle(**box, fill=False, hatch="////", edgecolor=INK, alpha=0.35, linewidth=0.4))
                     axis.text(x + 0.5 + inset / 2, k + 0.52, number.text, ha="center", va="center", fontsize=6.5)
                     continue
-                colour, ink = palette.heat(number.seeds.mean)
+                colour, ink = palette.heat(number.value)
                 axis.add_patch(Rectangle(**box, facecolor=colour, linewidth=0))
-                axis.text(x + 0.5 + inset / 2, k + 0.52, f"{metric(name).scale * number.seeds.mean:.1f}", ha="center",
-                          va="center", fontsize=7.5, color=ink)
-        for k, row in enumerate(table.rows):
-            axis.text(-0.12, k + 0.52, of(row, table), ha="right", va="center", fontsize=8)
-        axis.text(-0.12, -0.3, "\n".join(title(table)), ha="right", va="bottom", fontsize=8.5, fontweight="bold")
+                axis.text(x + 0.5 + inset / 2, k + 0.52, f"{100 * number.value:.1f}", ha="center", va="center",
+                          fontsize=7.5, color=ink)
+        for k, row in enumerate(rows):
+            axis.text(-0.12, k + 0.52, row, ha="right", va="center", fontsize=8)
+        axis.text(-0.12, -0.3, "\n".join(title), ha="right", va="bottom", fontsize=8.5, fontweight="bold")
     return figure
 
 

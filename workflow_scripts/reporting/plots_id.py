@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from workflow_scripts.metrics.confidence import BINS
 from workflow_scripts.reporting import palette
 from workflow_scripts.reporting.confidences import COVERAGE, Training, edges, shares
-from workflow_scripts.reporting.plots import INK, panels
+from workflow_scripts.reporting.plots import INK, head, legend, panels
 
 KINDS = {"right": (palette.ID, "ID, classified right"), "wrong": (palette.SERIES[3], "ID, misclassified"),
          "ood": (palette.OOD, "OOD")}
@@ -48,7 +48,7 @@ def draw_risks(trainings: Sequence[Training], names: dict[str, str]) -> Figure:
             lines.append((f"{names.get(training.label, training.label)}  {over_seeds(training.aurc, 1000, 2)}",
                           style[training.label]))
         axis.set(xlim=(0, 100), ylim=(0, None), xticks=[0, 25, 50, 75, 100])
-        axis.set_title(where, loc="left", fontsize=8.5, fontweight="bold", pad=4)
+        head(axis, where)
         axis.legend(handles=[Line2D([], [], linewidth=1.6, label=text, **s) for text, s in lines], loc="upper left",
                     title="AURC ×10³", title_fontsize=7.5, alignment="left", fontsize=7.5)
         if i >= len(places) - columns:
@@ -79,8 +79,7 @@ def draw_confidences(trainings: Sequence[Training], names: dict[str, str], score
             axis.set_xlabel("confidence (%)" if probability else f"{score} (higher = more ID)", fontsize=7.5)
         if i % 4 == 0:
             axis.set_ylabel("images (%)", fontsize=7.5, labelpad=1)
-    figure.legend(handles=[Patch(facecolor=colour, label=text) for colour, text in KINDS.values()], loc="upper left",
-                  ncols=3, bbox_to_anchor=(0.05, 1), fontsize=8)
+    legend(figure, [Patch(facecolor=colour, label=text) for colour, text in KINDS.values()])
     return figure
 
 
@@ -112,13 +111,12 @@ def draw_reliability(trainings: Sequence[Training], names: dict[str, str]) -> Fi
     handles = [Patch(facecolor=palette.ID, alpha=0.6, label="accuracy"),
                Patch(facecolor=palette.ID, alpha=0.2, label=f"of fewer than {FEW} images"),
                Patch(fill=False, hatch="////", edgecolor=palette.OOD, label="gap to the mean probability")]
-    figure.legend(handles=handles, loc="upper left", ncols=3, bbox_to_anchor=(0.05, 1), fontsize=8)
+    legend(figure, handles)
     return figure
 
 
 def titles(axis, training: Training, names: dict[str, str], several: bool) -> None:
     """The training, and above the panel where it was trained if panels differ in that."""
-    axis.set_title(names.get(training.label, training.label), loc="left", fontsize=8.5, fontweight="bold",
-                   pad=13 if several else 4)
+    head(axis, names.get(training.label, training.label), pad=13 if several else 4)
     if several:
         axis.text(0, 1.02, place(training, names), transform=axis.transAxes, fontsize=7, va="bottom", alpha=0.85)

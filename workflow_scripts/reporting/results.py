@@ -1,230 +1,221 @@
-"""From one metrics file per trained network to one tidy list of results over seeds, and that list as CSV."""
+"""From one metrics file per trained network to one frame of results over seeds, and that frame as a tidy CSV.
+
+A frame of results has a row for each metric of each score on each set, on each average over sets, and on the ID task:
+
+``id``, ``network``, ``recipe``, ``label``, ``score``
+    what was measured; ``score`` is empty where a metric of the ID task does not depend on it;
+``dataset``, ``group``
+    the set and the configuration's group of it (``near``, ``far``), or ``near``, ``far``, ``all`` in the group
+    ``average``, or the ID set in the group ``id``;
+``metric``, ``seeds``, ``n_id``, ``n_ood``
+    its name, its :class:`Seeds` (fractions), the images behind it.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
-from workflow_scripts.reporting.inputs import need
+from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS, Run
 from workflow_scripts.reporting.statistics import Seeds, average
 
 METRICS_HEADER = ["score", "dataset", "group", "metric", "value", "n_id", "n_ood"]
 OF_ERRORS = {"aupr_error", "aupr_correct", "auroc_correct", "fpr95_error"}  # undefined without a misclassified image
 AVERAGE = "average"  # the group of rows that average over sets
-HEADER = ["id", "network", "recipe", "label", "score", "dataset", "group", "metric", "mean", "std", "n", "n_id",
-          "n_ood", "values"]
+NETWORK = ["id", "network", "recipe", "label"]
+QUANTITY = ["score", "dataset", "metric"]
+COLUMNS = [*NETWORK, "score", "dataset", "group", "metric", "seeds", "n_id", "n_ood"]
+HEADER = [*COLUMNS[:8], "mean", "std", "n", "n_id", "n_ood", "values"]
 
 
-@dataclass(frozen=True)
-class Result:
-    """One metric of one score on one set (or an average over sets), over seeds. Values are fractions."""
+def read_frame(path: str | Path, header: Sequence[str], mend: str) -> pd.DataFrame:
+    """A CSV as a frame of text.
 
-    id: str
-    network: str
-    recipe: str
-    label: str
-    score: str
-    dataset: str
-    """The set, or ``near``, ``far``, ``all`` where ``group`` is ``average``."""
-    group: str
-    """``id``, ``near``, ``far`` (the config's groups) or ``average``."""
-    metric: str
-    seeds: Seeds
-    n_id: int | None
-    n_ood: int | None
-
-    @property
-    def other_sets(self) -> bool:
-        """Whether it belongs to test sets taken as a release takes them (``far+2g-1``), beside the corrected ones."""
-        return "+" in (self.dataset if self.group == AVERAGE else self.group)
-
-    @property
-    def network_key(self) -> tuple[str, str]:
-        return self.id, self.network
+    Raises:
+        OODError: columns of ``header`` are not in it; ``mend`` says what to do.
+    """
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        frame = pd.DataFrame()
+    except pd.errors.ParserError as error:
+        raise OODError(f"{path}: expected a CSV, cannot read it ({error}); {mend}") from None
+    if not set(header) <= set(frame):
+        raise OODError(f"{path}: expected the columns {','.join(header)}, found {list(frame)}; {mend}")
+    return frame
 
 
-@dataclass
-class Trained:
-    """One recipe of one network on one ID set: its config over seeds, and what its metrics files hold."""
-
-    id: str
-    network: str
-    recipe: str
-    label: str
-    scores: list[str] = field(default_factory=list)
-    groups: dict[str, list[str]] = field(default_factory=dict)
-    seeds: dict[int, dict[tuple[str, str, str], tuple[float, int, int]] | None] = field(default_factory=dict)
-
-
-def read_metrics(path: str | Path) -> dict[tuple[str, str, str], tuple[float, int, int]]:
-    """A metrics file as ``(score, dataset, metric) -> (value, n_id, n_ood)``; an empty value is NaN.
+def read_metrics(path: str | Path) -> pd.DataFrame:
+    """A metrics file; an empty value is NaN.
 
     Raises:
         OODError: another header, or a value or count that is not a number.
     """
-    rows: dict[tuple[str, str, str], tuple[float, int, int]] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames is None or not set(METRICS_HEADER) <= set(reader.fieldnames):
-            raise OODError(f"{path}: expected the columns {','.join(METRICS_HEADER)}, found {reader.fieldnames}; "
-                           "delete the file and run again")
-        for row in reader:
-            try:
-                rows[row["score"], row["dataset"], row["metric"]] = (
-                    float(row["value"] or "nan"), int(row["n_id"]), int(row["n_ood"]))
-            except (TypeError, ValueError):
-                raise OODError(f"{path}, line {reader.line_num}: expected a number in value, n_id and n_ood, found "
-                               f"{row['value']!r}, {row['n_id']!r}, {row['n_ood']!r}; delete the file and run again"
-                               ) from None
-    return rows
+    mend = "delete the file and run again"
+    rows = read_frame(path, METRICS_HEADER, mend)
+    numbers = ["value", "n_id", "n_ood"]
+    for line, found in enumerate(rows[numbers].itertuples(index=False), start=2):
+        try:
+            float(found.value or "nan"), int(found.n_id), int(found.n_ood)
+        except (TypeError, ValueError):
+            raise OODError(f"{path}, line {line}: expected a number in value, n_id and n_ood, found "
+                           f"{', '.join(map(repr, found))}; {mend}") from None
+    rows["value"] = [float(value or "nan") for value in rows["value"]]
+    return rows.astype({"n_id": int, "n_ood": int}).drop_duplicates(QUANTITY, keep="last")
 
 
-def read_runs(config: dict[str, Any]) -> list[Trained]:
-    """The config's ``runs``, one :class:`Trained` per (id, network, recipe), with their metrics files read.
+def collect(runs: Sequence[Run], metrics: Sequence[str] = DEFAULT_METRICS,
+            id_metrics: Sequence[str] = DEFAULT_ID_METRICS) -> pd.DataFrame:
+    """All results of a paper's runs, in their order.
 
-    A run whose metrics file is null or not there counts as missing, so that a partial run still gives a table.
+    Each score of each run is listed on each set of its groups for each metric that any run has (and those of
+    ``metrics`` and ``id_metrics``), so that what is missing has a row that says so. A run whose metrics file is not
+    there counts as missing, so that a partial run still gives a table.
 
     Raises:
-        OODError: a key of a run is missing or of another type, or a run is listed twice.
+        OODError: a seed is listed twice, seeds differ in their test images, or a metrics file cannot be read.
     """
-    trained: dict[tuple[str, str, str], Trained] = {}
-    for i, run in enumerate(need(config, "runs", list, "config")):
-        where = f"config.runs[{i}]"
-        names = [need(run, key, str, where) for key in ("id", "network", "recipe", "label")]
-        entry = trained.setdefault(tuple(names[:3]), Trained(*names))
-        seed = need(run, "seed", int, where)
-        if seed in entry.seeds:
-            raise OODError(f"{where}: expected each seed once, found seed {seed} of {'/'.join(names[:3])} again; "
-                           "take one out")
-        for score in need(run, "scores", (dict if isinstance(run.get("scores"), dict) else list), where):
-            if score not in entry.scores:
-                entry.scores.append(score)
-        for group, sets in need(run, "groups", dict, where).items():
-            known = entry.groups.setdefault(group, [])
-            known.extend(s for s in sets if s not in known)
-        path = run.get("metrics")
-        entry.seeds[seed] = read_metrics(path) if path and Path(path).is_file() else None
-    return list(trained.values())
-
-
-def _seeds(run: Trained, key: tuple[str, str, str]) -> tuple[Seeds, int | None, int | None]:
-    """One quantity of ``run`` over its seeds, and its counts, which must agree between seeds."""
-    found = {seed: rows.get(key) if rows is not None else None for seed, rows in run.seeds.items()}
-    counts = {row[1:] for row in found.values() if row is not None}
-    if len(counts) > 1:
-        raise OODError(f"{run.id}/{run.network}/{run.recipe}: expected the same test images for every seed, found "
-                       f"(n_id, n_ood) = {sorted(counts)} for score '{key[0]}' on '{key[1]}'; delete the metrics of "
-                       "these seeds and run again")
-    n_id, n_ood = counts.pop() if counts else (None, None)
-    return Seeds(tuple((seed, row[0] if row is not None else None) for seed, row in found.items())), n_id, n_ood
-
-
-def _results(run: Trained, ood_metrics: list[str], id_metrics: list[str]) -> Iterator[Result]:
-    """All results of one trained network: each score on each set, the averages, then the ID task."""
-    name = (run.id, run.network, run.recipe, run.label)
-    groups = {group: sets for group, sets in run.groups.items() if sets}
-    for score in run.scores:
-        for metric in ood_metrics:
-            per_set: dict[str, Seeds] = {}
-            for group, sets in groups.items():
-                for dataset in sets:
-                    seeds, n_id, n_ood = _seeds(run, (score, dataset, metric))
-                    per_set[dataset] = seeds
-                    yield Result(*name, score, dataset, group, metric, seeds, n_id, n_ood)
-            everything = [name for group, sets in groups.items() if "+" not in group for name in sets]
-            for group, sets in {**groups, "all": everything}.items():
-                if sets:
-                    yield Result(*name, score, group, AVERAGE, metric, average([per_set[s] for s in sets]), None, None)
-    there = dict.fromkeys(key for rows in run.seeds.values() for key in rows or () if key[1] == run.id)
-    keys = [key for key in there if key[0] in run.scores or key[0] in ("", "-")]
-    keys += [("", run.id, m) for m in id_metrics if not any(key[2] == m for key in keys)]
-    for score, dataset, metric in keys:
-        seeds, n_id, n_ood = _seeds(run, (score, dataset, metric))
-        yield Result(*name, "" if score == "-" else score, dataset, "id", metric, seeds, n_id, n_ood)
-
-
-def collect(config: dict[str, Any]) -> list[Result]:
-    """All results of a paper's runs, in the config's order.
-
-    Each score of each run is listed on each set of its groups for each metric that any run has (and those that
-    ``config["metrics"]`` asks for), so that what is missing has a row that says so.
-    """
-    runs = read_runs(config)
-    wanted = dict.fromkeys(config.get("metrics", DEFAULT_METRICS))
+    networks: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        sets = {s for group in run.groups.values() for s in group}
-        wanted |= dict.fromkeys(key[2] for rows in run.seeds.values() for key in rows or () if key[1] in sets)
-    id_metrics = config.get("id_metrics", DEFAULT_ID_METRICS)
-    return [result for run in runs for result in _results(run, list(wanted), list(id_metrics))]
+        others = networks.setdefault((run.id, run.network, run.recipe), [])
+        if run.seed in [other.seed for other in others]:
+            raise OODError(f"--config.runs: expected each seed once, found seed {run.seed} of "
+                           f"{run.id}/{run.network}/{run.recipe} again; take one out")
+        others.append(run)
+    measured = {key: _measured(of) for key, of in networks.items()}
+    wanted = dict.fromkeys(metrics)
+    for key, of in networks.items():
+        sets = {name for run in of for names in run.groups.values() for name in names}
+        wanted |= dict.fromkeys(measured[key].loc[measured[key]["dataset"].isin(sets), "metric"])
+    parts = [_network(of, measured[key], list(wanted), id_metrics) for key, of in networks.items()]
+    results = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
+    return results.astype({"n_id": "Int64", "n_ood": "Int64"})
 
 
-DEFAULT_METRICS = ("fpr95", "auroc")
-DEFAULT_ID_METRICS = ("accuracy",)
+def _measured(runs: Sequence[Run]) -> pd.DataFrame:
+    """The metrics files of one recipe's seeds as one frame, with the column ``seed``.
+
+    Raises:
+        OODError: seeds that were tested on different images.
+    """
+    files = [read_metrics(run.metrics).assign(seed=run.seed) for run in runs
+             if run.metrics and Path(run.metrics).is_file()]
+    frame = pd.concat(files) if files else pd.DataFrame(columns=[*METRICS_HEADER, "seed"])
+    counts = frame.groupby(QUANTITY, sort=False)[["n_id", "n_ood"]].agg(["min", "max"])
+    for name in ("n_id", "n_ood"):
+        other = counts[name][counts[name, "min"] != counts[name, "max"]]
+        if len(other):
+            score, dataset, _ = other.index[0]
+            raise OODError(f"{runs[0].id}/{runs[0].network}/{runs[0].recipe}: expected the same test images for every "
+                           f"seed, found {name} from {other.iloc[0, 0]} to {other.iloc[0, 1]} for score '{score}' on "
+                           f"'{dataset}'; delete the metrics of these seeds and run again")
+    return frame
 
 
-def write_csv(path: str | Path, results: Iterable[Result]) -> None:
-    """The tidy table. Fractions with all their digits; empty where there is no number; one seed has no std."""
-    with atomic(path) as partial, open(partial, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        for r in results:
-            numbers = ["" if v is None else repr(v) for v in (r.seeds.mean, r.seeds.std)]
-            counts = ["" if v is None else v for v in (r.n_id, r.n_ood)]
-            writer.writerow([r.id, r.network, r.recipe, r.label, r.score, r.dataset, r.group, r.metric, *numbers,
-                             r.seeds.n, *counts, r.seeds.text()])
+def _network(runs: Sequence[Run], measured: pd.DataFrame, wanted: Sequence[str],
+             id_metrics: Sequence[str]) -> pd.DataFrame:
+    """All results of one recipe of a network: each score on each set, the averages, then the ID task."""
+    scores = list(dict.fromkeys(score for run in runs for score in run.scores))
+    groups = list(dict.fromkeys(group for run in runs for group in run.groups))
+    sets = dict.fromkeys((name, group) for group in groups for run in runs for name in run.groups.get(group, ()))
+    ood = pd.DataFrame(itertools.product(scores, wanted, sets), columns=["score", "metric", "set"])
+    ood[["dataset", "group"]] = ood["set"].to_list() or pd.DataFrame(columns=[0, 1])
+    ood = _over_seeds(ood, measured, runs)
+    everything = ood[~ood["group"].str.contains("+", regex=False)].assign(group="all")
+    means = [part.groupby(["score", "metric", "group"], sort=False, as_index=False)["seeds"].agg(average)
+             .rename(columns={"group": "dataset"}).assign(group=AVERAGE) for part in (ood, everything) if len(part)]
+    ood = pd.concat([ood, *means]).sort_values(
+        ["score", "metric"], key=lambda column: column.map((scores if column.name == "score" else wanted).index),
+        kind="stable")
+    id = runs[0].id
+    task = measured.loc[(measured["dataset"] == id) & measured["score"].isin([*scores, "", "-"]), QUANTITY]
+    lacking = [("", id, metric) for metric in id_metrics if metric not in set(task["metric"])]
+    task = pd.concat([task, pd.DataFrame(lacking, columns=QUANTITY)]).drop_duplicates().assign(group="id")
+    task = _over_seeds(task, measured, runs).replace({"score": {"-": ""}})
+    return pd.concat([ood, task]).assign(**{key: getattr(runs[0], key) for key in NETWORK})[COLUMNS]
 
 
-def read_csv(path: str | Path) -> list[Result]:
-    """The inverse of :func:`write_csv`.
+def _over_seeds(quantities: pd.DataFrame, measured: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:
+    """``quantities`` with their values over the seeds of ``runs``, and their counts of images."""
+    wide = measured.pivot(index=QUANTITY, columns="seed", values=["value", "n_id", "n_ood"]).reindex(
+        index=pd.MultiIndex.from_frame(quantities[QUANTITY]),
+        columns=pd.MultiIndex.from_product([["value", "n_id", "n_ood"], [run.seed for run in runs]])).astype(float)
+    there = wide["n_id"].notna()  # a value of NaN was computed, but is no number
+    values = wide["value"].astype(object).where(there, None)
+    return quantities.assign(seeds=[Seeds(tuple(zip(values, row, strict=True))) for row in values.to_numpy().tolist()],
+                             **{name: wide[name].max(axis=1).to_numpy() for name in ("n_id", "n_ood")})
+
+
+def write_csv(path: str | Path, frame: pd.DataFrame) -> None:
+    """A frame as CSV: floats with all their digits, empty where there is no number."""
+    with atomic(path) as partial:
+        frame.to_csv(partial, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def write(path: str | Path, results: pd.DataFrame) -> None:
+    """The tidy table: :data:`HEADER`, where ``values`` has each seed's; one seed has no std."""
+    write_csv(path, results.assign(**statistics(results["seeds"]), values=[s.text() for s in results["seeds"]])[HEADER])
+
+
+def statistics(column: pd.Series) -> dict[str, list]:
+    """``mean``, ``std`` and ``n`` of a column of :class:`Seeds`; ``None`` where there is no number."""
+    return {name: [getattr(seeds or Seeds(()), name) for seeds in column] for name in ("mean", "std", "n")}
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """The inverse of :func:`write`.
 
     Raises:
         OODError: another header, or a row that cannot be read.
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != HEADER:
-            raise OODError(f"{path}: expected the columns {','.join(HEADER)}, found {reader.fieldnames}; make it with "
-                           "python -m workflow_scripts.stages.make_tables")
-        try:
-            return [Result(r["id"], r["network"], r["recipe"], r["label"], r["score"], r["dataset"], r["group"],
-                           r["metric"], Seeds.parse(r["values"]), *(int(r[c]) if r[c] else None for c in HEADER[11:13]))
-                    for r in reader]
-        except (TypeError, ValueError) as error:
-            raise OODError(f"{path}, line {reader.line_num}: cannot be read ({error}); delete the file and run again"
-                           ) from None
+    frame = read_frame(path, HEADER, "make it with python -m workflow_scripts.stages.make_tables")
+    try:
+        frame["seeds"] = [Seeds.parse(text) for text in frame["values"]]
+        return frame[COLUMNS].assign(**{name: pd.to_numeric(frame[name]).astype("Int64") for name in ("n_id", "n_ood")})
+    except (TypeError, ValueError) as error:
+        raise OODError(f"{path}: cannot be read ({error}); delete the file and run again") from None
 
 
-def gaps(results: Iterable[Result]) -> list[str]:
+def corrected(results: pd.DataFrame) -> pd.Series:
+    """Whether rows belong to the corrected test sets, not to those taken as a release takes them (``far+2g-1``)."""
+    return ~results["dataset"].where(results["group"] == AVERAGE, results["group"]).str.contains("+", regex=False)
+
+
+def seeds_of(results: pd.DataFrame) -> list[int]:
+    """The seeds that results were asked for."""
+    return sorted({seed for seeds in results["seeds"] for seed, _ in seeds.values})
+
+
+def gaps(results: pd.DataFrame) -> list[str]:
     """One sentence per score (or ID task) that lacks a number for some seed; sets and metrics joined.
 
     What only an error of the network defines (:data:`OF_ERRORS`) is no gap where each test image is right. A network
     without any number for a seed is one sentence.
     """
-    results = list(results)
-    ran: dict[tuple[str, ...], dict[int, bool]] = {}
-    for r in results:
-        seeds = ran.setdefault((r.id, r.network, r.label), {})
-        for seed, value in r.seeds.values:
-            seeds[seed] = seeds.get(seed, False) or value is not None
-    whole = {key: [seed for seed, there in seeds.items() if not there] for key, seeds in ran.items()}
-    lines = [f"{' / '.join(key)}: nothing for seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-             for key, seeds in whole.items() if seeds]
-    faultless = {(*r.network_key, r.recipe) for r in results if r.metric == "accuracy" and 1.0 in r.seeds.finite}
-    missing: dict[tuple[str, str, str, str], dict[str, None]] = {}
-    for r in results:
-        of_errors = r.group == "id" and r.metric.partition("@")[0] in OF_ERRORS
-        if r.group == AVERAGE or of_errors and (*r.network_key, r.recipe) in faultless:
+    lines: list[str] = []
+    whole: dict[tuple[str, ...], set[int]] = {}
+    for key, rows in results.groupby(["id", "network", "label"], sort=False):
+        there = {seed for seeds in rows["seeds"] for seed, value in seeds.values if value is not None}
+        whole[key] = {seed for seeds in rows["seeds"] for seed, _ in seeds.values} - there
+        if whole[key]:
+            lines.append(f"{' / '.join(key)}: nothing for seed{'s' if len(whole[key]) > 1 else ''} "
+                         f"{', '.join(map(str, sorted(whole[key])))}")
+    right = results[(results["metric"] == "accuracy") & results["seeds"].map(lambda seeds: 1.0 in seeds.finite)]
+    faultless = set(right[NETWORK[:3]].itertuples(index=False, name=None))
+    missing: dict[tuple[str, ...], dict[str, None]] = {}
+    for row in results[results["group"] != AVERAGE].itertuples():
+        of_errors = row.group == "id" and row.metric.partition("@")[0] in OF_ERRORS
+        if of_errors and (row.id, row.network, row.recipe) in faultless:
             continue
-        kept = Seeds(tuple(pair for pair in r.seeds.values if pair[0] not in whole[r.id, r.network, r.label]))
-        for phrase in kept.gaps:
-            where = f"{r.id} / {r.network} / {r.label}"
-            missing.setdefault((where, r.score, r.dataset, phrase), {})[r.metric] = None
-    sets: dict[tuple[str, str, str, str], list[str]] = {}
+        key = row.id, row.network, row.label
+        for phrase in Seeds(tuple(pair for pair in row.seeds.values if pair[0] not in whole[key])).gaps:
+            missing.setdefault((" / ".join(key), row.score, row.dataset, phrase), {})[row.metric] = None
+    sets: dict[tuple[str, ...], list[str]] = {}
     for (where, score, dataset, phrase), names in missing.items():
         sets.setdefault((where, score, phrase, ", ".join(names)), []).append(dataset)
     return lines + [f"{where}, {f'{score} on ' if score else ''}{', '.join(datasets)}: {phrase} ({names})"

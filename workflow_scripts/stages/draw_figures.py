@@ -3,68 +3,67 @@
 Command: ``python -m workflow_scripts.stages.draw_figures --config JSON --out-dir figures/house`` writes
 ``{histograms,roc,heatmap}.{svg,png}`` there.
 
-Config keys: those of the tables stage, where a run's ``scores`` is a mapping {score: path of its score file, null where
-it has not run}; optional ``headline`` (the score of the histograms, default the first listed).
 Histograms and ROC curves show the first run that has score files; the heat map shows all runs.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from workflow_scripts.core.errors import command, stage
+from workflow_scripts.core.errors import stage
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.reporting import curves, layout, plots, results
-from workflow_scripts.reporting.inputs import need, read_config
+from workflow_scripts.reporting.inputs import Run
+from workflow_scripts.stages.sections.draw_figures import DrawFigures
 
 MAX_CURVES = len(plots.palette.SERIES)
 
 
-def first_run(config: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, str]]:
+def first_run(runs: Sequence[Run]) -> tuple[Run | None, dict[str, str]]:
     """The first run with a score file, and its {score: path} of files that are there."""
-    for i, run in enumerate(need(config, "runs", list, "config")):
-        files = need(run, "scores", dict, f"config.runs[{i}]")
-        files = {score: path for score, path in files.items() if path and Path(path).is_file()}
+    for run in runs:
+        paths = run.scores if isinstance(run.scores, dict) else {}
+        files = {score: path for score, path in paths.items() if path and Path(path).is_file()}
         if files:
             return run, files
     return None, {}
 
 
-def draw(config: dict[str, Any], folder: Path) -> None:
+def draw(section: DrawFigures, folder: Path) -> None:
     """All figures of a paper, into ``folder``."""
-    names = config.get("names", {})
-    salt = re.sub(r"\W+", "-", need(config, "paper", str, "config"))
-    run, files = first_run(config)
+    salt = re.sub(r"\W+", "-", section.paper)
+    run, files = first_run(section.runs)
     nothing = "No scores yet: no run of this paper has finished."
     if run is None:
         for name, title in (("histograms", "Score histograms"), ("roc", "ROC curves")):
             plots.save(plots.empty(nothing), folder, name, title, nothing, salt)
     else:
-        draw_run(run, files, config.get("headline"), names, folder, salt)
-    tables = layout.tables(results.collect(config), ("auroc",), ())
-    seeds = sorted({seed for table in tables for seed in table.seeds})
-    figure = plots.draw_heatmap(tables, names) if tables else plots.empty(nothing)
+        draw_run(run, files, section.headline, section.names, folder, salt)
+    found = results.collect(section.runs)
+    tables = layout.tables(found, ["auroc"], [], section.names)
+    figure = plots.draw_heatmap(tables) if tables else plots.empty(nothing)
     plots.save(figure, folder, "heatmap", "AUROC by score and OOD set",
-               f"AUROC in percent, mean over seeds {', '.join(map(str, seeds))}. 50 is chance: blue above, orange "
-               "below. Hatched: no number.", salt)
+               f"AUROC in percent, mean over seeds {', '.join(map(str, results.seeds_of(found)))}. 50 is chance: blue "
+               "above, orange below. Hatched: no number.", salt)
 
 
-def draw_run(run: dict[str, Any], files: dict[str, str], headline: str | None, names: dict[str, str], folder: Path,
+def draw_run(run: Run, files: Mapping[str, str], headline: str, names: Mapping[str, str], folder: Path,
              salt: str) -> None:
     """Histograms of the headline score and ROC curves of all scores, of one trained network."""
     score = headline if headline in files else next(iter(files))
     shown = [score, *(s for s in files if s != score)][:MAX_CURVES]
-    scores = {s: curves.read_scores(files[s], run["id"]) for s in files if s in shown}
-    who = (f"{names.get(run['network'], run['network'])} trained on {names.get(run['id'], run['id'])} "
-           f"({names.get(run['label'], run['label'])}), seed {run['seed']}")
+    scores = {s: curves.read_scores(files[s], run.id) for s in files if s in shown}
+    who = (f"{names.get(run.network, run.network)} trained on {names.get(run.id, run.id)} "
+           f"({names.get(run.label, run.label)}), seed {run.seed}")
     printed = names.get(score, score)
-    plots.save(plots.draw_histograms(curves.histograms(*scores[score], run["groups"]), names, printed), folder,
+    plots.save(plots.draw_histograms(curves.histograms(*scores[score], run.groups), names, printed), folder,
                "histograms", f"{printed}: ID against each OOD set",
                f"{who}. Share of images per bin, one axis for all panels; the outermost bins hold what lies beyond.",
                salt)
     left_out = "" if len(shown) == len(files) else f" The first {len(shown)} of {len(files)} scores."
-    plots.save(plots.draw_rocs(curves.rocs(scores, run["groups"]), names), folder, "roc", "ROC curves by OOD set",
+    plots.save(plots.draw_rocs(curves.rocs(scores, run.groups), names), folder, "roc", "ROC curves by OOD set",
                f"{who}. ID is positive; a dot marks the first threshold that accepts 95 % of the ID images, its "
                f"distance from the left edge is FPR95.{left_out}", salt)
 
@@ -72,11 +71,10 @@ def draw_run(run: dict[str, Any], files: dict[str, str], headline: str | None, n
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, help="JSON text, or the path of a JSON file")
+    parser = stage_parser(__spec__, __doc__, DrawFigures)
     parser.add_argument("--out-dir", required=True, type=Path, help="folder for the figures")
     args = parser.parse_args(argv)
-    draw(read_config(args.config), args.out_dir)
+    draw(args.config, args.out_dir)
 
 
 if __name__ == "__main__":

@@ -10,27 +10,26 @@ import re
 from pathlib import Path
 
 from workflow_scripts.core import plugins
-from workflow_scripts.core.errors import command, stage
+from workflow_scripts.core.errors import stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.pictures.base import Run
 from workflow_scripts.reporting import plots
-from workflow_scripts.reporting.inputs import need, read_config
+from workflow_scripts.stages.sections.draw_picture import DrawPicture
 
 
 @stage
 def main(argv: list[str] | None = None) -> None:
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, metavar="JSON", help="paper, name, picture, options, runs, names")
+    """Entry point of the stage."""
+    parser = stage_parser(__spec__, __doc__, DrawPicture)
     parser.add_argument("--out-dir", required=True, type=Path, help="folder for the picture")
     args = parser.parse_args(argv)
-    config = read_config(args.config)
-    picture, name = need(config, "picture", str, "config"), need(config, "name", str, "config")
-    options = plugins.parse_options("pictures", picture, config["options"], "options")
-    runs = [Run(**run) for run in need(config, "runs", list, "config")]
-    drawing = plugins.load("pictures", picture).draw(options, runs, config["names"])
-    salt = re.sub(r"\W+", "-", need(config, "paper", str, "config"))
-    plots.save(drawing.figure, args.out_dir, name, drawing.title, drawing.caption, salt)
-    with atomic(args.out_dir / f"{name}.json") as partial:
+    section: DrawPicture = args.config
+    runs = [Run(**dict(run)) for run in section.runs]
+    drawing = plugins.load("pictures", section.picture).draw(section.options, runs, section.names)
+    salt = re.sub(r"\W+", "-", section.paper)
+    plots.save(drawing.figure, args.out_dir, section.name, drawing.title, drawing.caption, salt)
+    with atomic(args.out_dir / f"{section.name}.json") as partial:
         partial.write_text(json.dumps(drawing.facts, indent=1) + "\n", encoding="utf-8")
 
 

@@ -3,60 +3,51 @@
 Command: ``python -m workflow_scripts.stages.draw_reliability --config JSON --out-dir figures/goe`` writes
 ``{risk_coverage,confidences,reliability}.{svg,png}`` there: the error rate among the most confident share of the ID
 test images, the confidences of right, wrong and OOD images, and the reliability diagram with its ECE.
-
-Config keys: ``paper``, ``score`` (the confidence), ``probability`` (true: exp of that score is a probability), ``runs``
-(each ``id``, ``network``, ``label``, ``seed``, ``sets`` = OOD sets, ``scores`` = path of the score file, ``features`` =
-path of the ID test features); optional ``names``. A run whose files are not there is left out.
 """
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.metrics.rows import read_id_task
 from workflow_scripts.reporting import curves, plots, plots_id
 from workflow_scripts.reporting.confidences import Seen, Training
-from workflow_scripts.reporting.inputs import need, read_config
+from workflow_scripts.stages.sections.draw_reliability import Confidences, DrawReliability
 
 
-def seen(run: dict[str, Any], where: str, probability: bool) -> Seen | None:
+def seen(run: Confidences, probability: bool) -> Seen | None:
     """What one network says of its test images; ``None`` where it has not run.
 
     Raises:
-        OODError: a key or a set is missing, or scores and features are of different runs.
+        OODError: a set is missing, or scores and features are of different runs.
     """
-    paths = [need(run, key, str, where) for key in ("scores", "features")]
-    if not all(Path(path).is_file() for path in paths):
+    if not all(Path(path).is_file() for path in (run.scores, run.features)):
         return None
-    known, sets = curves.read_scores(paths[0], need(run, "id", str, where))
-    correct, softmax = read_id_task(Path(paths[1]))
-    wanted = need(run, "sets", list, where)
-    lacking = [name for name in wanted if name not in sets]
+    known, sets = curves.read_scores(run.scores, run.id)
+    correct, softmax = read_id_task(Path(run.features))
+    lacking = [name for name in run.sets if name not in sets]
     if lacking or known.size != correct.size:
-        raise OODError(f"{paths[0]}: expected the scores of {', '.join(wanted)} and {correct.size} of the ID test set, "
-                       f"found {known.size} of that and none of {lacking}; delete it and run again")
-    ood = np.concatenate([sets[name] for name in wanted])
+        raise OODError(f"{run.scores}: expected the scores of {', '.join(run.sets)} and {correct.size} of the ID test "
+                       f"set, found {known.size} of that and none of {lacking}; delete it and run again")
+    ood = np.concatenate([sets[name] for name in run.sets])
     return Seen(np.exp(known) if probability else known, correct, softmax, np.exp(ood) if probability else ood)
 
 
-def draw(config: dict[str, Any], folder: Path) -> None:
+def draw(section: DrawReliability, folder: Path) -> None:
     """All figures of a paper, into ``folder``."""
-    names, probability = config.get("names", {}), bool(config.get("probability"))
-    score = need(config, "score", str, "config")
-    salt = re.sub(r"\W+", "-", need(config, "paper", str, "config"))
+    names, score, probability = section.names, section.score, section.probability
+    salt = re.sub(r"\W+", "-", section.paper)
     found: dict[tuple[str, str, str], list[Seen]] = {}
     seeds: set[int] = set()
-    for i, run in enumerate(need(config, "runs", list, "config")):
-        where = f"config.runs[{i}]"
-        key = tuple(need(run, k, str, where) for k in ("id", "network", "label"))
-        if one := seen(run, where, probability):
-            found.setdefault(key, []).append(one)
-            seeds.add(need(run, "seed", int, where))
+    for run in section.runs:
+        if one := seen(run, probability):
+            found.setdefault((run.id, run.network, run.label), []).append(one)
+            seeds.add(run.seed)
     trainings = [Training(*key, tuple(of)) for key, of in found.items()]
     printed = names.get(score, score)
     said = f"Seeds {', '.join(map(str, sorted(seeds)))}."
@@ -82,11 +73,10 @@ def draw(config: dict[str, Any], folder: Path) -> None:
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, help="JSON text, or the path of a JSON file")
+    parser = stage_parser(__spec__, __doc__, DrawReliability)
     parser.add_argument("--out-dir", required=True, type=Path, help="folder for the figures")
     args = parser.parse_args(argv)
-    draw(read_config(args.config), args.out_dir)
+    draw(args.config, args.out_dir)
 
 
 if __name__ == "__main__":

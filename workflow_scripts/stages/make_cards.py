@@ -2,8 +2,7 @@
 
 Command: ``python -m workflow_scripts.stages.make_cards --config JSON --out cards.json``
 
-Config keys: ``sets``, a list of {``name``, ``path`` of the store, ``role`` such as "ID test", optional ``licence`` and
-``about``}. Grids are PNG in base64, so that the page stays one file.
+Grids are PNG in base64, so that the page stays one file.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import KINDS, pixel_rows
-from workflow_scripts.reporting.inputs import need, read_config
+from workflow_scripts.stages.sections.make_cards import CardOf, MakeCards
 
 COLUMNS, ROWS = 6, 2
 TILE = 64  # pixels; larger images are shrunk to this, smaller ones keep their size
@@ -67,13 +67,13 @@ def attribute(file: h5py.File, key: str, default: Any) -> Any:
         return value
 
 
-def card(entry: dict[str, Any], where: str) -> dict[str, Any]:
+def card(entry: CardOf) -> dict[str, Any]:
     """One set's card.
 
     Raises:
         OODError: the store is missing, no store, or empty.
     """
-    name, path, role = (need(entry, key, str, where) for key in ("name", "path", "role"))
+    name, path = entry.name, entry.path
     try:
         with h5py.File(path, "r") as file:
             if not set(KINDS) & set(file):
@@ -86,14 +86,14 @@ def card(entry: dict[str, Any], where: str) -> dict[str, Any]:
             labels = file["labels"][:] if "labels" in file else np.empty(0, dtype=np.int64)
             pictures = sample(file, COLUMNS * ROWS)
             return {
-                "name": name, "role": role, "kind": key, "count": count,
+                "name": name, "role": entry.role, "kind": key, "count": count,
                 "shape": [int(n) for n in pictures.shape[1:3]],
                 "classes": [str(c) for c in attribute(file, "classes", [])],
                 "per_class": {str(c): int(n) for c, n in zip(*np.unique(labels[labels >= 0], return_counts=True),
                                                              strict=True)},
                 "definition": attribute(file, "definition", {}), "sources": attribute(file, "sources", {}),
-                "licence": str(entry.get("licence") or attribute(file, "licence", "")),
-                "about": str(entry.get("about") or attribute(file, "about", "")),
+                "licence": str(entry.licence or attribute(file, "licence", "")),
+                "about": str(entry.about or attribute(file, "about", "")),
                 "png": base64.b64encode(grid(pictures)).decode("ascii"),
             }
     except OSError as error:
@@ -104,12 +104,10 @@ def card(entry: dict[str, Any], where: str) -> dict[str, Any]:
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, help="JSON text, or the path of a JSON file")
+    parser = stage_parser(__spec__, __doc__, MakeCards)
     parser.add_argument("--out", required=True, type=Path, help="JSON to write")
     args = parser.parse_args(argv)
-    sets = need(read_config(args.config), "sets", list, "config")
-    made = [card(entry, f"config.sets[{i}]") for i, entry in enumerate(sets)]
+    made = [card(entry) for entry in args.config.sets]
     with atomic(args.out) as partial:
         partial.write_text(json.dumps({"cards": made}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

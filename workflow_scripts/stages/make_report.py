@@ -2,54 +2,52 @@
 
 Command: ``python -m workflow_scripts.stages.make_report --config JSON --out report.html --overview overview``
 
-Config keys: ``variant``, ``title``, ``papers`` (each ``name``, ``title``, ``about``, ``reference``, ``headline``,
-``csv``, ``md``, ``tex``, ``published``, ``figures``, ``manifest``); optional ``small`` (a run not comparable with the
-papers), ``about`` (opening text), ``cards`` (what the cards stage wrote), ``notes`` {set: why a score can fall below
-chance on it}, ``names`` {name: printed name}. A file that is not there is named on the page as missing.
+A file that is not there is named on the page as missing.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from workflow_scripts.core.errors import command, stage
+from workflow_scripts.core.errors import stage
 from workflow_scripts.core.files import atomic
-from workflow_scripts.reporting import overview, page
-from workflow_scripts.reporting.inputs import read_config
+from workflow_scripts.core.section import stage_parser
+from workflow_scripts.reporting import overview, page, printing
+from workflow_scripts.stages.sections.make_report import MakeReport
 
 TEMPLATE = Path(page.__file__).parent
 
 
-def render(config: dict, shown: dict | None = None) -> str:
-    """The page as text; the same config and files give the same text. ``shown``: its context, if made already."""
+def render(section: MakeReport, shown: dict[str, Any] | None = None) -> str:
+    """The page as text; the same section and files give the same text. ``shown``: its context, if made already."""
     environment = Environment(loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
-    environment.filters["name"] = lambda key: config.get("names", {}).get(key, key)
+    environment.filters["name"] = lambda key: section.names.get(key, key)
+    environment.globals["groups"] = printing.groups
     parts = {key: Markup((TEMPLATE / f"page.{key}").read_text(encoding="utf-8")) for key in ("css", "js")}
-    return environment.get_template("page.html.j2").render(**(shown or page.context(config)), **parts)
+    return environment.get_template("page.html.j2").render(**(shown or page.context(section)), **parts)
 
 
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, help="JSON text, or the path of a JSON file")
+    parser = stage_parser(__spec__, __doc__, MakeReport)
     parser.add_argument("--out", required=True, type=Path, help="page to write")
     parser.add_argument("--overview", type=Path, help="where to write the overview table, as .csv, .md and .tex")
     parser.add_argument("--newest", type=Path, help="a second place for it, that always holds the newest page")
     args = parser.parse_args(argv)
-    config = read_config(args.config)
-    shown = page.context(config)
-    text = render(config, shown)
+    shown = page.context(args.config)
+    text = render(args.config, shown)
     written = {args.newest: text, args.out: text}
     if args.overview:
-        rows, names = shown["rows"], config.get("names", {})
-        overview.write_csv(args.overview.with_suffix(".csv"), rows)
-        written |= {args.overview.with_suffix(".md"): overview.markdown(rows, names),
-                    args.overview.with_suffix(".tex"): overview.tex(rows, names)}
+        table = overview.laid_out(shown["rows"], args.config.names)
+        overview.write(args.overview.with_suffix(".csv"), shown["rows"])
+        written |= {args.overview.with_suffix(".md"): printing.markdown(table),
+                    args.overview.with_suffix(".tex"): printing.latex_page("Overview", [table])}
     for target in filter(None, written):
         with atomic(target) as partial:
             partial.write_text(written[target], encoding="utf-8")

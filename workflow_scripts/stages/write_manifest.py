@@ -17,14 +17,15 @@ from typing import Any
 
 import h5py
 
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic, sha256
 from workflow_scripts.core.provenance import git_revision, hardware, packages
+from workflow_scripts.core.section import stage_parser
+from workflow_scripts.stages.sections.write_manifest import WriteManifest
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--config", required=True, type=json.loads, metavar="JSON", help="config, code and seeds")
+    parser = stage_parser(__spec__, __doc__, WriteManifest)
     parser.add_argument("--stores", nargs="*", default=[], help="stores whose raw sources are listed")
     parser.add_argument("--checkpoints", nargs="*", default=[], help="trained networks behind the table")
     parser.add_argument("--benchmarks", required=True, type=Path, help="folder of Snakemake's benchmark files")
@@ -36,7 +37,7 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = arguments().parse_args(argv)
     manifest = {
-        **args.config,
+        **dict(args.config),
         "git": git_revision(),
         "packages": packages(),
         "hardware": hardware(),

@@ -10,9 +10,9 @@ from workflow_scripts.config.models import Picture
 from workflow_scripts.core import plugins
 from workflow_scripts.core.digest import digest
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.stages.sections.draw_picture import DrawPicture
 from workflow_scripts.wiring import paths
 from workflow_scripts.wiring.paths import Wildcards
-from workflow_scripts.wiring.sections import dumps, options
 from workflow_scripts.work.extras import names_of
 from workflow_scripts.work.only import keeps_place
 from workflow_scripts.work.plan import Plan, Trained
@@ -101,13 +101,12 @@ class Pictures:
 
     def section(self, wildcards: Wildcards) -> str:
         picture, runs = self._drawn(wildcards)
-        return dumps({"paper": wildcards.paper, "name": picture.file, "picture": picture.picture,
-                      "options": options("pictures", picture.picture, picture.options),
-                      "names": names_of(self.plan, wildcards.paper),
-                      "runs": [{"id": run.id, "network": run.network.name, "recipe": run.path_name,
-                                "label": run.recipe.label, "seed": run.seed, "files": files,
-                                "section": run.recipe.model_dump(mode="json", exclude={"label", "where"})}
-                               for run, files in runs]}, ordered=True)
+        shown = [{"id": run.id, "network": run.network.name, "recipe": run.path_name, "label": run.recipe.label,
+                  "seed": run.seed, "files": files,
+                  "section": run.recipe.model_dump(mode="json", exclude={"label", "where"})} for run, files in runs]
+        return DrawPicture.of(paper=wildcards.paper, name=picture.file, picture=picture.picture,
+                              options=picture.options, names=names_of(self.plan, wildcards.paper),
+                              runs=shown).dump(ordered=True)
 
     def code(self, wildcards: Wildcards) -> dict[str, str]:
         return digest("stages.draw_picture", f"pictures.{self._drawn(wildcards)[0].picture}")

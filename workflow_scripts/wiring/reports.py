@@ -7,9 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from workflow_scripts.core.digest import digest
+from workflow_scripts.stages.sections.draw_figures import DrawFigures
+from workflow_scripts.stages.sections.draw_reliability import DrawReliability
+from workflow_scripts.stages.sections.make_cards import MakeCards
+from workflow_scripts.stages.sections.make_report import MakeReport
+from workflow_scripts.stages.sections.make_tables import MakeTables
+from workflow_scripts.stages.sections.write_manifest import WriteManifest
 from workflow_scripts.wiring import sections
 from workflow_scripts.wiring.files import FILES, Files, Wildcards
-from workflow_scripts.wiring.sections import dumps
 from workflow_scripts.work import extras
 from workflow_scripts.work.fusion import columns
 from workflow_scripts.work.imported import of_paper
@@ -41,40 +46,44 @@ class Reports(Files):
         return inputs
 
     def table_section(self, with_scores: bool) -> Callable[[Wildcards], str]:
-        """What a paper's table (or, with score files, its figures) shows: one row per network."""
+        """What a paper's table (or, with score files, its figures) shows."""
         def section(wildcards: Wildcards) -> str:
-            rows: dict[Key, dict[str, Any]] = {}
-            for experiment in self.plan.experiments(wildcards.paper):
-                for run in self.plan.runs_of(experiment):
-                    row = rows.setdefault(run.key, {
-                        "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
-                        "label": self._label(run),
-                        "scores": [], "groups": {}, "metrics": self.file("metrics", run, ".csv")})
-                    row["scores"] += [s for s in columns(experiment) if s not in row["scores"]]
-                    for group, names in experiment.ood.items():
-                        members = row["groups"].setdefault(group, [])
-                        members.extend(n for n in names if n not in members)
-            for key, taken in of_paper(self.plan, wildcards.paper).items():  # sets it lacks are missing, so that no
-                rows[key] = {"id": key[0], "network": key[1], "recipe": key[2], "seed": key[3],  # mean is of fewer
-                             "label": taken.label, "scores": [taken.entry.score], "groups": self._groups(taken),
-                             "metrics": self.imported(taken, "csv")}
-            for row in rows.values() if not with_scores else ():
-                row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
+            paper = wildcards.paper
+            about = self.plan.about(paper)
+            fields = {"paper": paper, "title": about.title if about else paper, "runs": self._runs(paper, with_scores),
+                      "names": extras.names_of(self.plan, paper)}
             if with_scores:
-                for key, row in rows.items():
-                    row["scores"] = {s: self.imported(self.plan.imported[key], "h5") if key in self.plan.imported else (
-                        self.file("scores", self.plan.runs[key], f"/{s}.h5")) for s in row["scores"]}
-            about = self.plan.about(wildcards.paper)
-            section = {"paper": wildcards.paper, "title": about.title if about else wildcards.paper,
-                       "runs": list(rows.values()), "names": extras.names_of(self.plan, wildcards.paper)}
-            if not with_scores:
-                section |= extras.compared(self.plan, wildcards.paper) | extras.id_task(self.plan, wildcards.paper)
-                section |= published(self.plan, wildcards.paper)
-            if with_scores and about and about.headline:
-                section["headline"] = about.headline
-            return dumps(section, ordered=True)
+                return DrawFigures.of(**fields, headline=about.headline if about else "").dump(ordered=True)
+            return MakeTables.of(**fields, **extras.compared(self.plan, paper), **extras.id_task(self.plan, paper),
+                                 **published(self.plan, paper)).dump(ordered=True)
 
         return section
+
+    def _runs(self, paper: str, with_scores: bool) -> list[dict[str, Any]]:
+        """One row per network that a paper reports, with its score files or only their names."""
+        rows: dict[Key, dict[str, Any]] = {}
+        for experiment in self.plan.experiments(paper):
+            for run in self.plan.runs_of(experiment):
+                row = rows.setdefault(run.key, {
+                    "id": run.id, "network": run.network.name, "recipe": run.path_name, "seed": run.seed,
+                    "label": self._label(run),
+                    "scores": [], "groups": {}, "metrics": self.file("metrics", run, ".csv")})
+                row["scores"] += [s for s in columns(experiment) if s not in row["scores"]]
+                for group, names in experiment.ood.items():
+                    members = row["groups"].setdefault(group, [])
+                    members.extend(n for n in names if n not in members)
+        for key, taken in of_paper(self.plan, paper).items():  # sets it lacks are missing, so that no mean is of fewer
+            rows[key] = {"id": key[0], "network": key[1], "recipe": key[2], "seed": key[3],
+                         "label": taken.label, "scores": [taken.entry.score], "groups": self._groups(taken),
+                         "metrics": self.imported(taken, "csv")}
+        for key, row in rows.items():
+            if not with_scores:
+                row["groups"] |= self.plan.relisted_groups(row["id"], row["groups"])
+            elif key in self.plan.imported:
+                row["scores"] = {s: self.imported(self.plan.imported[key], "h5") for s in row["scores"]}
+            else:
+                row["scores"] = {s: self.file("scores", self.plan.runs[key], f"/{s}.h5") for s in row["scores"]}
+        return list(rows.values())
 
     def _groups(self, taken: Taken) -> dict[str, list[str]]:
         """OOD sets of an imported row: those of the paper on its ID set, then others that it has."""
@@ -95,9 +104,9 @@ class Reports(Files):
         score, runs = extras.relied_on(self.plan, wildcards.paper)
         rows = [{"id": run.id, "network": run.network.name, "label": self._label(run), "seed": run.seed, "sets": sets,
                  **self._confidences(run, score)} for run, sets in runs]
-        return dumps({"paper": wildcards.paper, "score": score, "runs": rows,
-                      "names": extras.names_of(self.plan, wildcards.paper),
-                      "probability": all(run.scores[score].module == "msp" for run, _ in runs)}, ordered=True)
+        return DrawReliability.of(
+            paper=wildcards.paper, score=score, runs=rows, names=extras.names_of(self.plan, wildcards.paper),
+            probability=all(run.scores[score].module == "msp" for run, _ in runs)).dump(ordered=True)
 
     def _confidences(self, run: Trained, score: str) -> dict[str, str]:
         return {"scores": self.file("scores", run, f"/{score}.h5"),
@@ -119,10 +128,9 @@ class Reports(Files):
                  | {f"methods.{r.recipe.method}" for r in runs if r.recipe.method}
                  | {sections.score_code(s) for r in runs for s in r.scores.values()})
         named = {part if isinstance(part, str) else f"own.{part.module}": part for part in parts}
-        return dumps({"config": {**config, "experiments": [e for e in config["experiments"]
-                                                           if e["paper"] == wildcards.paper]},
-                      "code": code | {name: digest(part) for name, part in sorted(named.items())},
-                      "seeds": sorted({run.seed for run in runs})})
+        config["experiments"] = [e for e in config["experiments"] if e["paper"] == wildcards.paper]
+        return WriteManifest.of(config=config, seeds=sorted({run.seed for run in runs}),
+                                code=code | {name: digest(part) for name, part in sorted(named.items())}).dump()
 
     def cards_section(self) -> str:
         """Every store with its role."""
@@ -140,19 +148,20 @@ class Reports(Files):
             if run.among:
                 roles[self.plan.held_out(run), "val"] = "outliers to choose by"
         rows = self.plan.datasets
-        return dumps({"names": self.plan.names, "sets": [
-            {"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence,
-             "about": rows[d].about}
-            for d, s in self.plan.used_datasets()]}, ordered=True)
+        sets = [{"name": d, "path": self.store(d, s), "role": roles[d, s], "licence": rows[d].licence,
+                 "about": rows[d].about} for d, s in self.plan.used_datasets()]
+        return MakeCards.of(sets=sets, names=self.plan.names).dump(ordered=True)
 
     def report_section(self) -> str:
+        """The page: the files of each paper and what is said of it."""
         config = self.plan.config
-        about = {p.name: p.model_dump() for p in config.papers}
-        papers = [{"name": paper, "title": paper, "about": "", "reference": "", **about.get(paper, {}),
-                   **{kind: self.of_paper(paper, kind) for kind in FILES},
-                   "figures": self.figures(paper), **extras.compared(self.plan, paper),
-                   **extras.id_task(self.plan, paper)}
-                  for paper in self.plan.papers]
-        return dumps({"variant": config.variant, "title": config.title or f"Results of {config.variant}",
-                      "about": config.about, "small": config.small, "papers": papers, "notes": config.notes,
-                      "cards": f"{self.root}/cards.json", "names": self.plan.names}, ordered=True)
+        papers = []
+        for paper in self.plan.papers:
+            about = self.plan.about(paper)
+            said = about.model_dump(include={"title", "about", "reference", "headline"}) if about else {"title": paper}
+            papers.append({"name": paper, **said, **{kind: self.of_paper(paper, kind) for kind in FILES},
+                           "figures": self.figures(paper), **extras.compared(self.plan, paper),
+                           **extras.id_task(self.plan, paper)})
+        return MakeReport.of(variant=config.variant, title=config.title or f"Results of {config.variant}",
+                             about=config.about, small=config.small, papers=papers, notes=config.notes,
+                             cards=f"{self.root}/cards.json", names=self.plan.names).dump(ordered=True)

@@ -5,25 +5,21 @@ from __future__ import annotations
 import base64
 import html
 import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.reporting import comparison, layout, overview, published, results
-from workflow_scripts.reporting.inputs import need
-from workflow_scripts.reporting.layout import Cell
-from workflow_scripts.reporting.results import AVERAGE, Result
-from workflow_scripts.reporting.statistics import metric
-
-STAGES = {"data": "prepare datasets", "lmdb": "pack archives", "models": "train networks", "masks": "label maps",
-          "features": "extract features", "precompute": "statistics of features", "scores": "score",
-          "sweep": "choose options of scores", "choice": "choose networks", "selection": "choose outliers",
-          "distances": "measure outliers", "metrics": "metrics", "tables": "tables", "figures": "figures",
-          "cards": "dataset cards"}
-"""Folders of benchmark files, in words."""
+from workflow_scripts.reporting.inputs import Page, PaperFiles
+from workflow_scripts.reporting.layout import Cell, Column, Table
+from workflow_scripts.reporting.results import AVERAGE
+from workflow_scripts.reporting.statistics import metric, show
 
 
 @dataclass(frozen=True)
@@ -46,17 +42,6 @@ class BelowChance:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What one kind of job cost; ``seconds`` and ``peak_mb`` of those that were measured."""
-
-    name: str
-    count: int
-    seconds: list[float]
-    peak_mb: list[float]
-    jobs: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class Paper:
     """One paper's section."""
 
@@ -64,16 +49,16 @@ class Paper:
     title: str
     about: list[str]
     reference: str
-    tables: list[layout.Table]
+    tables: list[Table]
     figures: list[Figure]
-    compared: list[comparison.Compared]
-    published: list[published.Number]
+    compared: list[Table]
+    published: pd.DataFrame
     below: list[BelowChance]
     gaps: list[str]
     downloads: list[tuple[str, str]]
     manifest: dict[str, Any] | None
-    results: list[Result]
-    rows: list[overview.Row]
+    results: pd.DataFrame
+    rows: pd.DataFrame
 
 
 def here(path: str | None) -> Path | None:
@@ -115,84 +100,87 @@ def figure(path: Path) -> Figure:
     return Figure(title or path.stem, caption, markup, path.name)
 
 
-def below_chance(rows: list[Result], names: dict[str, str], notes: dict[str, str]) -> list[BelowChance]:
+def below_chance(rows: pd.DataFrame, names: Mapping[str, str], notes: Mapping[str, str]) -> list[BelowChance]:
     """The OOD sets on which some score's mean AUROC is below 0.5, worst first within a set."""
-    found: dict[str, list[Result]] = {}
-    for r in rows:
-        if r.metric == "auroc" and r.group != AVERAGE and not r.other_sets and r.seeds.n and r.seeds.mean < 0.5:
-            found.setdefault(r.dataset, []).append(r)
-    networks = {r.network_key for r in rows}
-
-    def where(r: Result) -> str:
-        parts = [r.label] if len(networks) == 1 else [r.label, r.network, r.id]
-        return ", ".join(names.get(part, part) for part in parts)
-
-    return [BelowChance(dataset, [(where(r), r.score, Cell("auroc", r.seeds).text)
-                                  for r in sorted(items, key=lambda r: r.seeds.mean)], notes.get(dataset, ""))
-            for dataset, items in found.items()]
+    low = rows[(rows["metric"] == "auroc") & (rows["group"] != AVERAGE) & results.corrected(rows)]
+    low = low.assign(mean=[math.nan if s.mean is None else s.mean for s in low["seeds"]]).query("mean < 0.5")
+    one = len(rows[["id", "network"]].drop_duplicates()) == 1
+    found = []
+    for dataset, items in low.sort_values("mean", kind="stable").groupby("dataset", sort=False):
+        entries = [(", ".join(names.get(part, part) for part in ([r.label] if one else [r.label, r.network, r.id])),
+                    r.score, show(r.seeds, "auroc")) for r in items.itertuples()]
+        found.append(BelowChance(dataset, entries, notes.get(dataset, "")))
+    order = list(low["dataset"])
+    return sorted(found, key=lambda below: order.index(below.dataset))
 
 
-def paper(entry: dict[str, Any], where: str, names: dict[str, str], notes: dict[str, str]) -> Paper:
-    """A paper's section from its config entry; files that are not there are listed as gaps."""
-    table, markdown, tex, known, manifest = (here(entry.get(key))
-                                             for key in ("csv", "md", "tex", "published", "manifest"))
-    rows = results.read_csv(table) if table else []
-    figures = [(path, here(path)) for path in entry.get("figures", [])]
+def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str]) -> Paper:
+    """A paper's section; files that are not there are listed as gaps."""
+    table, known, manifest = (here(path) for path in (entry.csv, entry.published, entry.manifest))
+    rows = results.read(table) if table else results.collect([])
+    figures = [(path, here(path)) for path in entry.figures]
     gaps = [] if table else ["no table: none of its runs has finished"]
-    gaps += [] if not table or rows else ["its table is empty: no run is listed"]
+    gaps += [] if not table or len(rows) else ["its table is empty: no run is listed"]
     gaps += [f"figure {Path(path).name} is not there" for path, found in figures if found is None]
     gaps += [] if manifest else ["no manifest, so its provenance is not known"]
-    key = need(entry, "name", str, where)
-    files = [(path.name if path else "", path) for path in (table, markdown, tex)]
-    files.append((f"{key}.published.csv" if known else "", known))
-    anchor, title = "paper-" + re.sub(r"\W+", "-", key), need(entry, "title", str, where)
+    files = [(path.name, path) for path in (table, here(entry.md), here(entry.tex)) if path]
+    files += [(f"{entry.name}.published.csv", known)] if known else []
+    anchor = "paper-" + re.sub(r"\W+", "-", entry.name)
     return Paper(
-        anchor=anchor, title=title,
-        about=paragraphs(entry.get("about", "")), reference=entry.get("reference", ""),
-        tables=layout.tables(rows, entry.get("metrics", results.DEFAULT_METRICS),
-                             entry.get("id_metrics", results.DEFAULT_ID_METRICS)),
+        anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
+        tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names)],
         figures=[figure(found) for _, found in figures if found],
-        compared=comparison.compared(rows, entry.get("compare")),
-        published=published.read_csv(known) if known else [],
+        compared=comparison.laid_out(comparison.compared(rows, entry.compare), names),
+        published=published.read(known) if known else published.framed([]),
         below=below_chance(rows, names, notes), gaps=gaps + results.gaps(rows),
-        downloads=[(name, base64.b64encode(path.read_bytes()).decode("ascii")) for name, path in files if path],
+        downloads=[(name, base64.b64encode(path.read_bytes()).decode("ascii")) for name, path in files],
         manifest=read_json(manifest) if manifest else None, results=rows,
-        rows=overview.rows(key, title, anchor, rows, entry.get("headline", "")))
+        rows=overview.rows(rows, entry.headline).assign(paper=entry.name, title=entry.title, anchor=f"#{anchor}"))
 
 
-def costs(papers: Iterable[Paper]) -> list[Stage]:
-    """Cost by stage, over all jobs that any manifest has."""
-    jobs = {job["job"]: job for p in papers for job in (p.manifest or {}).get("stages", [])}
-    stages: dict[str, list[dict[str, Any]]] = {}
-    for name, job in jobs.items():
-        stages.setdefault(name.partition("/")[0], []).append(job)
-    return [Stage(STAGES.get(name, name), len(rows), [r["seconds"] for r in rows if r["seconds"] is not None],
-                  [r["peak_mb"] for r in rows if r["peak_mb"] is not None], sorted(rows, key=lambda r: r["job"]))
-            for name, rows in sorted(stages.items(), key=lambda item: -sum(r["seconds"] or 0 for r in item[1]))]
+def costs(papers: Iterable[Paper]) -> list[Table]:
+    """What the jobs that any manifest has cost: by stage, which is the folder of a benchmark file, and each."""
+    rows = {job["job"]: job for p in papers for job in (p.manifest or {}).get("stages", [])}
+    if not rows:
+        return []
+    jobs = pd.DataFrame(rows.values()).astype({"seconds": float, "peak_mb": float})
+    jobs["stage"] = jobs["job"].str.partition("/")[0]
+    stages = jobs.groupby("stage", sort=False).agg(
+        count=("job", "size"), seconds=("seconds", lambda s: s.sum(min_count=1)), longest=("seconds", "max"),
+        peak_mb=("peak_mb", "max")).sort_values("seconds", ascending=False, kind="stable", key=lambda s: s.fillna(0))
+    jobs = jobs.sort_values("job").set_index("stage").loc[stages.index]
+
+    def cells(column: pd.Series, digits: int) -> list[Cell]:
+        return [Cell("not measured") if math.isnan(x) else Cell(f"{x:.{digits}f}", x) for x in column]
+
+    return [layout.table("", "", {
+        Column("Stage", numbers=False): [name.replace("_", " ") for name in stages.index],
+        Column("Jobs"): cells(stages["count"], 0), Column("Seconds in all"): cells(stages["seconds"], 1),
+        Column("Longest job, s"): cells(stages["longest"], 1), Column("Peak MB"): cells(stages["peak_mb"], 0)}),
+        layout.table("", "", {Column("Job", numbers=False): list(jobs["job"]),
+                              Column("Seconds"): cells(jobs["seconds"], 1),
+                              Column("Peak MB"): cells(jobs["peak_mb"], 0)})]
 
 
-def context(config: dict[str, Any]) -> dict[str, Any]:
+def context(section: Page) -> dict[str, Any]:
     """All that the template shows."""
-    names, notes = config.get("names", {}), config.get("notes", {})
-    papers = [paper(entry, f"config.papers[{i}]", names, notes)
-              for i, entry in enumerate(need(config, "papers", list, "config"))]
-    cards = here(config.get("cards"))
-    rows = [row for p in papers for row in p.rows]
-    shown = dict.fromkeys(m for p in papers for t in p.tables for c in t.columns for m in c.metrics)
-    shown |= dict.fromkeys((*overview.OOD_METRICS, "fpr95_ood", *overview.ID_METRICS))
-    seeds = sorted({seed for p in papers for t in p.tables for seed in t.seeds})
+    names = section.names
+    papers = [paper(entry, names, section.notes) for entry in section.papers]
+    rows = pd.concat([overview.rows(results.collect([])), *(p.rows for p in papers)], ignore_index=True)
+    metrics = [m for p, entry in zip(papers, section.papers, strict=True) if p.tables
+               for m in (*entry.metrics, *entry.id_metrics)]
+    cards = here(section.cards)
+    filters = [("paper", "Paper", list(rows["title"].unique()) if len(rows) else [])]
+    filters += [(key, title, list(rows[key].unique())) for key, title in (("id", "ID set"), ("network", "Network"))]
+    filters.append(("sets", "Mean of OOD sets", sorted(rows["sets"].unique(), key=lambda s: (s != "all", s))))
+    order = ("Score", "Training", *map(layout.label, overview.METRICS), "n", "OOD sets", "ID set", "Network", "Paper")
     return {
-        "title": need(config, "title", str, "config"), "variant": need(config, "variant", str, "config"),
-        "small": bool(config.get("small", False)), "about": paragraphs(config.get("about", "")), "names": names,
-        "papers": papers, "rows": rows, "overview_metrics": overview.METRICS, "seeds": seeds,
-        "one_seed": any(cell.seeds and cell.seeds.n == 1 for row in rows for cell in row.cells),
-        "same": {key: len({getattr(r, key) for r in rows}) < 2 for key in ("id", "network")},
-        "filters": [("paper", "Paper", list(dict.fromkeys(r.paper for r in rows))),
-                    ("id", "ID set", list(dict.fromkeys(r.id for r in rows))),
-                    ("network", "Network", list(dict.fromkeys(r.network for r in rows))),
-                    ("sets", "Mean of OOD sets", sorted({r.sets for r in rows}, key=lambda s: (s != "all", s)))],
-        "cards": read_json(cards).get("cards", []) if cards else None,
-        "metrics": [metric(m) for m in shown], "metric": metric, "heading": layout.heading,
-        "counts": layout.counts, "average": AVERAGE, "shown": comparison.shown, "costs": costs(papers),
-        "printed": published.cells, "heads": published.HEADS, "summary": published.summary,
+        "section": section, "about": paragraphs(section.about), "papers": papers, "rows": rows, "names": names,
+        "overview": overview.laid_out(rows, names).ordered(*order) if len(rows) else None,
+        "seeds": sorted({seed for p in papers for seed in results.seeds_of(p.results[p.results["group"] != "id"])}),
+        "one_seed": any(s.n == 1 for name in overview.METRICS for s in rows[name] if s),
+        "filters": filters, "cards": read_json(cards).get("cards", []) if cards else None,
+        "metrics": [metric(m) for m in dict.fromkeys((*metrics, *overview.OOD_METRICS, "fpr95_ood",
+                                                      *overview.ID_METRICS))],
+        "costs": costs(papers), "published": published,
     }

@@ -1,0 +1,27 @@
+"""What the stage of the dataset cards is told."""
+
+from __future__ import annotations
+
+from workflow_scripts.core.section import Section
+
+
+class CardOf(Section):
+    """One image store."""
+
+    name: str
+    """Name of the dataset."""
+    path: str
+    """The store."""
+    role: str
+    """What it is for, such as `ID test`."""
+    licence: str = ""
+    """Terms of the images."""
+    about: str = ""
+    """What they show."""
+
+
+class MakeCards(Section):
+    sets: list[CardOf]
+    """The stores, in the order of their cards."""
+    names: dict[str, str] = {}
+    """Printed names by key."""

@@ -1,0 +1,25 @@
+"""What the tables stage is told."""
+
+from __future__ import annotations
+
+from workflow_scripts.core.section import Section
+from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS, Compare, PublishedTable, Run
+
+
+class MakeTables(Section):
+    paper: str
+    """Name of the paper."""
+    title: str
+    """Its title."""
+    runs: list[Run]
+    """The networks whose results it reports."""
+    names: dict[str, str] = {}
+    """Printed names by key."""
+    metrics: list[str] = DEFAULT_METRICS
+    """OOD metrics that the Markdown and LaTeX show; the CSV has all."""
+    id_metrics: list[str] = DEFAULT_ID_METRICS
+    """Metrics of the ID task that they show."""
+    compare: Compare | None = None
+    """What ran both corrected and as released."""
+    published: list[PublishedTable] = []
+    """Numbers of the paper itself."""
