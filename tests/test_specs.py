@@ -62,17 +62,3 @@ def test_a_wrong_declaration_is_one_line(kind, text, message):
 def test_sets_and_lists_stand_for_frozen_sets_and_tuples():
     tree = ast.parse("SPEC = specs.ScoreSpec(needs=['logits', 'head'], tune=['K'])")
     assert specs.read(tree, specs.ScoreSpec, "x.py") == specs.ScoreSpec(needs={"logits", "head"}, tune=("K",))
-
-
-def test_options_are_parsed_once_and_arrive_complete():
-    sent = plugins.options("scores", "knn", {"K": 7}, "scores.knn")
-    assert plugins.complete("scores", "knn", sent, "scores.knn") == plugins.parse_options("scores", "knn", {"K": 7}, "")
-    for package, name, given in (("models", "own", {"factory": "net:make", "arguments": {"widths": [1, 2]}}),
-                                 ("models", "resnet_cifar", {"blocks": [1, 1, 1, 1]}),
-                                 ("data.readers", "images", {"files": ["a", "b"]})):
-        sent = plugins.options(package, name, given, "x")
-        assert plugins.complete(package, name, sent, "x") == plugins.parse_options(package, name, given, "x")
-    with pytest.raises(OODError, match="x: unknown key 'clap'; did you mean 'clip'"):
-        plugins.complete("scores", "himplos", {"clap": 7}, "x")
-    with pytest.raises(OODError, match="x: required but missing: K; a section holds all options"):
-        plugins.complete("scores", "knn", {}, "x")

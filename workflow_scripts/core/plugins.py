@@ -15,7 +15,6 @@ import ast
 import dataclasses
 import functools
 import importlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,39 +138,6 @@ def parse_options(package: str, name: str, values: Mapping[str, Any], where: str
         return _adapter(package, name).validate_python(dict(values))
     except ValidationError as error:
         raise OODError("\n".join(explain(error, where, {(): [row[0] for row in fields(package, name)]}))) from None
-
-
-def options(package: str, name: str, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """All options of a plugin, checked and with their defaults, as JSON has them: what a job's section holds.
-
-    Raises:
-        OODError: see :func:`parse_options`.
-    """
-    parsed = parse_options(package, name, values, where)
-    return json.loads(json.dumps({field.name: getattr(parsed, field.name) for field in dataclasses.fields(parsed)}))
-
-
-def complete(package: str, name: str, values: Mapping[str, Any], where: str) -> Any:
-    """The plugin's ``Options`` of what :func:`options` gave: the end of a job, where nothing is checked again but that
-    all are there.
-
-    Raises:
-        OODError: an option too many or too few.
-    """
-    kind = options_class(package, name)
-    expected = [field.name for field in dataclasses.fields(kind)]
-    for key in values:
-        if key not in expected:
-            raise OODError(f"{where}: unknown key '{key}'{nearest(key, expected) or '.'} Allowed here: "
-                           f"{', '.join(expected)}.")
-    if lacking := [key for key in expected if key not in values]:
-        raise OODError(f"{where}: required but missing: {', '.join(lacking)}; a section holds all options")
-    return kind(**{key: _tuples(value) for key, value in values.items()})
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as the tuples they were before JSON; dictionaries stay as they are."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def within(limits: tuple[tuple[str, str, Any, str], ...], options: Any, recipe: dict[str, Any], where: str) -> None:
