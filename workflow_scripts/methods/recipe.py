@@ -23,7 +23,7 @@ class Schedule(Section):
     """Learning rate over the epochs."""
 
     name: Literal["constant", "cosine", "cosine_epochs", "multistep", "bit"]
-    """Rule, see :func:`workflow_scripts.methods.schedule.learning_rate`."""
+    """Rule, see :func:`workflow_scripts.training.schedule.learning_rate`."""
     milestones: list[int] = []
     """Epochs after which lr is multiplied by gamma (multistep)."""
     gamma: float = 0.1
