@@ -130,7 +130,7 @@ def network_score(name: str, where: torch.device, side: int) -> dict[str, Any]:
     network = settled(project.model("resnet_cifar", CLASSES, blocks=(1, 1, 1, 1), width=8), side)
     found = []
     for device in (CPU, where):
-        network.to(device, memory_format=torch.channels_last)
+        project.channels_last(network.to(device))
         x, labels = data.inputs(data.pixels, HOW).to(device), data.labels.to(device)
         known, state = project.evidence.Known(), None
         if "train_labels" in module.SPEC.needs:
@@ -258,7 +258,7 @@ def architecture(name: str, where: torch.device, small: bool) -> dict[str, Any]:
             copied.train(mode == "training")
             if mode == "frozen":
                 copied.freeze()
-            copied.to(device, memory_format=torch.channels_last)
+            project.channels_last(copied.to(device))
             with torch.no_grad():
                 passes.append(copied(x.to(device, memory_format=torch.channels_last)))
         gaps[mode] = relative(passes[1], passes[0])

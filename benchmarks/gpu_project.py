@@ -22,15 +22,16 @@ from workflow_scripts.networks.load import in_bfloat16
 from workflow_scripts.scores import base as evidence
 from workflow_scripts.stages.precompute_statistics import class_sums
 from workflow_scripts.training.images import Images
+from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.loop import Training, batches
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate
 
 __all__ = [
-    "Batch", "Images", "Method", "Outliers", "Resume", "Training", "augment", "batches", "class_sums", "device",
-    "evidence", "fitted_scores", "in_bfloat16", "learning_rate", "known_of", "method", "model", "moved", "names",
-    "normalise", "on_features", "ood_metrics", "permutation", "score", "scored", "uniforms",
+    "Batch", "Images", "Method", "Outliers", "Resume", "Training", "augment", "batches", "channels_last",
+    "class_sums", "device", "evidence", "fitted_scores", "in_bfloat16", "learning_rate", "known_of", "method",
+    "model", "moved", "names", "normalise", "on_features", "ood_metrics", "permutation", "score", "scored", "uniforms",
 ]
 
 

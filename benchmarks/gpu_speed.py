@@ -45,7 +45,7 @@ class Case:
     def build(self, where: torch.device, channels_last: bool = True) -> nn.Module:
         torch.manual_seed(0)
         network = project.model(self.model, self.classes, **self.options).to(where)
-        return network.to(memory_format=torch.channels_last) if channels_last else network
+        return project.channels_last(network) if channels_last else network
 
     def images(self, count: int, where: torch.device, channels_last: bool = True) -> Tensor:
         generator = torch.Generator(where).manual_seed(1)

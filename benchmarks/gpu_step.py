@@ -38,7 +38,7 @@ class FastStep:
 
     def __init__(self, network: nn.Module, batch: int, training: dict[str, Any], side: int = 32, graph: bool = True,
                  compiled: bool = False, rounded: bool = True):
-        self.network = network.to(memory_format=torch.channels_last).train()
+        self.network = project.channels_last(network).train()
         self.where = next(network.parameters()).device
         self.on_gpu = self.where.type == "cuda"
         self.method = project.method("cross_entropy")
