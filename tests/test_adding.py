@@ -66,7 +66,7 @@ def build(options, classes):
     "data.readers": HEAD + '''import numpy as np
 
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.readers.base import Images, array_blocks, unlabelled
+from workflow_scripts.data.reading import Images, array_blocks, unlabelled
 
 SPEC = ReaderSpec()
 
