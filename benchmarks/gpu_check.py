@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_check --minutes 4 [--out FOLDER]
     python -m benchmarks.gpu_check --device cpu --small          # the same code path without a GPU
 
-Needs Python 3.11 to 3.13, torch 2.11 or newer, numpy, h5py, Pillow, annotated-types and array-api-compat (the last two
-are plain Python: their folders may be copied). What else a row needs (torchvision, timm, scipy, open_clip) is imported
+Needs Python 3.11 to 3.13, torch 2.11 or newer, numpy, h5py, Pillow, pydantic 2 (which brings annotated-types) and
+array-api-compat; neither Snakemake nor lmdb. What else a row needs (torchvision, timm, scipy, open_clip) is imported
 when it is run, and the row says what is not there. Rows come most valuable first, each is written to
 ``gpu_check.json`` and ``gpu_check.md`` at once, and what no time is left for is named. Exit status 1: a check failed or
 could not be made.

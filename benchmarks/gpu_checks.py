@@ -28,11 +28,6 @@ FORWARD = {"frozen": 1e-4, "training": 1e-3}  # of the norm of the logits
 STEP = 1e-3  # of the norm of what is compared
 ROUNDED, ROUNDED_LEAST = 2.0, 0.01  # bfloat16: times what the rounding itself changes on the CPU, or this
 RESUMED = 1e-3  # of the norm, where the device's sums have no fixed order
-HOW = {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]}
-CROP_FLIP = [{"random_crop": 4}, {"horizontal_flip": 0.5}]
-VIEWS = [{"random_resized_crop": {"size": 32, "scale": [0.2, 1.0]}}, {"horizontal_flip": 0.5},
-         {"color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "p": 0.8}},
-         {"grayscale": 0.2}]
 CLASSES = 4
 SYNTHESIS = {"start": 0, "queue": 8, "K": 3, "select": 4, "pick": 2, "sample_from": 12, "keep": 3, "hidden": 8}
 METHODS: dict[str, dict[str, Any]] = {
@@ -68,7 +63,7 @@ def all_checks(rows: Rows, where: torch.device, small: bool) -> None:
     for name in ("cross_entropy", "npos", "goe"):
         rows.run("resume", name, lambda name=name: resume(name, where, 16 if small else 32), 4)
     rows.run("fast step", "against the training loop", lambda: fast_step(where, small), 5)
-    for name, steps in (("crop and flip", CROP_FLIP), ("two-view recipe of NPOS", VIEWS)):
+    for name, steps in (("crop and flip", project.CROP_FLIP), ("two-view recipe of NPOS", project.TWO_VIEWS)):
         rows.run("augmentation", name, lambda steps=steps: augmentation(steps, where, small), 3)
 
 
@@ -131,7 +126,7 @@ def network_score(name: str, where: torch.device, side: int) -> dict[str, Any]:
     found = []
     for device in (CPU, where):
         project.channels_last(network.to(device))
-        x, labels = data.inputs(data.pixels, HOW).to(device), data.labels.to(device)
+        x, labels = data.inputs(data.pixels, project.CIFAR10).to(device), data.labels.to(device)
         known, state = project.evidence.Known(), None
         if "train_labels" in module.SPEC.needs:
             known = project.evidence.Known(train_labels=data.labels.numpy())
@@ -159,12 +154,10 @@ def images_of(count: int, where: torch.device, side: int = 32, masks: bool = Fal
     return project.Images(pixels.to(where), labels.to(where), maps)
 
 
-def recipe_of(name: str, epochs: int = 3) -> dict[str, Any]:
-    training = {"epochs": epochs, "batch_size": 64, "lr": 0.05, "momentum": 0.9, "nesterov": True,
-                "weight_decay": 5e-4, "drop_last": True,
-                "schedule": {"name": "cosine", "milestones": [], "gamma": 0.1, "floor": 0.0}}
-    return {"normalise": HOW, "augment": CROP_FLIP, "views": 2 if name == "npos" else 1, "masks": name == "dense",
-            "training": training, "outliers": {"batch_size": 64, "order": "shuffled"}}
+def recipe_of(name: str, epochs: int = 3, batch: int = 64) -> project.Recipe:
+    """A short training by a method."""
+    return project.recipe(epochs, batch, 0.05, views=2 if name == "npos" else 1, masks=name == "dense",
+                          outliers={"batch_size": 64})
 
 
 def training_of(name: str, precision: str, where: torch.device, side: int, options: dict[str, Any] | None = None,
@@ -311,8 +304,7 @@ def resume(name: str, where: torch.device, side: int, first: int = 5, more: int 
 def fast_step(where: torch.device, small: bool) -> dict[str, Any]:
     """The recorded step (benchmarks/gpu_step.py) against the training loop: one epoch, float32, the same weights."""
     side, batch = (16, 16) if small else (32, 64)
-    data, recipe = images_of(8 * batch, where, side), recipe_of("cross_entropy", epochs=1)
-    recipe["training"] |= {"batch_size": batch}
+    data, recipe = images_of(8 * batch, where, side), recipe_of("cross_entropy", 1, batch)
 
     def network() -> nn.Module:
         torch.manual_seed(0)
@@ -320,8 +312,7 @@ def fast_step(where: torch.device, small: bool) -> dict[str, Any]:
 
     loop = project.Training(network(), project.method("cross_entropy"), data, recipe, 0)
     loop.run(report=lambda line: None)
-    chosen = {key: recipe["training"][key] for key in ("momentum", "nesterov", "weight_decay")}
-    fast = gpu_step.FastStep(network(), batch, chosen, side, rounded=False)
+    fast = gpu_step.FastStep(network(), batch, project.SGD, side, rounded=False)
     fast.record()
     gpu_step.train(fast, data.pixels, data.labels, recipe, 0, 1)
     ends = [torch.cat([part.flatten() for part in copied_of(net).values()]) for net in (fast.network, loop.network)]
@@ -332,7 +323,7 @@ def fast_step(where: torch.device, small: bool) -> dict[str, Any]:
 # --- augmentation
 
 
-def augmentation(steps: list[dict[str, Any]], where: torch.device, small: bool) -> dict[str, Any]:
+def augmentation(steps: list[project.changes.Step], where: torch.device, small: bool) -> dict[str, Any]:
     """The device's random numbers are the CPU's and uniform; its images are the CPU's but for rounding."""
     count = 256 if small else 2048
     index = torch.arange(count) * 7919
@@ -347,7 +338,7 @@ def augmentation(steps: list[dict[str, Any]], where: torch.device, small: bool) 
     on_cpu = project.augment(data.pixels, steps, 3, 5, index)
     found = project.augment(data.pixels.to(where), steps, 3, 5, index.to(where)).cpu()
     apart = (found.int() - on_cpu.int()).abs()
-    levels = 0 if steps is CROP_FLIP else 1
+    levels = 0 if steps is project.CROP_FLIP else 1
     share = float((apart > levels).float().mean())
     return {"passed": bool(same and chi2 < 43.8 and between < 4 and share <= (0 if not levels else 1e-3)),
             "numbers equal to the bit": same, "chi-square (19)": chi2, "draws' correlation, sigmas": between,

@@ -1,6 +1,6 @@
-"""What the GPU benchmarks take from the project, in one place, without a configuration and so without its checker.
+"""What the GPU benchmarks take from the project, in one place, without a configuration.
 
-Options are made from the plugins' dataclasses themselves.
+Options are made from the plugins' dataclasses themselves, and the recipe of CIFAR-10 that they share is built here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.core import plugins
+from workflow_scripts.data.images import changes
 from workflow_scripts.data.images.augment import augment, normalise
 from workflow_scripts.data.images.randomness import permutation, uniforms
 from workflow_scripts.methods.base import Batch, Method
+from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.metrics.ood import ood_metrics
 from workflow_scripts.networks import device
 from workflow_scripts.networks.load import in_bfloat16
@@ -29,10 +31,27 @@ from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate
 
 __all__ = [
-    "Batch", "Images", "Method", "Outliers", "Resume", "Training", "augment", "batches", "channels_last",
-    "class_sums", "device", "evidence", "fitted_scores", "in_bfloat16", "learning_rate", "known_of", "method",
-    "model", "moved", "names", "normalise", "on_features", "ood_metrics", "permutation", "score", "scored", "uniforms",
+    "CIFAR10", "CROP_FLIP", "SGD", "TWO_VIEWS", "Batch", "Images", "Method", "Outliers", "Recipe", "Resume", "Training",
+    "augment", "batches", "changes", "channels_last", "class_sums", "device", "evidence", "fitted_scores",
+    "in_bfloat16", "known_of", "learning_rate", "method", "model", "moved", "names", "normalise", "on_features",
+    "ood_metrics", "permutation", "recipe", "score", "scored", "uniforms",
 ]
+
+CIFAR10 = changes.MeanStd(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))
+CROP_FLIP: list[changes.Step] = [changes.RandomCrop(random_crop=4), changes.HorizontalFlip(horizontal_flip=0.5)]
+TWO_VIEWS: list[changes.Step] = [
+    changes.RandomResizedCrop(random_resized_crop=changes.ResizedWindow(size=32, scale=(0.2, 1.0))),
+    changes.HorizontalFlip(horizontal_flip=0.5),
+    changes.ColorJitter(color_jitter=changes.Jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, p=0.8)),
+    changes.Grayscale(grayscale=0.2)]
+SGD: dict[str, Any] = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+
+
+def recipe(epochs: int, batch_size: int, lr: float, floor: float = 0.0, **further: Any) -> Recipe:
+    """CIFAR-10 with crop and flip, SGD, a cosine down to ``floor * lr``; ``further`` fields of the recipe."""
+    training = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "drop_last": True, **SGD,
+                "schedule": {"name": "cosine", "floor": floor}}
+    return Recipe.of(normalise=CIFAR10, augment=CROP_FLIP, training=training, **further)
 
 
 def names(package: str) -> tuple[str, ...]:

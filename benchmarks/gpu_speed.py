@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks import gpu_project as project
-from benchmarks.gpu_checks import CROP_FLIP, HOW
 from benchmarks.gpu_rows import MEASURED, Late, Rows, within
-from benchmarks.gpu_step import FastStep, compiled_pass, epoch_inputs, wait
+from benchmarks.gpu_step import FastStep, compiled_pass, epoch_inputs, kernel_seconds, wait
 
-SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 EVALUATED = 256  # images of a forward pass on a GPU, as the features stage has it
 STRETCH, STRETCHES = 0.25, 3  # seconds, how many
 COMPILING = 75.0  # seconds at most
@@ -196,7 +194,7 @@ class Speeds:
             project.in_bfloat16(network)
         run = compiled_pass(network) if compiled else network
         labels = torch.arange(case.batch, device=self.where) % case.classes
-        optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, fused=self.where.type == "cuda", **SGD)
+        optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, fused=self.where.type == "cuda", **project.SGD)
         x = case.images(case.batch, self.where, channels_last)
 
         def train() -> None:
@@ -231,7 +229,7 @@ class Speeds:
         """The fast step, and how long it took to be ready."""
         self.forget()
         before = time.perf_counter()
-        fast = FastStep(case.build(self.where), case.batch, SGD, case.side, compiled=compiled)
+        fast = FastStep(case.build(self.where), case.batch, project.SGD, case.side, compiled=compiled)
         fast.record(min(COMPILING, self.rows.left() - 5))
         return fast, time.perf_counter() - before
 
@@ -249,10 +247,8 @@ class Speeds:
         pixels = torch.randint(0, 256, (count, case.side, case.side, 3), dtype=torch.uint8, generator=generator)
         return project.Images(pixels.to(self.where), (torch.arange(count) % case.classes).to(self.where))
 
-    def recipe(self, case: Case) -> dict[str, Any]:
-        training = {"epochs": 100, "batch_size": case.batch, "lr": 0.01, "drop_last": True, **SGD,
-                    "schedule": {"name": "cosine", "milestones": [], "gamma": 0.1, "floor": 0.0}}
-        return {"normalise": HOW, "augment": CROP_FLIP, "training": training}
+    def recipe(self, case: Case) -> project.Recipe:
+        return project.recipe(100, case.batch, 0.01)
 
     def looped(self, case: Case, work: Callable[[int], Any], steps: int) -> dict[str, Any]:
         """Images/s of so many steps, and the share of that time in which a GPU's kernels ran."""
@@ -328,7 +324,7 @@ class Speeds:
         workers = 0 if self.small else WORKERS
         loader = DataLoader(pictures, case.batch, shuffle=True, drop_last=True, num_workers=workers,
                             pin_memory=self.where.type == "cuda", persistent_workers=bool(workers))
-        optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, **SGD)
+        optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, **project.SGD)
 
         def endless() -> Iterator[Any]:
             while True:
@@ -392,17 +388,3 @@ def tf32(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
-
-
-def kernel_seconds(work: Callable[[], Any]) -> float:
-    """Seconds in which kernels and copies of ``work`` ran on the GPU; one stream, so they do not overlap."""
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        work()
-        torch.cuda.synchronize()
-    kernels = (e for e in profiler.events() if e.device_type == DeviceType.CUDA
-               and not getattr(e, "is_user_annotation", False))
-    return sum(event.time_range.elapsed_us() for event in kernels) / 1e6

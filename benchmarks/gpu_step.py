@@ -121,31 +121,32 @@ def compiled_pass(network: nn.Module) -> Callable[[Tensor], Tensor]:
     return torch.compile(network, backend="inductor" if next(network.parameters()).is_cuda else "eager")
 
 
-def epoch_inputs(pixels: Tensor, labels: Tensor, recipe: dict[str, Any], seed: int, epoch: int, dtype: torch.dtype,
+def epoch_inputs(pixels: Tensor, labels: Tensor, recipe: project.Recipe, seed: int, epoch: int, dtype: torch.dtype,
                  ) -> tuple[Tensor, Tensor]:
     """All inputs of an epoch in their order, augmented and normalised. -> (N, 3, H, W) channels-last, (N,)."""
     order = project.permutation(seed, epoch, len(labels)).to(labels.device)
     inputs = torch.empty(pixels.shape, dtype=dtype, device=pixels.device)
     for start in range(0, len(order), CHUNK):
         index = order[start:start + CHUNK]
-        changed = project.augment(pixels[index], recipe["augment"], seed, epoch, index)
-        inputs[start:start + CHUNK] = project.normalise(changed, recipe["normalise"]).permute(0, 2, 3, 1).to(dtype)
+        changed = project.augment(pixels[index], recipe.augment, seed, epoch, index)
+        inputs[start:start + CHUNK] = project.normalise(changed, recipe.normalise).permute(0, 2, 3, 1).to(dtype)
     return inputs.permute(0, 3, 1, 2), labels[order]
 
 
-def rates(training: dict[str, Any], steps: int, epochs: int, where: torch.device) -> Tensor:
+def rates(recipe: project.Recipe, steps: int, epochs: int, where: torch.device) -> Tensor:
     """Learning rate of each step of a training, on the device."""
-    values = [project.learning_rate(training["lr"], training["schedule"], step, steps, epochs)
+    training = recipe.training
+    values = [project.learning_rate(training.lr, training.schedule, step, steps, epochs)
               for step in range(steps * epochs)]
     return torch.tensor(values, device=where)
 
 
-def train(fast: FastStep, pixels: Tensor, labels: Tensor, recipe: dict[str, Any], seed: int, epochs: int,
+def train(fast: FastStep, pixels: Tensor, labels: Tensor, recipe: project.Recipe, seed: int, epochs: int,
           only: int | None = None, report: Callable[[int], None] = lambda epoch: None) -> float:
     """A training of ``epochs`` epochs, or its first ``only`` ones. -> seconds."""
     batch = len(fast.labels)
     steps = len(labels) // batch
-    schedule = rates(recipe["training"], steps, epochs, fast.where)
+    schedule = rates(recipe, steps, epochs, fast.where)
     wait(fast.where)
     started = time.perf_counter()
     for epoch in range(epochs if only is None else only):
@@ -161,3 +162,17 @@ def train(fast: FastStep, pixels: Tensor, labels: Tensor, recipe: dict[str, Any]
 def wait(where: torch.device) -> None:
     if where.type == "cuda":
         torch.cuda.synchronize()
+
+
+def kernel_seconds(work: Callable[[], Any]) -> float:
+    """Seconds in which kernels and copies of ``work`` ran on the GPU; one stream, so they do not overlap."""
+    from torch.autograd import DeviceType
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        work()
+        torch.cuda.synchronize()
+    kernels = (e for e in profiler.events() if e.device_type == DeviceType.CUDA
+               and not getattr(e, "is_user_annotation", False))
+    return sum(event.time_range.elapsed_us() for event in kernels) / 1e6

@@ -9,8 +9,7 @@ all steps down to 1e-6, crop of 32 from a black border of 4, flip. Other than th
 incomplete batch of an epoch dropped, the last weights in place of the best ones. Training as in benchmarks/gpu_step.py,
 which says why; network, method, augmentation, schedule, scores and metrics are the project's. An epoch is timed first;
 then as many whole trainings of 100 epochs run, one after another, as the time allows, or a single shorter one, which
-the result says. Each seed is scored and written as soon as it is trained. Needs what benchmarks/gpu_check.py needs, and
-Pillow.
+the result says. Each seed is scored and written as soon as it is trained. Needs what benchmarks/gpu_check.py needs.
 """
 
 from __future__ import annotations
@@ -34,13 +33,7 @@ from benchmarks import gpu_project as project
 from benchmarks.gpu_check import OUT, about
 from benchmarks.gpu_rows import MEASURED, Rows
 
-SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-RECIPE: dict[str, Any] = {
-    "normalise": {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2470, 0.2435, 0.2616]},
-    "augment": [{"random_crop": 4}, {"horizontal_flip": 0.5}],
-    "training": {"epochs": 100, "batch_size": 128, "lr": 0.1, "drop_last": True, **SGD,
-                 "schedule": {"name": "cosine", "milestones": [], "gamma": 0.1, "floor": 1e-5}},
-}
+EPOCHS = 100
 NETWORK: dict[str, Any] = {}
 TINY = {"blocks": (1, 1, 1, 1), "width": 8}
 TRAIN = 50_000  # images of CIFAR-10's train set
@@ -66,7 +59,7 @@ class Run:
     def __init__(self, rows: Rows, where: torch.device, data: Path, small: bool, compiled: bool):
         self.rows, self.where, self.small, self.compiled = rows, where, small, compiled
         self.options = TINY if small else NETWORK
-        self.recipe = RECIPE | {"training": RECIPE["training"] | ({"batch_size": 32} if small else {})}
+        self.recipe = project.recipe(EPOCHS, 32 if small else 128, 0.1, floor=1e-5)
         self.sets: dict[str, Tensor] = {}
         self.labels: dict[str, Tensor] = {}
         for name in gpu_data.SETS:
@@ -116,8 +109,8 @@ class Run:
         for compiled, graph in ((True, True), (False, True), (False, False)):
             if compiled and not self.compiled:
                 continue
-            fast = gpu_step.FastStep(self.network(0).to(self.where), self.recipe["training"]["batch_size"], SGD,
-                                     graph=graph, compiled=compiled)
+            fast = gpu_step.FastStep(self.network(0).to(self.where), self.recipe.training.batch_size,
+                                     project.SGD, graph=graph, compiled=compiled)
             try:
                 fast.record(0.25 * self.rows.left())
                 launched = "recorded" if fast.graph is not None else "launched one by one"
@@ -132,7 +125,7 @@ class Run:
         self.fast, how = self.step()
         ready = time.perf_counter() - started
         given = self.fast, self.sets["cifar10_train"], self.labels["cifar10_train"], self.recipe, 0
-        self.epoch = min(gpu_step.train(*given, 100, only=1) for _ in range(2))
+        self.epoch = min(gpu_step.train(*given, EPOCHS, only=1) for _ in range(2))
         count = len(self.labels["cifar10_train"])
         return {"step": how, "ready after, s": ready, "epoch, s": self.epoch, "images/s": count / self.epoch}
 
@@ -140,10 +133,10 @@ class Run:
         """(epochs of a training, trainings): 100 where one fits, else fewer and one."""
         if self.small:
             return 1, 1
-        epochs, left = RECIPE["training"]["epochs"], self.rows.left() - RESERVE
-        seeds = int(left / (epochs * self.epoch * 1.02 + self.scoring))
+        left = self.rows.left() - RESERVE
+        seeds = int(left / (EPOCHS * self.epoch * 1.02 + self.scoring))
         if seeds:
-            return epochs, seeds + 1  # the last one only if scoring turns out shorter
+            return EPOCHS, seeds + 1  # the last one only if scoring turns out shorter
         return max(1, int((left - self.scoring) / self.epoch / 1.02)), 1
 
     def train(self, seed: int, epochs: int) -> dict[str, Any]:
@@ -180,7 +173,7 @@ class Run:
         self.head, self.norm = network.head, network.last_batchnorm
         self.features, self.logits = {}, {}
         for name, pixels in self.sets.items():
-            parts = [network.features(project.normalise(part, self.recipe["normalise"])) for part in pixels.split(PASS)]
+            parts = [network.features(project.normalise(part, self.recipe.normalise)) for part in pixels.split(PASS)]
             self.features[name] = torch.cat(parts)
             self.logits[name] = network.head(self.features[name])
 
