@@ -27,6 +27,7 @@ from workflow_scripts.methods import outlier_exposure
 from workflow_scripts.stages import extract_features as features
 from workflow_scripts.stages import make_cards as cards
 from workflow_scripts.stages import train_network as train
+from workflow_scripts.stages.sections.make_cards import CardOf
 from workflow_scripts.training import images, outliers
 from workflow_scripts.training.loop import batches
 from workflow_scripts.training.outliers import load_outliers
@@ -184,7 +185,7 @@ def test_trained_on_evaluated_and_shown(store, tmp_path):
                        str(path), "--out", str(tmp_path / name), "--device", "cpu", "--threads", "1"])
     with h5py.File(tmp_path / "long") as long, h5py.File(tmp_path / "crop") as crop:
         assert np.array_equal(long["x/features"][:], crop["x/features"][:])
-    made = [cards.card({"name": "x", "path": str(path), "role": "ID test"}, "x") for path in (store, cropped)]
+    made = [cards.card(CardOf(name="x", path=str(path), role="ID test")) for path in (store, cropped)]
     assert made[0]["png"] == made[1]["png"] and made[0]["count"] == 24 and made[0]["shape"] == [32, 32]
 
 
