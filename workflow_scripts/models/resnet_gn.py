@@ -57,7 +57,7 @@ class StandardisedConvolution(nn.Conv2d):
 def frozen_convolution(module: nn.Conv2d, eps: float) -> nn.Conv2d:
     """The same convolution with its weights standardised once, for networks that are trained no more."""
     plain = nn.Conv2d(module.in_channels, module.out_channels, module.kernel_size, module.stride, module.padding,
-                      bias=False, device=module.weight.device)
+                      bias=False, device=module.weight.device, dtype=module.weight.dtype)
     with torch.no_grad():
         plain.weight.copy_(standardised(module.weight, eps))
     return plain.requires_grad_(False)
