@@ -16,9 +16,9 @@ include: "rules/common.smk"
 
 
 pathvars:
-    results=WIRE.root,
-    logs=f"{WIRE.root}/logs",
-    benchmarks=f"{WIRE.root}/benchmarks",
+    results=paths.root(PLAN),
+    logs=f"{paths.root(PLAN)}/logs",
+    benchmarks=f"{paths.root(PLAN)}/benchmarks",
 
 
 include: "rules/datasets.smk"

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from benchmarks.common import ROOT
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import setting
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import evaluation
 from workflow_scripts.work.plan import Plan, Trained
 
 
@@ -43,13 +43,14 @@ class Finished:
     @cached_property
     def features(self) -> dict:
         """Configuration of the features job of all sets."""
-        return json.loads(Wiring(self.plan).features_section(self.run.id, self.sets)(self.wildcards))
+        return json.loads(evaluation.features_section(self.plan, self.wildcards, "all"))
 
     @cached_property
     def scores(self) -> dict[str, dict]:
         """Configurations of the jobs of those scores that are computed from features with options as they stand."""
-        wiring, found = Wiring(self.plan), {}
+        found = {}
         for name, entry in self.run.scores.items():
             if entry.choose is None and not {"network", "scores"} & self.plan.needs(self.run, name):
-                found[name] = json.loads(wiring.score_section(SimpleNamespace(**vars(self.wildcards), score=name)))
+                wildcards = SimpleNamespace(**vars(self.wildcards), score=name)
+                found[name] = json.loads(evaluation.score_section(self.plan, wildcards))
         return found

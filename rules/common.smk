@@ -1,12 +1,15 @@
-# The checked configuration, the plan of all work, its wiring into jobs, and what many rules have in common.
+# The checked configuration, the plan of all work, and what many rules have in common.
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from workflow_scripts.core.digest import digest
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import ending
-from workflow_scripts.wiring import FIGURES, RELIABILITY, Wiring, prepare_environment, snakemake_private
+from workflow_scripts.wiring import data, evaluation, paths, pictures, reports, snakemake_private, training
+from workflow_scripts.wiring.environment import prepare_environment
+from workflow_scripts.wiring.targets import FIGURES, RELIABILITY, results_of, targets
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.missing import missing_data
 
@@ -16,7 +19,6 @@ except OODError as error:
     print(*(f"config: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
     sys.exit(1)
 
-WIRE = Wiring(PLAN)
 prepare_environment(ROOT, PLAN.data_root)
 snakemake_private.collect_garbage_seldom()
 
@@ -42,6 +44,11 @@ wildcard_constraints:
     seed=r"\d+",
     score=r"[\w.-]+",
     paper=r"[\w.-]+",
+
+
+def of(function, **given):
+    """A function of the plan and a job's wildcards, as Snakemake calls it: of(training.parent)."""
+    return snakemake_private.remember_signature(partial(function, PLAN, **given))
 
 
 def grouped(name):
@@ -74,15 +81,15 @@ def folder_of(name):
 
 def print_results(log):
     """After the last job: the headline table, and where the results page is."""
-    print(ending.success(log, Path(WIRE.root), PLAN.names), end="", file=sys.stderr)
+    print(ending.success(log, Path(paths.root(PLAN)), PLAN.names), end="", file=sys.stderr)
 
 
 def print_failures(log):
     """After a failure: which jobs, the last lines of their logs, and the page of what there is."""
     print(ending.failure(log), end="", file=sys.stderr)
-    from workflow_scripts import partial  # reads templates: only after a failure
+    from workflow_scripts.partial import write  # reads templates: only after a failure
 
-    print(ending.partial_page(WIRE, partial.write), end="", file=sys.stderr)
+    print(ending.partial_page(PLAN, write), end="", file=sys.stderr)
 
 
 def check_raw_data():
@@ -90,7 +97,7 @@ def check_raw_data():
     jobs = list(snakemake_private.pending(workflow))
     missing = missing_data(
         PLAN,
-        WIRE.raw_splits(jobs),
+        data.raw_splits(PLAN, jobs),
         [PLAN.run(wildcards).recipe for rule, wildcards in jobs if rule == "import_weights"],
     )
     if missing:

@@ -11,9 +11,9 @@ rule fetch_archive:
     conda:
         ENV
     params:
-        identity=WIRE.source_identity,
-        row=lambda wc, output: WIRE.source_row(wc),
-        options=untracked(WIRE.fetch_options()),
+        identity=of(data.source_identity),
+        row=lambda wc, output: data.source_row(PLAN, wc),
+        options=untracked(data.fetch_options(PLAN)),
     message:
         "fetch {wildcards.archive}"
     shell:
@@ -23,7 +23,7 @@ rule fetch_archive:
 
 rule pack_dataset:
     input:
-        files=WIRE.archives,
+        files=of(data.archives),
     output:
         f"{PLAN.config.resources}/lmdb/{{dataset}}.{{split}}.lmdb",
     log:
@@ -36,7 +36,7 @@ rule pack_dataset:
         ENV
     threads: THREADS
     params:
-        cfg=WIRE.pack_section,
+        cfg=of(data.pack_section),
         code=digest("stages.pack_dataset", "data.readers.lmdb_images"),
         optional=flags("files"),
     message:
@@ -48,7 +48,7 @@ rule pack_dataset:
 
 rule prepare_dataset:
     input:
-        files=WIRE.prepared_from,
+        files=of(data.prepared_from),
     output:
         "<results>/data/{dataset}.{split}.h5",
     log:
@@ -60,8 +60,8 @@ rule prepare_dataset:
     conda:
         ENV
     params:
-        cfg=WIRE.prepare_section,
-        code=WIRE.prepare_code,
+        cfg=of(data.prepare_section),
+        code=of(data.prepare_code),
         optional=flags("files"),
     message:
         "prepare {wildcards.dataset} ({wildcards.split})"
@@ -74,7 +74,7 @@ rule prepare_dataset:
 rule export_folders:
     input:
         store="<results>/data/{dataset}.{split}.h5",
-        archives=lambda wc: WIRE.decoded_from([(wc.dataset, wc.split)]),
+        archives=lambda wc: data.decoded_from(PLAN, [(wc.dataset, wc.split)]),
     output:
         directory("<results>/folders/{dataset}.{split}"),
     log:
@@ -95,5 +95,5 @@ rule export_folders:
 
 rule datasets:
     input:
-        WIRE.stores(),
-        WIRE.lmdbs(),
+        data.stores(PLAN),
+        data.lmdbs(PLAN),

@@ -5,10 +5,10 @@
 rule extract_features:
     input:
         checkpoint=f"<results>/models/{RUN}.pt",
-        stores=WIRE.feature_stores(GROUP),
-        archives=WIRE.feature_archives(GROUP),
+        stores=of(evaluation.feature_stores, group=GROUP),
+        archives=of(evaluation.feature_archives, group=GROUP),
     output:
-        sets=expand(f"<results>/features/{RUN}/{{file}}.h5", file=WIRE.feature_files(GROUP), allow_missing=True),
+        sets=expand(f"<results>/features/{RUN}/{{file}}.h5", file=evaluation.feature_files(GROUP), allow_missing=True),
         head=f"<results>/features/{RUN}/head.h5",
     log:
         f"<logs>/features/{RUN}/{GROUP}.log",
@@ -22,8 +22,8 @@ rule extract_features:
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.features_section(GROUP),
-        code=WIRE.features_code,
+        cfg=of(evaluation.features_section, group=GROUP),
+        code=of(evaluation.features_code),
         optional=flags("head"),
         device=DEVICE,
     message:
@@ -39,8 +39,8 @@ if GROUP == "id":
     use rule extract_features as extract_ood_features with:
         input:
             checkpoint=f"<results>/models/{RUN}.pt",
-            stores=WIRE.feature_stores("ood"),
-            archives=WIRE.feature_archives("ood"),
+            stores=of(evaluation.feature_stores, group="ood"),
+            archives=of(evaluation.feature_archives, group="ood"),
         output:
             sets=f"<results>/features/{RUN}/ood.h5",
         log:
@@ -48,8 +48,8 @@ if GROUP == "id":
         benchmark:
             f"<benchmarks>/features/{RUN}/ood.tsv"
         params:
-            cfg=WIRE.features_section("ood"),
-            code=WIRE.features_code,
+            cfg=of(evaluation.features_section, group="ood"),
+            code=of(evaluation.features_code),
             optional=flags("head"),
             device=DEVICE,
 
@@ -57,8 +57,8 @@ if GROUP == "id":
 # How far each outlier is from what a network is sure of, before it was trained against them.
 rule measure_distances:
     input:
-        checkpoint=WIRE.parent,
-        store=WIRE.outliers,
+        checkpoint=of(training.parent),
+        store=of(training.outliers),
     output:
         f"<results>/distances/{RUN}.h5",
     log:
@@ -73,8 +73,8 @@ rule measure_distances:
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.distances_section,
-        code=WIRE.distances_code,
+        cfg=of(evaluation.distances_section),
+        code=of(evaluation.distances_code),
         device=DEVICE,
     message:
         "distances of the outliers of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
@@ -86,7 +86,7 @@ rule measure_distances:
 # What a network with a background output sees in a few images, for a picture.
 rule make_panels:
     input:
-        unpack(WIRE.panels_inputs),
+        unpack(of(evaluation.panels_inputs)),
     output:
         f"<results>/panels/{RUN}.h5",
     log:
@@ -101,8 +101,8 @@ rule make_panels:
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.panels_section,
-        code=WIRE.panels_code,
+        cfg=of(evaluation.panels_section),
+        code=of(evaluation.panels_code),
         device=DEVICE,
     message:
         "maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
@@ -135,7 +135,7 @@ rule precompute_statistics:
 
 rule score_sets:
     input:
-        unpack(WIRE.score_inputs),
+        unpack(of(evaluation.score_inputs)),
     output:
         f"<results>/scores/{RUN}/{{score}}.h5",
     log:
@@ -143,14 +143,14 @@ rule score_sets:
     benchmark:
         f"<benchmarks>/scores/{RUN}/{{score}}.tsv"
     wildcard_constraints:
-        score=WIRE.scores(network=False),
+        score=evaluation.scores(PLAN, network=False),
     group:
         grouped("scores_{id}_{network}")
     conda:
         ENV
     params:
-        cfg=WIRE.score_section,
-        code=WIRE.score_code,
+        cfg=of(evaluation.score_section),
+        code=of(evaluation.score_code),
         optional=flags("head", "train", "statistics", "choice"),
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
@@ -161,7 +161,7 @@ rule score_sets:
 
 rule fuse_scores:
     input:
-        unpack(WIRE.fused_inputs),
+        unpack(of(evaluation.fused_inputs)),
     output:
         f"<results>/scores/{RUN}/{{score}}.h5",
     log:
@@ -169,14 +169,14 @@ rule fuse_scores:
     benchmark:
         f"<benchmarks>/scores/{RUN}/{{score}}.tsv"
     wildcard_constraints:
-        score=WIRE.scores(fused=True),
+        score=evaluation.scores(PLAN, fused=True),
     group:
         grouped("scores_{id}_{network}")
     conda:
         ENV
     params:
-        cfg=WIRE.fused_section,
-        code=WIRE.fused_code,
+        cfg=of(evaluation.fused_section),
+        code=of(evaluation.fused_code),
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
@@ -186,7 +186,7 @@ rule fuse_scores:
 
 rule score_network:
     input:
-        unpack(WIRE.network_score_inputs),
+        unpack(of(evaluation.network_score_inputs)),
         checkpoint=f"<results>/models/{RUN}.pt",
     output:
         f"<results>/scores/{RUN}/{{score}}.h5",
@@ -195,7 +195,7 @@ rule score_network:
     benchmark:
         f"<benchmarks>/scores/{RUN}/{{score}}.tsv"
     wildcard_constraints:
-        score=WIRE.scores(network=True),
+        score=evaluation.scores(PLAN, network=True),
     group:
         grouped("features_{id}_{network}")
     conda:
@@ -204,8 +204,8 @@ rule score_network:
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.network_score_section,
-        code=WIRE.network_score_code,
+        cfg=of(evaluation.network_score_section),
+        code=of(evaluation.network_score_code),
         optional=flags("train_store"),
         device=DEVICE,
     message:
@@ -218,10 +218,10 @@ rule score_network:
 
 rule choose_options:
     input:
-        unpack(WIRE.sweep_inputs),
+        unpack(of(evaluation.sweep_inputs)),
         checkpoint=f"<results>/models/{RUN}.pt",
         store="<results>/data/{id}.train.h5",
-        archives=lambda wc: WIRE.decoded_from([(wc.id, "train")]),
+        archives=lambda wc: data.decoded_from(PLAN, [(wc.id, "train")]),
     output:
         csv=f"<results>/sweep/{RUN}/{{score}}.csv",
         json=f"<results>/sweep/{RUN}/{{score}}.json",
@@ -237,8 +237,8 @@ rule choose_options:
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.sweep_section,
-        code=WIRE.sweep_code,
+        cfg=of(evaluation.sweep_section),
+        code=of(evaluation.sweep_code),
         optional=flags("statistics", "train"),
         device=DEVICE,
     message:
@@ -251,9 +251,9 @@ rule choose_options:
 
 rule compute_metrics:
     input:
-        scores=WIRE.metrics_inputs,
+        scores=of(evaluation.metrics_inputs),
         id_features=f"<results>/features/{RUN}/{{id}}.test.h5",
-        statistics=WIRE.metrics_statistics,
+        statistics=of(evaluation.metrics_statistics),
     output:
         f"<results>/metrics/{RUN}.csv",
     log:
@@ -265,8 +265,8 @@ rule compute_metrics:
     conda:
         ENV
     params:
-        cfg=WIRE.metrics_section,
-        code=WIRE.metrics_code,
+        cfg=of(evaluation.metrics_section),
+        code=of(evaluation.metrics_code),
         optional=flags("statistics"),
     message:
         "metrics of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
@@ -278,7 +278,7 @@ rule compute_metrics:
 # Scores that another tool computed: the same metrics, for the same tables.
 rule import_scores:
     input:
-        unpack(WIRE.imported_inputs),
+        unpack(of(evaluation.imported_inputs)),
     output:
         scores=f"<results>/imported/{RUN}.h5",
         metrics=f"<results>/imported/{RUN}.csv",
@@ -289,8 +289,8 @@ rule import_scores:
     conda:
         ENV
     params:
-        cfg=WIRE.imported_section,
-        code=WIRE.imported_code,
+        cfg=of(evaluation.imported_section),
+        code=of(evaluation.imported_code),
     message:
         "import scores {wildcards.recipe} on {wildcards.id}, seed {wildcards.seed}"
     shell:

@@ -3,7 +3,7 @@
 
 rule make_tables:
     input:
-        WIRE.paper_inputs("metrics"),
+        of(reports.metrics),
     output:
         csv=report(
             "<results>/tables/{paper}.csv",
@@ -38,7 +38,7 @@ rule make_tables:
     conda:
         ENV
     params:
-        cfg=WIRE.table_section(with_scores=False),
+        cfg=of(reports.table_section),
         code=digest("stages.make_tables"),
     message:
         "tables of {wildcards.paper}"
@@ -49,8 +49,8 @@ rule make_tables:
 
 rule draw_figures:
     input:
-        metrics=WIRE.paper_inputs("metrics"),
-        scores=WIRE.paper_inputs("scores"),
+        metrics=of(reports.metrics),
+        scores=of(reports.scores),
     output:
         svg=[
             report(
@@ -71,7 +71,7 @@ rule draw_figures:
     conda:
         ENV
     params:
-        cfg=WIRE.table_section(with_scores=True),
+        cfg=of(reports.figures_section),
         code=digest("stages.draw_figures"),
         folder=folder_of("svg"),
     message:
@@ -82,7 +82,7 @@ rule draw_figures:
 
 rule draw_picture:
     input:
-        WIRE.pictures.inputs,
+        of(pictures.inputs),
     output:
         svg=report(
             "<results>/figures/{paper}/{picture}.svg",
@@ -97,14 +97,14 @@ rule draw_picture:
     benchmark:
         "<benchmarks>/figures/{paper}/{picture}.tsv"
     wildcard_constraints:
-        picture=WIRE.pictures.constraint(),
+        picture=pictures.constraint(PLAN),
     group:
         grouped("report")
     conda:
         ENV
     params:
-        cfg=WIRE.pictures.section,
-        code=WIRE.pictures.code,
+        cfg=of(pictures.section),
+        code=of(pictures.code),
         folder=folder_of("svg"),
     message:
         "picture {wildcards.picture} of {wildcards.paper}"
@@ -114,7 +114,7 @@ rule draw_picture:
 
 rule draw_reliability:
     input:
-        WIRE.reliability_inputs,
+        of(reports.reliability_inputs),
     output:
         svg=[
             report(
@@ -135,7 +135,7 @@ rule draw_reliability:
     conda:
         ENV
     params:
-        cfg=WIRE.reliability_section,
+        cfg=of(reports.reliability_section),
         code=digest("stages.draw_reliability"),
         folder=folder_of("svg"),
     message:
@@ -148,8 +148,8 @@ rule draw_reliability:
 rule write_manifest:
     input:
         table="<results>/tables/{paper}.csv",
-        stores=WIRE.paper_inputs("data"),
-        checkpoints=WIRE.paper_inputs("models"),
+        stores=of(reports.stores),
+        checkpoints=of(reports.checkpoints),
     output:
         report(
             "<results>/tables/{paper}.manifest.json",
@@ -164,9 +164,9 @@ rule write_manifest:
     conda:
         ENV
     params:
-        cfg=WIRE.manifest_section,
+        cfg=of(reports.manifest_section),
         code=digest("stages.write_manifest"),
-        benchmarks=untracked(f"{WIRE.root}/benchmarks"),
+        benchmarks=untracked(f"{paths.root(PLAN)}/benchmarks"),
     message:
         "manifest of {wildcards.paper}"
     shell:
@@ -176,8 +176,8 @@ rule write_manifest:
 
 rule make_cards:
     input:
-        WIRE.stores(),
-        WIRE.decoded_from(),
+        data.stores(PLAN),
+        data.decoded_from(PLAN),
     output:
         report(
             "<results>/cards.json",
@@ -194,7 +194,7 @@ rule make_cards:
     conda:
         ENV
     params:
-        cfg=WIRE.cards_section(),
+        cfg=reports.cards_section(PLAN),
         code=digest("stages.make_cards"),
     message:
         "dataset cards"
@@ -204,7 +204,7 @@ rule make_cards:
 
 rule make_report:
     input:
-        papers=[path for paper in PLAN.papers for path in WIRE.results_of(paper)],
+        papers=[path for paper in PLAN.papers for path in results_of(PLAN, paper)],
         cards="<results>/cards.json",
     output:
         page=report(
@@ -229,7 +229,7 @@ rule make_report:
     conda:
         ENV
     params:
-        cfg=WIRE.report_section(),
+        cfg=reports.report_section(PLAN),
         code=digest("stages.make_report"),
         overview=lambda wc, output: str(Path(output.overview[0]).with_suffix("")),
     message:
@@ -239,7 +239,7 @@ rule make_report:
         "--newest results/report.html --overview {params.overview} > {log} 2>&1"
 
 
-for NAME, NAMED in WIRE.targets().items():
+for NAME, NAMED in targets(PLAN).items():
 
     rule:
         name:

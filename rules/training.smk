@@ -3,14 +3,14 @@
 
 rule train_network:
     input:
-        data=WIRE.train_store,
-        archives=WIRE.train_archives,
-        masks=WIRE.masks,
-        parent=WIRE.parent,
-        outliers=WIRE.outliers,
-        selection=WIRE.selection,
-        test=WIRE.test_images,
-        tokens=WIRE.tokens,
+        data=of(training.train_store),
+        archives=of(training.train_archives),
+        masks=of(training.masks),
+        parent=of(training.parent),
+        outliers=of(training.outliers),
+        selection=of(training.selection),
+        test=of(training.test_images),
+        tokens=of(training.tokens),
     output:
         checkpoint=f"<results>/models/{RUN}.pt",
         record=f"<results>/models/{RUN}.h5",
@@ -19,16 +19,16 @@ rule train_network:
     benchmark:
         f"<benchmarks>/models/{RUN}.tsv"
     wildcard_constraints:
-        recipe=WIRE.recipes(),
+        recipe=training.recipes(PLAN),
     conda:
         ENV
     threads: THREADS
     resources:
-        gpu=lambda wc: GPUS * WIRE.gpus(wc),
-        processes=WIRE.gpus,
+        gpu=lambda wc: GPUS * training.gpus(PLAN, wc),
+        processes=of(training.gpus),
     params:
-        cfg=WIRE.train_section,
-        code=WIRE.train_code,
+        cfg=of(training.train_section),
+        code=of(training.train_code),
         optional=flags("masks", "parent", "outliers", "selection", "test", "tokens"),
         device=DEVICE,
         minutes=untracked(PLAN.config.resume.minutes),
@@ -43,7 +43,7 @@ rule train_network:
 # Label maps of the ID train images, from the class activation maps of a classifier.
 rule make_masks:
     input:
-        checkpoint=WIRE.classifier,
+        checkpoint=of(training.classifier),
         store="<results>/data/{id}.train.h5",
     output:
         f"<results>/masks/{RUN}.h5",
@@ -57,8 +57,8 @@ rule make_masks:
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.masks_section,
-        code=WIRE.masks_code,
+        cfg=of(training.masks_section),
+        code=of(training.masks_code),
         device=DEVICE,
     message:
         "label maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
@@ -71,7 +71,7 @@ rule make_masks:
 rule cache_trunk:
     input:
         store="<results>/data/{id}.train.h5",
-        archives=lambda wc: WIRE.decoded_from([(wc.id, "train")]),
+        archives=lambda wc: data.decoded_from(PLAN, [(wc.id, "train")]),
         checkpoint=f"<results>/models/{RUN}.pt",
     output:
         f"<results>/trunk/{RUN}.h5",
@@ -85,8 +85,8 @@ rule cache_trunk:
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.trunk_section,
-        code=WIRE.trunk_code,
+        cfg=of(training.trunk_section),
+        code=of(training.trunk_code),
         device=DEVICE,
     message:
         "frozen trunk's output for {wildcards.id}: {wildcards.recipe}"
@@ -97,8 +97,8 @@ rule cache_trunk:
 
 rule select_outliers:
     input:
-        store=WIRE.outliers,
-        weights=WIRE.selection_weights,
+        store=of(training.outliers),
+        weights=of(training.selection_weights),
     output:
         f"<results>/selection/{RUN}.h5",
     log:
@@ -109,7 +109,7 @@ rule select_outliers:
     conda:
         ENV
     params:
-        cfg=WIRE.selection_section,
+        cfg=of(training.selection_section),
         code=digest("stages.select_outliers"),
         optional=flags("weights"),
     message:
@@ -121,7 +121,7 @@ rule select_outliers:
 
 rule choose_recipe:
     input:
-        unpack(WIRE.choose_inputs),
+        unpack(of(training.choose_inputs)),
     output:
         checkpoint=f"<results>/models/{RUN}.pt",
         csv=f"<results>/choice/{RUN}.csv",
@@ -130,15 +130,15 @@ rule choose_recipe:
     benchmark:
         f"<benchmarks>/choice/{RUN}.tsv"
     wildcard_constraints:
-        recipe=WIRE.recipes(chosen=True),
+        recipe=training.recipes(PLAN, chosen=True),
     conda:
         ENV
     threads: THREADS
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.choose_section,
-        code=WIRE.choose_code,
+        cfg=of(training.choose_section),
+        code=of(training.choose_code),
         device=DEVICE,
     message:
         "choose {wildcards.recipe} of {wildcards.network} on {wildcards.id}, seed {wildcards.seed}"
@@ -151,8 +151,8 @@ rule choose_recipe:
 rule import_weights:
     input:
         data="<results>/data/{id}.train.h5",
-        parent=WIRE.parent,
-        file=WIRE.import_archive,
+        parent=of(training.parent),
+        file=of(training.import_archive),
     output:
         f"<results>/models/{RUN}.pt",
     log:
@@ -160,16 +160,16 @@ rule import_weights:
     benchmark:
         f"<benchmarks>/models/{RUN}.tsv"
     wildcard_constraints:
-        recipe=WIRE.recipes(imported=True),
+        recipe=training.recipes(PLAN, imported=True),
     conda:
         ENV
     threads: THREADS
     resources:
         gpu=GPUS,
     params:
-        cfg=WIRE.import_section,
-        code=WIRE.import_code,
-        file=WIRE.import_file,
+        cfg=of(training.import_section),
+        code=of(training.import_code),
+        file=of(training.import_file),
         optional=flags("parent"),
         device=DEVICE,
     message:

@@ -23,7 +23,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.rules.bg_resample import trial
 from workflow_scripts.scores import msp
 from workflow_scripts.scores.base import Batch
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import training
 from workflow_scripts.work.expand import read_plan
 
 RAW = yaml.safe_load((ROOT / "config" / "bgresample.yaml").read_text())
@@ -39,7 +39,7 @@ def wildcards(recipe: str, id: str = "cifar10", network: str = "wrn40") -> Simpl
 
 
 def section(recipe: str, **where: str) -> dict:
-    return json.loads(Wiring(PLAN).train_section(wildcards(recipe, **where)))["recipe"]
+    return json.loads(training.train_section(PLAN, wildcards(recipe, **where)))["recipe"]
 
 
 def test_the_whole_paper():
@@ -74,23 +74,21 @@ def test_background_epochs(background, kind):
     learning = {"lr_weights": 100.0, "momentum_weights": 0.9, "snapshots": [1]} if kind == "weights" else {}
     assert found["options"] == {"coefficient": 0.5, "divergence": "uniform_kl", "background_bn": "eval", **learning}
     assert found["outliers"] == {"batch_size": 128, "order": "shuffled"}
-    assert run.parent == "bg-pretrain" and PLAN.outliers(run) == BACKGROUNDS[background]
-    wire = Wiring(PLAN)
+    assert run.parent == "bg-pretrain" and run.outliers == BACKGROUNDS[background]
     if kind in ("random", "learned"):
-        assert json.loads(wire.selection_section(wildcards(recipe))) == {
+        assert json.loads(training.selection_section(PLAN, wildcards(recipe))) == {
             "rule": kind, "ratio": 0.1, "size": "drawn", "seed": 0}
-        assert wire.selection(wildcards(recipe)) == f"results/paper/selection/cifar10/wrn40/{recipe}/seed0.h5"
+        assert training.selection(PLAN, wildcards(recipe)) == f"results/paper/selection/cifar10/wrn40/{recipe}/seed0.h5"
     else:
-        assert wire.selection(wildcards(recipe)) == []
+        assert training.selection(PLAN, wildcards(recipe)) == []
     weights = f"results/paper/models/cifar10/wrn40/bg-weights-{background}/seed0.h5"
-    assert wire.selection_weights(wildcards(recipe)) == (weights if kind == "learned" else [])
+    assert training.selection_weights(PLAN, wildcards(recipe)) == (weights if kind == "learned" else [])
 
 
 def test_one_vector_serves_every_ratio():
     raw = small("bgresample")
     plan = read_plan(raw, ROOT, {})
-    wire = Wiring(plan)
-    inputs = {wire.selection_weights(SimpleNamespace(id="digits", network="resnet-small", recipe=r, seed="1"))
+    inputs = {training.selection_weights(plan, SimpleNamespace(id="digits", network="resnet-small", recipe=r, seed="1"))
               for r in ("learned-10", "learned-30")}
     assert inputs == {"results/small/models/digits/resnet-small/weights/seed1.h5"}
 

@@ -24,7 +24,7 @@ from workflow_scripts.networks.load import build
 from workflow_scripts.stages import choose_recipe
 from workflow_scripts.stages import prepare_dataset as prepare
 from workflow_scripts.training.validation import hold_out
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import evaluation, training
 from workflow_scripts.work.expand import read_plan
 
 ROWS = yaml.safe_load((ROOT / "config" / "datasets.yaml").read_text())
@@ -50,20 +50,19 @@ def wildcards(**names: str) -> SimpleNamespace:
 
 def test_candidates_are_ordinary_trainings_and_the_choice_is_a_network():
     plan = read_plan(configured(), ROOT, {})
-    wire = Wiring(plan)
     assert {run.path_name for run in plan.runs.values()} == {"pretrain", "goe", "goe-k4", "goe-chosen"}
     assert {run.path_name for run in plan.reported("goe")} == {"goe-chosen"}
-    inputs = wire.choose_inputs(wildcards())
+    inputs = training.choose_inputs(plan, wildcards())
     assert inputs["checkpoints"] == [f"results/small/models/digits/resnet-small/{name}/seed0.pt"
                                      for name in ("goe", "goe-k4")]
     assert inputs["outliers"].endswith("data/pool.val.h5") and inputs["data"].endswith("data/digits.train.h5")
     assert ("pool", "val") in plan.used_datasets()
-    section = json.loads(wire.choose_section(wildcards()))
+    section = json.loads(training.choose_section(plan, wildcards()))
     assert section["candidates"] == ["goe", "goe-k4"] and section["by"] == "fpr95"
     assert section["validation"] == {"count": 40, "seed": 0, "list": None, "sha256": None}
-    assert json.loads(wire.features_section("id")(wildcards()))["normalise"] == section["normalise"]
-    assert (wire.recipes(chosen=True), wire.recipes(imported=True)) == ("goe\\-chosen", "(?!)")
-    assert "chosen" not in wire.recipes()
+    assert json.loads(evaluation.features_section(plan, wildcards(), "id"))["normalise"] == section["normalise"]
+    assert (training.recipes(plan, chosen=True), training.recipes(plan, imported=True)) == ("goe\\-chosen", "(?!)")
+    assert "chosen" not in training.recipes(plan)
 
 
 def test_a_choice_carries_the_defects_of_its_candidates():

@@ -20,16 +20,17 @@ from workflow_scripts.stages import make_report as report
 from workflow_scripts.stages import make_tables as tables
 from workflow_scripts.stages.sections.make_report import MakeReport
 from workflow_scripts.stages.sections.make_tables import MakeTables
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import evaluation, reports
 from workflow_scripts.work import released
 from workflow_scripts.work.expand import read_plan
+from workflow_scripts.work.plan import Plan
 
 FULL = yaml.safe_load((ROOT / "config" / "goe.yaml").read_text())
 NATURAL = ("texture", "svhn", "tin", "lsun", "places365")
 
 
-def full(*bugs: str) -> Wiring:
-    return Wiring(read_plan({**FULL, "fidelity": {"released": list(bugs)}}, ROOT, {}))
+def full(*bugs: str) -> Plan:
+    return read_plan({**FULL, "fidelity": {"released": list(bugs)}}, ROOT, {})
 
 
 def wildcards(**names: str) -> SimpleNamespace:
@@ -40,30 +41,30 @@ def wildcards(**names: str) -> SimpleNamespace:
 # ---------------------------------------------------------------- goe.2g-1: the lists
 
 def test_the_lists_of_cifar100_stand_beside_those_of_cifar10():
-    wire = full("goe.2g-1")
-    ood = wire.plan.ood
+    plan = full("goe.2g-1")
+    ood = plan.ood
     assert [name for name, group in ood["cifar10"].items() if group == "far+2g-1"] == [
         f"scood_cifar100_{name}" for name in NATURAL]
-    assert list(ood["cifar100"]) == list(full().plan.ood["cifar100"])  # its own lists are those
-    metrics = json.loads(wire.metrics_section(wildcards()))["groups"]
+    assert list(ood["cifar100"]) == list(full().ood["cifar100"])  # its own lists are those
+    metrics = json.loads(evaluation.metrics_section(plan, wildcards()))["groups"]
     assert metrics["far+2g-1"] == [f"scood_cifar100_{name}.test" for name in NATURAL]
-    table = json.loads(wire.table_section(with_scores=False)(wildcards()))
+    table = json.loads(reports.table_section(plan, wildcards()))
     run = next(r for r in table["runs"] if r["id"] == "cifar10")
     assert run["groups"]["far+2g-1"] == [*(f"scood_cifar100_{name}" for name in NATURAL), "blobs_10k", "gaussian_10k"]
     assert "near+2g-1" not in run["groups"] and table["compare"]["sets"] == ["goe.2g-1"]
     assert not any("+" in group for r in table["runs"] if r["id"] == "cifar100" for group in r["groups"])
-    figures = json.loads(wire.table_section(with_scores=True)(wildcards()))
+    figures = json.loads(reports.figures_section(plan, wildcards()))
     assert not any("+" in group for r in figures["runs"] for group in r["groups"])
-    assert all("+" not in key[2] for key in wire.plan.runs)  # nothing is trained anew
+    assert all("+" not in key[2] for key in plan.runs)  # nothing is trained anew
 
 
 def test_corrected_lists_are_those_of_the_id_set():
-    plan = full().plan
+    plan = full()
     for id in ("cifar10", "cifar100"):
         for name in plan.ood[id]:
             row = plan.datasets[name]
             assert row.reader != "scood" or row.options_of("test")["benchmark"] == id
-    assert json.loads(full().table_section(with_scores=False)(wildcards()))["compare"] is None
+    assert json.loads(reports.table_section(full(), wildcards()))["compare"] is None
 
 
 @pytest.mark.parametrize(("bugs", "raw", "message"), [
@@ -90,14 +91,14 @@ def test_a_switch_of_the_evaluation_is_no_recipes_own():
 
 
 def test_the_reference_protocol_gets_the_images_like_id():
-    wire = full()
-    section = json.loads(wire.metrics_section(wildcards()))
+    plan = full()
+    section = json.loads(evaluation.metrics_section(plan, wildcards()))
     like = {f"scood_cifar10_{name}.test": f"scood_cifar10_{name}_id.test" for name in ("tin", "lsun", "places365")}
     assert section["id_like"] == like
-    sets = [f"{name}.{split}" for name, split in wire.plan.sets("cifar10")]
+    sets = [f"{name}.{split}" for name, split in plan.sets("cifar10")]
     assert set(like.values()) <= set(sets) and not set(like.values()) & set(sum(section["groups"].values(), []))
-    assert json.loads(Wiring(read_plan(small(), ROOT, {})).metrics_section(
-        wildcards(id="digits", network="resnet-small")))["id_like"] == {}
+    other = evaluation.metrics_section(read_plan(small(), ROOT, {}), wildcards(id="digits", network="resnet-small"))
+    assert json.loads(other)["id_like"] == {}
 
 
 # ---------------------------------------------------------------- pairs of trainings
@@ -110,14 +111,14 @@ def test_trainings_pair_up_when_only_defects_differ():
     raw["experiments"][-1]["recipes"] += ["goe-released", "goe-k3"]
     pairs = released.pairs(read_plan(raw, ROOT, {}).reported("goe"))
     assert [(a.path_name, b.path_name) for a, b in pairs] == [("goe", "goe-released+2g-5")]
-    compare = json.loads(Wiring(read_plan(raw, ROOT, {})).report_section())["papers"][-1]["compare"]
+    compare = json.loads(reports.report_section(read_plan(raw, ROOT, {})))["papers"][-1]["compare"]
     assert compare["trainings"] == [{"id": "digits", "network": "resnet-small", "corrected": "goe",
                                      "released": "goe-released+2g-5", "defects": ["goe.2g-5"]}]
 
 
 def test_only_papers_that_count_by_the_rule_show_it():
-    wire = Wiring(read_plan(changed(fidelity={"released": ["goe.2g-8"]}), ROOT, {}))
-    papers = {p["name"]: p.get("compare") for p in json.loads(wire.report_section())["papers"]}
+    plan = read_plan(changed(fidelity={"released": ["goe.2g-8"]}), ROOT, {})
+    papers = {p["name"]: p.get("compare") for p in json.loads(reports.report_section(plan))["papers"]}
     assert papers == {"house": None, "himplos": None,
                       "goe": {"trainings": [], "rules": {"goe": "goe.2g-8"}, "sets": []}}
 

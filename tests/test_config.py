@@ -17,7 +17,7 @@ from workflow_scripts.config.load import load_config, with_includes
 from workflow_scripts.core import plugins, specs
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import OPERATIONS, augment
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import evaluation, training
 from workflow_scripts.work.expand import read_plan
 
 CONFIGS = [ROOT / "config.yaml",
@@ -243,13 +243,13 @@ def test_each_defect_is_described_once():
 
 
 def test_sections_are_plain_json_and_hold_every_default():
-    wire = Wiring(read_plan(small(), ROOT, {}))
+    plan = read_plan(small(), ROOT, {})
     wildcards = SimpleNamespace(id="digits", network="resnet-small", recipe="pretrain", seed="0", score="energy")
-    section = json.loads(wire.train_section(wildcards))
+    section = json.loads(training.train_section(plan, wildcards))
     assert section["network"]["options"] == {"blocks": [1, 1, 1, 1], "width": 16}
     assert section["recipe"]["training"]["momentum"] == 0.9
     assert "label" not in section["recipe"]
-    assert json.loads(wire.score_section(wildcards))["options"] == {"temperature": 1.0}
+    assert json.loads(evaluation.score_section(plan, wildcards))["options"] == {"temperature": 1.0}
 
 
 def test_reference_page_is_up_to_date():

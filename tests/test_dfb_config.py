@@ -19,13 +19,12 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives.imagenet import class_list
 from workflow_scripts.models import bit
 from workflow_scripts.networks.load import build
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import evaluation, training
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.fusion import columns
 
 RAW = yaml.safe_load((ROOT / "config" / "dfb.yaml").read_text())
 PLAN = read_plan(RAW, ROOT, {})
-WIRE = Wiring(PLAN)
 SETS = {"cifar10_128": ("cifar10_160", ["cifar100_128", "svhn_128", "places_128", "textures_128"]),
         "cifar100_128": ("cifar100_160", ["cifar10_128", "svhn_128", "places_128", "textures_128"]),
         "imagenet_subset_128": ("imagenet_subset_160", ["svhn_128", "places_128", "textures_128"])}
@@ -44,15 +43,15 @@ def test_sets(id):
     assert PLAN.datasets[id].options == PLAN.datasets[images].options
     assert PLAN.datasets["svhn_128"].counts["test"] == 26_032 and PLAN.datasets["places_128"].counts["test"] == 10_000
     for recipe in ("classifier", "dfb"):
-        assert WIRE.train_store(wildcards(id, recipe)).endswith(f"data/{images}.train.h5")
-    assert WIRE.classifier(wildcards(id, "dfb")).endswith(f"models/{id}/bit-r50x1/classifier/seed0.pt")
+        assert training.train_store(PLAN, wildcards(id, recipe)).endswith(f"data/{images}.train.h5")
+    assert training.classifier(PLAN, wildcards(id, "dfb")).endswith(f"models/{id}/bit-r50x1/classifier/seed0.pt")
 
 
 @pytest.mark.parametrize("id", SETS)
 @pytest.mark.parametrize("recipe", ["classifier", "dfb"])
 def test_training_is_that_of_the_description(id, recipe):
     """Sections 2a, 2c and 2e: batch 128, SGD 0.003 with momentum 0.9, no decay, BiT's rule, 160 -> 128 and mirrored."""
-    found = json.loads(WIRE.train_section(wildcards(id, recipe)))["recipe"]
+    found = json.loads(training.train_section(PLAN, wildcards(id, recipe)))["recipe"]
     assert found["training"] == {
         "epochs": None, "batch_size": 128, "lr": 0.003, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0,
         "drop_last": True, "precision": "float32", "schedule": {
@@ -67,7 +66,7 @@ def test_training_is_that_of_the_description(id, recipe):
 
 
 def test_label_maps_scores_and_fusion_are_those_of_the_description():
-    section = json.loads(WIRE.masks_section(wildcards("cifar10_128", "dfb")))
+    section = json.loads(training.masks_section(PLAN, wildcards("cifar10_128", "dfb")))
     options = section["options"]
     del options["batch_size"]
     assert options == {"by": "true", "scales": [1.0, 0.5, 1.5, 2.0], "flip": True, "sigma": 4.0, "threshold": 0.5}
@@ -81,7 +80,7 @@ def test_label_maps_scores_and_fusion_are_those_of_the_description():
         fused = run.scores[f"{name}_fused"]
         assert fused.options == {"base": name, "background": "background", "weight": 1.0, "normalise": "std"}
     needed = wildcards("cifar10_128", "dfb", score="energy")
-    assert WIRE.score_inputs(needed)["sets"][-1].endswith("cifar10_128.train.h5")
+    assert evaluation.score_inputs(PLAN, needed)["sets"][-1].endswith("cifar10_128.train.h5")
 
 
 def test_the_network():
@@ -134,9 +133,9 @@ def test_a_classifier_of_yours_makes_the_label_maps():
     plan = read_plan({**RAW, "recipes": recipes, "experiments": RAW["experiments"][:1]}, ROOT, {})
     run = plan.runs["cifar10_128", "bit-r50x1", "classifier", 0]
     assert run.recipe.checkpoint.key == "model" and run.recipe.checkpoint.head == "load" and run.parent is None
-    wire = Wiring(plan)
-    assert wire.classifier(wildcards("cifar10_128", "dfb")).endswith("models/cifar10_128/bit-r50x1/classifier/seed0.pt")
-    assert json.loads(wire.masks_section(wildcards("cifar10_128", "dfb")))["network"]["model"] == "bit"
+    dfb = wildcards("cifar10_128", "dfb")
+    assert training.classifier(plan, dfb).endswith("models/cifar10_128/bit-r50x1/classifier/seed0.pt")
+    assert json.loads(training.masks_section(plan, dfb))["network"]["model"] == "bit"
 
 
 @pytest.mark.parametrize("config", ["dfb.yaml", "dfb_small.yaml"])

@@ -16,7 +16,7 @@ from workflow_scripts.networks.load import build
 from workflow_scripts.training.loop import Images, Training
 from workflow_scripts.training.outliers import Outliers
 from workflow_scripts.training.validation import hold_out
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import training
 from workflow_scripts.work.expand import read_plan
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config" / "goe.yaml").read_text()), ROOT, {})
@@ -41,7 +41,7 @@ NETWORKS = {
 
 def section(id: str, network: str, recipe: str) -> dict:
     wildcards = SimpleNamespace(id=id, network=network, recipe=recipe, seed="0")
-    return json.loads(Wiring(PLAN).train_section(wildcards))
+    return json.loads(training.train_section(PLAN, wildcards))
 
 
 def test_the_whole_table():

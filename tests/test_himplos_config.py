@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.checkout import ROOT, copy, snakemake
 from workflow_scripts.models import densenet_bc, torchvision_imagenet
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring.training import train_section
 from workflow_scripts.work.expand import read_plan
 
 RAW = yaml.safe_load((ROOT / "config" / "himplos.yaml").read_text())
@@ -54,7 +54,8 @@ def test_hyper_parameters_are_those_of_the_description(id, network):
     assert options(id, network, "odin") == {"temperature": 1000, "epsilon": 0.004}
     assert options(id, network, "dice") == {"p": 90}
     assert list(PLAN.ood[id]) == ["svhn", "lsun_c", "lsun_r", "isun", "textures", "places365"]
-    section = json.loads(Wiring(PLAN).train_section(Wildcards(id=id, network=network, recipe="pretrain", seed="0")))
+    wildcards = Wildcards(id=id, network=network, recipe="pretrain", seed="0")
+    section = json.loads(train_section(PLAN, wildcards))
     training = section["recipe"]["training"]
     assert (training["lr"], training["momentum"], training["weight_decay"], training["batch_size"], training["epochs"]
             ) == (0.1, 0.9, 5e-4, 128, 100)

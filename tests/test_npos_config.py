@@ -16,7 +16,7 @@ from tests.test_himplos_config import random_data
 from workflow_scripts.core import plugins
 from workflow_scripts.networks.load import build
 from workflow_scripts.training.loop import Images, Training
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import evaluation, training
 from workflow_scripts.work.expand import read_plan
 
 RAW = yaml.safe_load((ROOT / "config" / "npos.yaml").read_text())
@@ -39,7 +39,7 @@ LARGE = CIFAR | {"lr": 0.01, "schedule": CIFAR["schedule"] | {"warmup": {"epochs
 
 def section(id: str, recipe: str) -> dict:
     wildcards = SimpleNamespace(id=id, network=IDS[id], recipe=recipe, seed="0")
-    return json.loads(Wiring(PLAN).train_section(wildcards))
+    return json.loads(training.train_section(PLAN, wildcards))
 
 
 @pytest.mark.parametrize("id", IDS)
@@ -80,8 +80,7 @@ def test_the_ablation_differs_by_its_defects_alone(id):
 ])
 def test_clip(id, network, own, epochs, batch):
     wildcards = SimpleNamespace(id=id, network=network, recipe="npos-clip", seed="0")
-    wire = Wiring(PLAN)
-    found = json.loads(wire.train_section(wildcards))["recipe"]
+    found = json.loads(training.train_section(PLAN, wildcards))["recipe"]
     assert found["options"] == own | {
         "queue": 1000, "K": 400, "select": 300, "sample_from": 1500, "keep": 2, "sigma": 0.1, "weight": 0.1, "T": 8.0,
         "hidden": 32, "phi_lr": 0.1, "balanced": False}
@@ -89,8 +88,8 @@ def test_clip(id, network, own, epochs, batch):
         "epochs": epochs, "batch_size": batch, "lr": 0.1,
         "schedule": {"name": "multistep", "milestones": [60], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
     assert found["views"] == 1 and not found["augment"]
-    assert wire.tokens(wildcards).endswith(f"trunk/{id}/{network}/clip/seed0.h5")
-    assert wire.parent(wildcards).endswith(f"models/{id}/{network}/clip/seed0.pt")
+    assert training.tokens(PLAN, wildcards).endswith(f"trunk/{id}/{network}/clip/seed0.h5")
+    assert training.parent(PLAN, wildcards).endswith(f"models/{id}/{network}/clip/seed0.pt")
     rows = PLAN.datasets
     assert {rows[name].geometry for name in (id, *PLAN.ood[id])} == {"crop224bicubic"}
 
@@ -134,15 +133,15 @@ def test_as_released_cifar10_is_evaluated_with_another_deviation():
     for id, train, test in (("cifar10", [0.2471, 0.2435, 0.2616], [0.2023, 0.1994, 0.2010]),
                             ("cifar100", [0.2675, 0.2565, 0.2761], [0.2675, 0.2565, 0.2761])):
         wildcards = SimpleNamespace(id=id, network=IDS[id], recipe="npos+B7", seed="0")
-        wire = Wiring(plan)
-        assert json.loads(wire.train_section(wildcards))["recipe"]["normalise"]["std"] == train
-        assert json.loads(wire.features_section("id")(wildcards))["normalise"]["std"] == test
+        assert json.loads(training.train_section(plan, wildcards))["recipe"]["normalise"]["std"] == train
+        assert json.loads(evaluation.features_section(plan, wildcards, "id"))["normalise"]["std"] == test
 
 
 def test_the_test_images_are_read_only_as_released():
     raw = yaml.safe_load((ROOT / "config" / "npos.yaml").read_text()) | {"fidelity": {"released": ["npos.B12"]}}
     for plan, recipe, expected in ((PLAN, "npos", []), (read_plan(raw, ROOT, {}), "npos+B12", "cifar10.test.h5")):
-        found = Wiring(plan).test_images(SimpleNamespace(id="cifar10", network="resnet18", recipe=recipe, seed="0"))
+        wildcards = SimpleNamespace(id="cifar10", network="resnet18", recipe=recipe, seed="0")
+        found = training.test_images(plan, wildcards)
         assert found == expected or found.endswith(expected or "?")
 
 

@@ -11,7 +11,7 @@ import yaml
 from tests.checkout import ROOT, pretend_finished, would_run
 from tests.everyday_data import TINY, write
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import evaluation, pictures, reports, targets, training
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.plan import Plan
 
@@ -65,22 +65,22 @@ def test_words_of_the_command_line_may_be_nested(finished):
 @pytest.mark.parametrize("only", [{"papers": ["second"]}, {"seeds": [1]}, {"recipes": ["oe"]}, {"networks": ["net"]},
                                   {"ids": ["digits"]}, "first"])
 def test_what_is_kept_has_the_parameters_of_the_whole(only):
-    whole, part = Wiring(plan()), Wiring(plan(only=only))
-    assert part.plan.wanted
-    for run in part.plan.wanted.values():
+    whole, part = plan(), plan(only=only)
+    assert part.wanted
+    for run in part.wanted.values():
         wc = SimpleNamespace(id=run.id, network="net", recipe=run.path_name, seed=run.seed, score="msp")
-        for method in ("train_section", "metrics_section", "score_section", "metrics_inputs", "score_inputs"):
-            assert getattr(part, method)(wc) == getattr(whole, method)(wc)
-    assert part.plan.feature_groups() == whole.plan.feature_groups()
-    if not part.plan.config.only.within_a_paper():
-        for paper in part.plan.papers:
+        for function in (training.train_section, evaluation.metrics_section, evaluation.score_section,
+                         evaluation.metrics_inputs, evaluation.score_inputs):
+            assert function(part, wc) == function(whole, wc)
+    if not part.config.only.within_a_paper():
+        for paper in part.papers:
             wc = SimpleNamespace(paper=paper)
-            assert part.manifest_section(wc) == whole.manifest_section(wc)
-            assert part.table_section(False)(wc) == whole.table_section(False)(wc)
+            assert reports.manifest_section(part, wc) == reports.manifest_section(whole, wc)
+            assert reports.table_section(part, wc) == reports.table_section(whole, wc)
 
 
 def test_a_part_of_a_paper_says_so_in_its_manifest():
-    assert '"only":{"seeds":[1]}' in Wiring(plan(only={"seeds": [1]})).manifest_section(SimpleNamespace(paper="first"))
+    assert '"only":{"seeds":[1]}' in reports.manifest_section(plan(only={"seeds": [1]}), SimpleNamespace(paper="first"))
 
 
 def test_a_recipe_brings_what_it_starts_from_and_only_its_pictures():
@@ -88,9 +88,8 @@ def test_a_recipe_brings_what_it_starts_from_and_only_its_pictures():
     part = read_plan({**default, "only": {"recipes": ["learned-10"], "seeds": [0]}}, ROOT, {})
     assert {run.path_name for run in part.wanted.values()} == {"pretrain", "weights", "learned-10"}
     assert part.papers == ["bgresample"]
-    pictures = Wiring(part).pictures
-    assert {picture.file: [run.path_name for run in pictures.shown("bgresample", picture)]
-            for picture in pictures.of("bgresample")} == {
+    assert {picture.file: [run.path_name for run in pictures.shown(part, "bgresample", picture)]
+            for picture in pictures.of_paper(part, "bgresample")} == {
                 "background_extremes": ["weights"], "background_weights": ["weights"],
                 "detection_by_ratio": ["learned-10"]}
     assert [dataset for dataset, split in part.used_datasets() if split == "train"] == ["digits", "pool"]
@@ -102,10 +101,10 @@ def test_a_set_that_only_left_out_papers_need_is_not_prepared():
 
 
 def test_targets_name_a_paper_its_table_and_each_figure(finished):
-    targets = Wiring(plan()).targets()
-    assert targets["second_roc"] == ["results/tiny/figures/second/roc.svg"]
-    assert {"first", "first_table", "first_figures", "first_heatmap"} <= targets.keys()
-    assert not any("second" in name for name in Wiring(plan(only="first")).targets())
+    named = targets.targets(plan())
+    assert named["second_roc"] == ["results/tiny/figures/second/roc.svg"]
+    assert {"first", "first_table", "first_figures", "first_heatmap"} <= named.keys()
+    assert not any("second" in name for name in targets.targets(plan(only="first")))
     assert would_run(finished, "second_table", "--forcerun", "make_tables", *words()) == {
         "make_tables": 1, "second_table": 1}
 

@@ -19,7 +19,7 @@ from workflow_scripts.planning.dag import Jobs
 from workflow_scripts.planning.estimate import Estimator
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import paths
 from workflow_scripts.work.expand import read_plan
 
 COSTS = networks.load()
@@ -30,14 +30,14 @@ def read(raw: dict, environment: dict[str, str] | None = None):
 
 
 def jobs_of(configfile: Path) -> Jobs:
-    return dag.read(Wiring(setting.read(configfile)), setting.words(configfile))
+    return dag.read(setting.read(configfile), setting.words(configfile))
 
 
 def estimator(raw: dict, folder: Path, machine: str = "gpu") -> tuple[Estimator, Jobs]:
     folder.mkdir(exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(raw))
     jobs = jobs_of(folder / "config.yaml")
-    return Estimator(jobs.plan, COSTS, Measured(folder, jobs.wire.root), machine), jobs
+    return Estimator(jobs.plan, COSTS, Measured(folder, paths.root(jobs.plan)), machine), jobs
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "config/cifar.yaml", "config/npos.yaml"])
@@ -51,7 +51,7 @@ def test_its_jobs_are_those_of_snakemake(tmp_path, monkeypatch, name):
 def test_the_answer_is_kept_until_the_configuration_changes(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(dag, "_ask", lambda wire, words: asked.append(words) or {"jobs": [], "due": [], "reasons": []})
+    monkeypatch.setattr(dag, "_ask", lambda plan, words: asked.append(words) or {"jobs": [], "due": [], "reasons": []})
     for seeds in ([0], [0], [0, 1], [0]):
         estimator({**TINY, "seeds": seeds}, tmp_path)
     assert len(asked) == 2
@@ -91,8 +91,7 @@ def test_every_network_of_the_configurations_is_in_the_table(name):
 @pytest.mark.parametrize("machine", ["cpu", "gpu"])
 def test_every_job_of_all_papers_that_runs_a_network_has_its_hours(machine):
     plan = setting.read(ROOT / "config" / "paper.yaml")
-    wire = Wiring(plan)
-    guess = Estimator(plan, COSTS, Measured(Path("nowhere"), wire.root), machine)
+    guess = Estimator(plan, COSTS, Measured(Path("nowhere"), paths.root(plan)), machine)
     jobs = [job for job in jobs_of(ROOT / "config" / "paper.yaml").page() if job.on_gpu]
     assert len(jobs) > 900 and all(guess.seconds(job)[0] > 0 for job in jobs)
 

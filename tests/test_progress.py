@@ -19,7 +19,6 @@ from workflow_scripts import progress
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.planning import dag, setting
 from workflow_scripts.planning.dag import Job, Jobs
-from workflow_scripts.wiring import Wiring
 
 FAILED = """Select jobs to execute...
 [Fri Jan  2 03:04:05 2026]
@@ -35,7 +34,7 @@ Error in rule train_network:
 
 @pytest.fixture(scope="module")
 def plan() -> Jobs:
-    return dag.read(Wiring(setting.read(ROOT / "config.yaml")), setting.words(ROOT / "config.yaml"))
+    return dag.read(setting.read(ROOT / "config.yaml"), setting.words(ROOT / "config.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +156,7 @@ def test_paths_beside_an_outside_configuration(tmp_path, monkeypatch, capsys):
     np.savez(tmp_path / "scores.npz", digits=np.zeros(3), faces=np.zeros(3))
     plan = setting.read(tmp_path / "mine.yaml")
     assert [set(map(str, taken.files.values())) for taken in plan.imported.values()] == [{str(tmp_path / "scores.npz")}]
-    jobs = dag.read(Wiring(plan), setting.words(tmp_path / "mine.yaml")).page()
+    jobs = dag.read(plan, setting.words(tmp_path / "mine.yaml")).page()
     assert "imported/digits/other/theirs/seed0" in map(name, jobs)
 
 

@@ -18,7 +18,7 @@ from workflow_scripts.reporting import printing, published, results
 from workflow_scripts.reporting.statistics import Seeds
 from workflow_scripts.stages import make_tables as tables
 from workflow_scripts.stages.sections.make_tables import MakeTables
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import reports
 from workflow_scripts.work import published as matching
 from workflow_scripts.work.expand import read_plan
 
@@ -65,8 +65,7 @@ def reference(tmp_path, monkeypatch):
 
 def section(config):
     """What the tables stage of paper p is told."""
-    wire = Wiring(read_plan(config, ROOT, {}))
-    return json.loads(wire.table_section(with_scores=False)(type("W", (), {"paper": "p"})))
+    return json.loads(reports.table_section(read_plan(config, ROOT, {}), type("W", (), {"paper": "p"})))
 
 
 def compare(config, folder, auroc=(0.90, 0.91), seeds=(0, 1)):

@@ -19,7 +19,8 @@ from workflow_scripts.metrics.confidence import aurc, calibration, ece, errors_c
 from workflow_scripts.reporting import confidences
 from workflow_scripts.stages import draw_reliability as reliability
 from workflow_scripts.stages.sections.draw_reliability import Confidences, DrawReliability
-from workflow_scripts.wiring import RELIABILITY, Wiring
+from workflow_scripts.wiring import reports
+from workflow_scripts.wiring.targets import RELIABILITY, results_of
 from workflow_scripts.work.expand import read_plan
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -151,19 +152,19 @@ def test_files_of_different_runs_are_named(drawn):
 # ---------------------------------------------------------------- which papers
 
 def test_papers_that_ask_for_them_have_them():
-    wire = Wiring(read_plan(small(), ROOT, {}))
-    pages = {p["name"]: p["figures"] for p in json.loads(wire.report_section())["papers"]}
+    plan = read_plan(small(), ROOT, {})
+    pages = {p["name"]: p["figures"] for p in json.loads(reports.report_section(plan))["papers"]}
     wanted = {f"results/small/figures/goe/{name}.svg" for name in RELIABILITY}
-    shown = {p["name"]: p.get("id_metrics") for p in json.loads(wire.report_section())["papers"]}
+    shown = {p["name"]: p.get("id_metrics") for p in json.loads(reports.report_section(plan))["papers"]}
     assert shown == {"house": ["accuracy"], "himplos": ["accuracy"], "goe": ["accuracy", "aurc", "ece"]}
     assert wanted < set(pages["goe"]) and len(pages["house"]) == len(pages["goe"]) - 3
-    assert wanted < set(wire.results_of("goe"))
-    section = json.loads(wire.reliability_section(SimpleNamespace(paper="goe")))
+    assert wanted < set(results_of(plan, "goe"))
+    section = json.loads(reports.reliability_section(plan, SimpleNamespace(paper="goe")))
     assert section["score"] == "msp" and section["probability"] is True
     assert {(r["label"], r["seed"]) for r in section["runs"]} == {
         (label, seed) for label in ("Cross-entropy", "OE", "E-OE", "G-OE") for seed in (0, 1)}
-    assert len(wire.reliability_inputs(SimpleNamespace(paper="goe"))) == 16
-    house = json.loads(wire.reliability_section(SimpleNamespace(paper="house")))
+    assert len(reports.reliability_inputs(plan, SimpleNamespace(paper="goe"))) == 16
+    house = json.loads(reports.reliability_section(plan, SimpleNamespace(paper="house")))
     assert house["score"] == "energy" and house["probability"] is False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +14,7 @@ from snakemake.common import get_function_params
 from tests.checkout import ROOT, snakemake
 from tests.everyday_data import TINY, run, write
 from workflow_scripts.planning import dag, setting
-from workflow_scripts.wiring import Wiring, snakemake_private
+from workflow_scripts.wiring import snakemake_private, training
 
 SHOW = """
 from workflow_scripts.wiring import snakemake_private
@@ -60,9 +61,9 @@ def test_a_function_keeps_its_parameters():
 
     same = snakemake_private.remember_signature(section)
     assert list(get_function_params(same)) == ["wildcards", "output"] and same("w", output="o") == ("w", "o")
-    wire = Wiring(setting.read(ROOT / "config.yaml"))
-    assert list(get_function_params(wire.parent)) == ["wildcards"]
-    assert list(get_function_params(wire.import_file)) == ["wildcards", "input"]
+    for function, expected in ((training.parent, ["wildcards"]), (training.import_file, ["wildcards", "input"])):
+        bound = snakemake_private.remember_signature(functools.partial(function, None))  # as `of` in rules/common.smk
+        assert list(get_function_params(bound)) == expected
 
 
 def test_groups_are_those_of_the_profile():
@@ -97,8 +98,8 @@ rule one:
 def test_all_jobs_and_those_that_would_run(tmp_path):
     write(tmp_path / "config.yaml")
     words = setting.words(tmp_path / "config.yaml")
-    wire = Wiring(setting.read(tmp_path / "config.yaml"))
-    jobs, due = dag.due(wire, words, tmp_path)
+    plan = setting.read(tmp_path / "config.yaml")
+    jobs, due = dag.due(plan, words, tmp_path)
     outputs = {name for job in jobs.page() for name in job.outputs}
     assert due.outputs == outputs and due.reasons == ()
     trained = next(job for job in jobs.page() if job.rule == "train_network" and job.run.path_name == "oe")
@@ -108,8 +109,8 @@ def test_all_jobs_and_those_that_would_run(tmp_path):
     assert trained.log == "results/tiny/logs/models/digits/net/oe/seed0.log"
     run(tmp_path, "results/tiny/data/faces.test.h5")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({**TINY, "limit": {"images": 40}}))
-    wire = Wiring(setting.read(tmp_path / "config.yaml"))
-    _, due = dag.due(wire, words, tmp_path, ["results/tiny/data/faces.test.h5"])
+    plan = setting.read(tmp_path / "config.yaml")
+    _, due = dag.due(plan, words, tmp_path, ["results/tiny/data/faces.test.h5"])
     assert due.outputs == {"results/tiny/data/faces.test.h5"}
     (message, reason), = due.reasons
     assert message == "prepare faces (test)" and reason.startswith("Params have changed since last execution")

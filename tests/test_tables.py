@@ -278,7 +278,9 @@ def test_a_run_that_is_missing_is_said_and_never_nought(tmp_path):
 
 @pytest.mark.parametrize(("modules", "heavy"), [
     ("stages.make_tables, workflow_scripts.stages.make_report", {"torch", "matplotlib", "sklearn", "scipy"}),
-    ("wiring, workflow_scripts.planning.ending", {"torch", "matplotlib", "sklearn", "scipy", "pandas"}),  # Snakefile
+    ("wiring.targets, workflow_scripts.wiring.training, workflow_scripts.wiring.evaluation, "
+     "workflow_scripts.wiring.reports, workflow_scripts.planning.ending",  # the Snakefile
+     {"torch", "matplotlib", "sklearn", "scipy", "pandas"}),
 ])
 def test_nothing_heavy_is_imported(modules, heavy):
     code = f"import sys, workflow_scripts.{modules}; print(*{heavy!r} & set(sys.modules))"

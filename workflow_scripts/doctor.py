@@ -17,7 +17,8 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.planning import dag, health, networks, setting
 from workflow_scripts.planning.estimate import Estimator, there
 from workflow_scripts.planning.measured import Measured
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import paths
+from workflow_scripts.wiring.data import raw_splits
 from workflow_scripts.work.missing import missing_data
 
 
@@ -34,15 +35,14 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"--directory: there is no folder {args.directory}")
     profile = health.read_profile(args.profile) if args.profile else {}
     plan = setting.read(args.configfile, args.config)
-    wire = Wiring(plan)
-    page = dag.read(wire, setting.words(args.configfile, args.config)).page()
+    page = dag.read(plan, setting.words(args.configfile, args.config)).page()
     absent = [job for job in page if there(job, args.directory) is None]
-    estimator = Estimator(plan, networks.load(), Measured(args.directory, wire.root), "gpu")
-    sizes = {place: [estimator.bytes(job) for job in absent if job.outputs[0].startswith(wire.root) != raw]
+    estimator = Estimator(plan, networks.load(), Measured(args.directory, paths.root(plan)), "gpu")
+    sizes = {place: [estimator.bytes(job) for job in absent if job.outputs[0].startswith(paths.root(plan)) != raw]
              for raw, place in enumerate((args.directory, args.directory / plan.config.resources))}
-    pairs = wire.raw_splits((job.rule, job.wildcards) for job in page)
+    pairs = raw_splits(plan, ((job.rule, job.wildcards) for job in page))
     missing = missing_data(
-        plan, wire.raw_splits((job.rule, job.wildcards) for job in absent),
+        plan, raw_splits(plan, ((job.rule, job.wildcards) for job in absent)),
         [job.run.recipe for job in absent if job.rule == "import_weights"])
     parts = {
         "Software": health.software(plan.config.device),
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
                              for place, found in sizes.items()}),
         "Storage": health.storage(args.directory),
         "Raw data": health.data(plan, pairs, missing, args.checksums),
-        "Interrupted runs": health.interrupted(args.directory, wire.root),
+        "Interrupted runs": health.interrupted(args.directory, paths.root(plan)),
         **({"Slurm": health.slurm(args.profile, profile)} if args.profile else {})}
     problems = 0
     for heading, findings in parts.items():

@@ -34,7 +34,7 @@ from workflow_scripts.core.provenance import git_revision, packages
 from workflow_scripts.planning import setting
 from workflow_scripts.publish_list import publish
 from workflow_scripts.reporting.bundle_cards import data_card, model_card
-from workflow_scripts.wiring import Wiring, sections
+from workflow_scripts.wiring import paths, sections
 from workflow_scripts.work.plan import Plan, Trained
 
 FORMAT = 1
@@ -117,11 +117,11 @@ def write(plan: Plan, run: Trained, folder: Path, licence: str, place: Path) -> 
     Raises:
         OODError: a result that has not been made yet, the file named.
     """
-    wire = Wiring(plan)
     sets = [pair for pair in plan.sets(run.id) if pair[1] == "test"]
-    made = {name: Path(wire.file("scores", run, f"/{name}.h5")) for name in run.scores}
-    stores = {pair: Path(wire.store(*pair)) for pair in plan.sets(run.id)}
-    checkpoint, metrics = Path(wire.file("models", run, ".pt")), Path(wire.file("metrics", run, ".csv"))
+    made = {name: Path(paths.of_network(plan, "scores", run, f"/{name}.h5")) for name in run.scores}
+    stores = {pair: Path(paths.store(plan, *pair)) for pair in plan.sets(run.id)}
+    checkpoint = Path(paths.of_network(plan, "models", run, ".pt"))
+    metrics = Path(paths.of_network(plan, "metrics", run, ".csv"))
     for path in (checkpoint, metrics, *made.values(), *stores.values()):
         if not path.is_file():
             raise OODError(f"{path} is not there; run the workflow first: snakemake --cores all {metrics} (with the "

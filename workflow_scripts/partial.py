@@ -19,16 +19,17 @@ from workflow_scripts.core.errors import stage
 from workflow_scripts.planning import setting
 from workflow_scripts.stages import make_report as report
 from workflow_scripts.stages import make_tables as tables
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import paths, reports
+from workflow_scripts.work.plan import Plan
 
 
-def write(wire: Wiring) -> Path:
+def write(plan: Plan) -> Path:
     """The page of a plan's results as far as they are; returns its path."""
-    folder = Path(wire.root) / "partial"
+    folder = Path(paths.root(plan)) / "partial"
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads(wire.report_section())
+    config = json.loads(reports.report_section(plan))
     for paper in config["papers"]:
-        section = wire.table_section(with_scores=False)(SimpleNamespace(paper=paper["name"]))
+        section = reports.table_section(plan, SimpleNamespace(paper=paper["name"]))
         told = folder / f"{paper['name']}.json"  # longer than a command line may be
         told.write_text(section, encoding="utf-8")
         files = {kind: str(folder / f"{paper['name']}.{kind}") for kind in ("csv", "md", "tex")}
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", type=Path, default=ROOT / "config.yaml", help="default: config.yaml")
     args = parser.parse_args(argv)
-    print(f"page of what there is: {write(Wiring(setting.read(args.configfile))).resolve().as_uri()}")
+    print(f"page of what there is: {write(setting.read(args.configfile)).resolve().as_uri()}")
 
 
 if __name__ == "__main__":

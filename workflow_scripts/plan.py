@@ -24,8 +24,11 @@ from workflow_scripts.planning.dag import Due, Job, Jobs
 from workflow_scripts.planning.estimate import Estimator, there
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size, table
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import paths
+from workflow_scripts.wiring.data import raw_splits
+from workflow_scripts.wiring.targets import targets
 from workflow_scripts.work.missing import missing_data
+from workflow_scripts.work.plan import Plan
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -50,43 +53,42 @@ def main(argv: list[str] | None = None) -> None:
     if not args.directory.is_dir():
         raise OODError(f"--directory: there is no folder {args.directory}")
     plan = setting.read(args.configfile, args.config)
-    wire = Wiring(plan)
     if args.targets:
-        print("\n".join(f"{name}  {' '.join(files)}" for name, files in wire.targets().items()))
+        print("\n".join(f"{name}  {' '.join(files)}" for name, files in targets(plan).items()))
         return
     costs = networks.load(args.costs)
     machine = args.on or ("cpu" if plan.config.device == "cpu" else "gpu")
     if args.gflops:
         own = costs.machines[machine].model_copy(update={"gflops": args.gflops})
         costs = costs.model_copy(update={"machines": costs.machines | {machine: own}})
-    jobs, wanted, due = asked(wire, args)
+    jobs, wanted, due = asked(plan, args)
     pending = [job for job in wanted if due.outputs & {*job.outputs}] if due else absent(wanted, args.directory)
     reasons = why.summary(due.reasons, most=4) if due and due.reasons else ""
-    estimator = Estimator(plan, costs, Measured(args.directory, wire.root), machine)
+    estimator = Estimator(plan, costs, Measured(args.directory, paths.root(plan)), machine)
     print("\n".join(page(jobs, wanted, pending, estimator, args.directory, bool(args.target))))
     if reasons:
         print(f"\nWhat runs again, and why:\n{reasons}")
 
 
-def asked(wire: Wiring, args: argparse.Namespace) -> tuple[Jobs, list[Job], Due | None]:
+def asked(plan: Plan, args: argparse.Namespace) -> tuple[Jobs, list[Job], Due | None]:
     """All jobs, those behind the targets (or the page), and unless ``--quick`` what of them would run.
 
     Raises:
         OODError: a target that stands for nothing.
     """
-    words, named = setting.words(args.configfile, args.config), wire.targets()
+    words, named = setting.words(args.configfile, args.config), targets(plan)
     for name in args.target:
         if name not in named and "/" not in name:
             raise unknown("target", name, named)
     if not args.target and not args.quick:
-        jobs, due = dag.due(wire, words, args.directory)
+        jobs, due = dag.due(plan, words, args.directory)
         return jobs, jobs.page(), due
-    jobs = dag.read(wire, words)
+    jobs = dag.read(plan, words)
     files = [file for name in args.target for file in named.get(name, [name])]
     if not files:
         return jobs, jobs.page(), None
-    part = jobs if all(map(jobs.makes, files)) else dag.read(wire, words, files)
-    return jobs, part.behind(files), None if args.quick else dag.due(wire, words, args.directory, files)[1]
+    part = jobs if all(map(jobs.makes, files)) else dag.read(plan, words, files)
+    return jobs, part.behind(files), None if args.quick else dag.due(plan, words, args.directory, files)[1]
 
 
 def absent(wanted: Iterable[Job], folder: Path) -> list[Job]:
@@ -153,7 +155,7 @@ def _data(jobs: Jobs, pending: list[Job], folder: Path) -> list[str]:
     lines = [f"Downloads: {len(loads)} files, {size(total)}" + (f" and {blank} of unknown size" if blank else "")]
     lines += table(["  file", "bytes"], [[f"  {name}", f"{source.size:,}" if source.size else "not known"]
                                          for name, source in loads.items()]) if loads else []
-    pairs = jobs.wire.raw_splits((job.rule, job.wildcards) for job in pending)
+    pairs = raw_splits(jobs.plan, ((job.rule, job.wildcards) for job in pending))
     recipes = [job.run.recipe for job in pending if job.rule == "import_weights"]
     missing = missing_data(plan, pairs, recipes)
     return [*lines, "", f"To bring by hand: {len(missing) or 'nothing'}", *(f"  {line.strip()}" for line in missing)]

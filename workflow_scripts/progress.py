@@ -33,7 +33,7 @@ from workflow_scripts.planning import dag, setting, state
 from workflow_scripts.planning.dag import Job, Jobs
 from workflow_scripts.planning.measured import Measured, kind
 from workflow_scripts.planning.text import hours
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import paths
 
 GROUPS = {
     "data": ("lmdb", "data"),
@@ -69,7 +69,7 @@ class Look:
     """
 
     def __init__(self, jobs: Jobs, folder: Path):
-        self.folder, self.root, self.now = folder, jobs.wire.root, time.time()
+        self.folder, self.root, self.now = folder, paths.root(jobs.plan), time.time()
         measured = Measured(folder, self.root)
         self.jobs = [job for job in jobs.page() if job.kind != "archives"]
         self.papers = {paper: [job for job in jobs.paper(paper) if job.kind != "archives"]
@@ -181,7 +181,7 @@ def main(argv: list[str] | None = None) -> None:
                         help=f"again every so many seconds ({SECONDS}) until all is done, or Ctrl-C")
     args = parser.parse_args(argv)
     plan = setting.read(args.configfile, args.config)
-    jobs = dag.read(Wiring(plan), setting.words(args.configfile, args.config))
+    jobs = dag.read(plan, setting.words(args.configfile, args.config))
     try:
         while True:
             look = Look(jobs, args.directory)

@@ -23,7 +23,7 @@ from workflow_scripts.planning.dag import Job, Jobs
 from workflow_scripts.planning.estimate import there
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size, table
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import paths
 
 PRUNABLE = ("features", "precompute", "scores", "distances", "panels")
 """Folders of a run whose files can go."""
@@ -48,12 +48,13 @@ def main(argv: list[str] | None = None) -> None:
     for name in args.stage:
         if name not in PRUNABLE:
             raise unknown("--stage", name, PRUNABLE)
-    wire = Wiring(setting.read(args.configfile, args.config))
-    if not (args.directory / wire.root).is_dir():
-        raise OODError(f"there is no folder {args.directory / wire.root}; run the workflow first, or name with "
+    plan = setting.read(args.configfile, args.config)
+    root = paths.root(plan)
+    if not (args.directory / root).is_dir():
+        raise OODError(f"there is no folder {args.directory / root}; run the workflow first, or name with "
                        "--configfile and --directory what has run")
-    jobs = dag.read(wire, setting.words(args.configfile, args.config))
-    measured = Measured(args.directory, wire.root)
+    jobs = dag.read(plan, setting.words(args.configfile, args.config))
+    measured = Measured(args.directory, root)
     if args.command == "du":
         print("\n".join(du(jobs, measured, args.directory)))
         return
@@ -86,7 +87,7 @@ def du(jobs: Jobs, measured: Measured, folder: Path) -> list[str]:
         cost = hours(sum(s for s in took if s is not None)) + (f", {blank} jobs not known" if blank else "")
         can_go = "yes" if group[0].kind in PRUNABLE else "no"
         rows.append([rule, str(len(names)), size(count), cost if made else "", can_go])
-    root = folder / jobs.wire.root
+    root = folder / paths.root(jobs.plan)
     others = [path for path in root.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in known]
     logs = [path for path in others if path.relative_to(root).parts[0] in ("logs", "benchmarks")]
     for name, group in (("logs and benchmarks", logs), ("not of this configuration", [

@@ -177,11 +177,11 @@ def _digest(modules: tuple[str | Code, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted({**code, **packages}.items()))
 
 
-def digest(stage: str, *plugins: str | Code) -> dict[str, str]:
+def digest(stage: str | Code, *plugins: str | Code) -> dict[str, str]:
     """Code that the outputs of ``stage`` depend on.
 
     Args:
-        stage: module name below ``workflow_scripts``, e.g. ``"train"``.
+        stage: module name below ``workflow_scripts``, e.g. ``"train"``, or a user's own.
         plugins: modules below ``workflow_scripts`` that the job's wildcards name, e.g. ``"models.resnet_cifar"``, or a
             user's own.
 

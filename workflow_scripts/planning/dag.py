@@ -22,8 +22,9 @@ from typing import Any
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
-from workflow_scripts.wiring import Wiring
-from workflow_scripts.work.plan import Trained
+from workflow_scripts.wiring import paths
+from workflow_scripts.wiring.targets import results_of
+from workflow_scripts.work.plan import Plan, Trained
 
 KEPT = 20
 """Answers in the cache; older ones go."""
@@ -72,13 +73,13 @@ class Jobs:
     """All jobs behind the results page, and which of them files need.
 
     Args:
-        wire: the wiring of the plan.
+        plan: the plan.
         found: the jobs as :func:`workflow_scripts.wiring.snakemake_private.jobs` gives them.
     """
 
-    def __init__(self, wire: Wiring, found: Iterable[dict[str, Any]]):
-        self.wire, self.plan = wire, wire.plan
-        self._stores = {wire.store(*pair): pair for pair in self.plan.used_datasets(whole=True)}
+    def __init__(self, plan: Plan, found: Iterable[dict[str, Any]]):
+        self.plan = plan
+        self._stores = {paths.store(plan, *pair): pair for pair in plan.used_datasets(whole=True)}
         self._producers: dict[str, Job] = {}
         for entry in found:
             if entry["outputs"]:
@@ -94,7 +95,7 @@ class Jobs:
                    self._kind(entry["outputs"][0]), entry["on_gpu"], SimpleNamespace(**given), run, own or read)
 
     def _kind(self, output: str) -> str:
-        for root in (self.wire.root, self.plan.config.resources):
+        for root in (paths.root(self.plan), self.plan.config.resources):
             if output.startswith(f"{root}/"):
                 first, _, rest = output.removeprefix(f"{root}/").partition("/")
                 return first if rest else "page"
@@ -102,11 +103,11 @@ class Jobs:
 
     def page(self) -> list[Job]:
         """The jobs behind the results page, inputs before what reads them."""
-        return self.behind([f"{self.wire.root}/report.html"])
+        return self.behind([paths.page(self.plan)])
 
     def paper(self, name: str) -> list[Job]:
         """The jobs behind a paper's results."""
-        return self.behind(self.wire.results_of(name))
+        return self.behind(results_of(self.plan, name))
 
     def makes(self, name: str) -> bool:
         """Whether one of them makes a file."""
@@ -135,45 +136,45 @@ class Jobs:
         return {name for job in self.behind([name for job in trained for name in job.inputs]) for name in job.outputs}
 
 
-def read(wire: Wiring, words: Sequence[str], targets: Sequence[str] = ()) -> Jobs:
+def read(plan: Plan, words: Sequence[str], targets: Sequence[str] = ()) -> Jobs:
     """All jobs of a configuration, or those behind targets, whatever is there of them.
 
     Args:
-        wire: the wiring of its plan.
+        plan: its plan.
         words: ``--configfile`` and ``--config`` as for snakemake (:func:`workflow_scripts.planning.setting.words`).
         targets: files; left out: the results page.
 
     Raises:
         OODError: Snakemake cannot build them.
     """
-    cache = _cache() / f"{_key(wire, [*words, *targets])}.json"
+    cache = _cache() / f"{_key(plan, [*words, *targets])}.json"
     try:
-        return Jobs(wire, json.loads(cache.read_text(encoding="utf-8")))
+        return Jobs(plan, json.loads(cache.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         pass
     with tempfile.TemporaryDirectory() as empty:
-        found = _ask(wire, [*targets, *words, "--directory", empty])["jobs"]
+        found = _ask(plan, [*targets, *words, "--directory", empty])["jobs"]
     _keep(cache, found)
-    return Jobs(wire, found)
+    return Jobs(plan, found)
 
 
-def due(wire: Wiring, words: Sequence[str], folder: Path, targets: Sequence[str] = ()) -> tuple[Jobs, Due]:
+def due(plan: Plan, words: Sequence[str], folder: Path, targets: Sequence[str] = ()) -> tuple[Jobs, Due]:
     """The jobs behind targets, and which of them would run in a folder.
 
     Raises:
         OODError: Snakemake cannot say it.
     """
-    said = _ask(wire, [*targets, *words, "--directory", str(folder)])
+    said = _ask(plan, [*targets, *words, "--directory", str(folder)])
     if not targets:
-        _keep(_cache() / f"{_key(wire, words)}.json", said["jobs"])
-    return Jobs(wire, said["jobs"]), Due(frozenset(said["due"]), tuple(map(tuple, said["reasons"])))
+        _keep(_cache() / f"{_key(plan, words)}.json", said["jobs"])
+    return Jobs(plan, said["jobs"]), Due(frozenset(said["due"]), tuple(map(tuple, said["reasons"])))
 
 
-def _ask(wire: Wiring, words: Sequence[str]) -> dict[str, Any]:
+def _ask(plan: Plan, words: Sequence[str]) -> dict[str, Any]:
     """What Snakemake says in a process of its own, which is not ours since it changes its folder and its loggers."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
-    if wire.plan.data_root:
-        environment["OOD_DATA"] = str(wire.plan.data_root.resolve())
+    if plan.data_root:
+        environment["OOD_DATA"] = str(plan.data_root.resolve())
     with tempfile.TemporaryDirectory() as place:
         answer = Path(place) / "answer.json"
         done = subprocess.run([sys.executable, "-m", "workflow_scripts.wiring.snakemake_private", str(answer), *words],
@@ -184,10 +185,9 @@ def _ask(wire: Wiring, words: Sequence[str]) -> dict[str, Any]:
         return json.loads(answer.read_text(encoding="utf-8"))
 
 
-def _key(wire: Wiring, words: Sequence[str]) -> str:
+def _key(plan: Plan, words: Sequence[str]) -> str:
     """What the jobs of a configuration depend on: it, the raw files that are there, what scores need (a user's own file
     says that), and the code."""
-    plan = wire.plan
     raw = [[*pair, plan.packed(*pair), plan.archives(*pair)] for pair in plan.used_datasets(whole=True)]
     raw += [plan.checkpoint_archive(run.recipe) for run in plan.runs.values() if run.recipe.checkpoint]
     needs = sorted({(name, *sorted(plan.needs(run, name))) for run in plan.runs.values() for name in run.scores})

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workflow_scripts.reporting import headline
-from workflow_scripts.wiring import Wiring
+from workflow_scripts.wiring import paths
+from workflow_scripts.work.plan import Plan
 
 LINES, SHOWN = 8, 3
 """Last lines of a log, and failed jobs, that are shown."""
@@ -69,12 +70,12 @@ def success(logs: Sequence[str], root: Path, names: Mapping[str, str]) -> str:
     return f"{head}results page: {page.resolve().as_uri()}\n"
 
 
-def partial_page(wire: Wiring, write: Callable[[Wiring], Path]) -> str:
+def partial_page(plan: Plan, write: Callable[[Plan], Path]) -> str:
     """Make the page of what there is with ``write`` (:func:`workflow_scripts.partial.write`), and say where; nothing
     where not even one network has been measured."""
-    if not any(Path(wire.root, "metrics").rglob("*.csv")):
+    if not any(Path(paths.root(plan), "metrics").rglob("*.csv")):
         return ""
     try:
-        return f"page of what there is: {write(wire).resolve().as_uri()}\n"
+        return f"page of what there is: {write(plan).resolve().as_uri()}\n"
     except (Exception, SystemExit) as error:  # the failure above is what matters
         return "" if isinstance(error, SystemExit) else f"no page of what there is: {error}\n"

@@ -88,7 +88,7 @@ class Estimator:
         if limit.steps and limit.steps < steps:
             epochs, steps = epochs * limit.steps / steps, limit.steps
         known = min(steps * given.batch_size, round(epochs * count)) * recipe.views
-        outliers = steps * recipe.outliers.batch_size if self.plan.outliers(run) else 0
+        outliers = steps * recipe.outliers.batch_size if run.outliers else 0
         return Training(epochs, steps, known + outliers)
 
     def seconds(self, job: Job) -> tuple[float | None, Basis]:

@@ -32,7 +32,7 @@ def remember_signature(function: Callable) -> Callable:
     def call(*args: Any, **given: Any) -> Any:
         return function(*args, **given)
 
-    call.__signature__ = inspect.signature(function)
+    call.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     return call
 
 

@@ -48,7 +48,7 @@ class Trained:
     scores: Mapping[str, Score]
     """Scores of all experiments that name it, by name, in their order."""
     outliers: str | None = None
-    """Dataset that it trains against."""
+    """Dataset that it trains against; none where its method, corrected or as released, reads no outliers."""
     classifier: str | None = None
     """Path name of the recipe whose network makes its label maps."""
     among: tuple[str, ...] = ()
@@ -132,10 +132,6 @@ class Plan:
         assert outliers is not None  # checks.candidates
         return outliers.dataset
 
-    def outliers(self, run: Trained) -> str | None:
-        """The dataset a run trains against; none where its method, corrected or as released, reads no outliers."""
-        return run.outliers
-
     @cached_property
     def wanted(self) -> Mapping[Key, Trained]:
         """The networks that `only` keeps and those they start from, in the order of the configuration."""
@@ -205,17 +201,6 @@ class Plan:
         other = self.relisted[id] if "goe.2g-1" in self.config.fidelity.released else {}
         return {f"{group}+2g-1": [other.get(name, name) for name in names] for group, names in groups.items()
                 if other.keys() & set(names)}
-
-    def feature_groups(self) -> list[tuple[str, str, list[tuple[str, str]]]]:
-        """(ID set, group, sets) of every features job: which sets share one process."""
-        groups = []
-        for id in self.ood:
-            sets = self.sets(id)
-            if self.config.features.together:
-                groups.append((id, "all", sets))
-            else:
-                groups += [(id, "id", sets[:2]), (id, "ood", sets[2:])]
-        return groups
 
     def used_datasets(self, whole: bool = False) -> list[tuple[str, str]]:
         """(dataset, split) of every store that what `only` keeps (``whole``: the configuration) needs, each once."""
