@@ -75,8 +75,14 @@ def flags(*names):
 
 
 def folder_of(name):
-    """The folder of an output."""
-    return lambda wildcards, output: str(Path(next(iter(output.get(name, output)))).parent)
+    """The folder of an output, which is a file or several."""
+
+    def folder(wildcards, output):
+        files = output.get(name, output)
+        first = files if isinstance(files, str) else files[0]
+        return str(Path(first).parent)
+
+    return folder
 
 
 def print_results(log):
