@@ -26,7 +26,7 @@ from benchmarks.common import Figure, Report
 from benchmarks.finished import Finished
 from benchmarks.networks import FULL, SMALL, normalised, pixels, settled
 from workflow_scripts.metrics.ood import ood_metrics
-from workflow_scripts.networks import batching, device
+from workflow_scripts.networks import batching, devices
 from workflow_scripts.networks.forward import penultimate
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.scores import cached
@@ -44,7 +44,7 @@ def measure(name: str, report: Report, count: int, repeats: int, networks: dict 
     torch.manual_seed(0)
     plain = settled(networks[name](10))
     ours = copy.deepcopy(plain)
-    ours.freeze()
+    ours.fold_batchnorms()
     ours, apart = (network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
                    for network in (ours, copy.deepcopy(plain)))
     x = normalised(pixels(count))
@@ -104,8 +104,8 @@ def effect(results: Path, report: Report) -> None:
             precompute.main(["--train", str(folder / run.train), "--out", str(folder / "statistics.h5")])
             for name, entry in run.scores.items():
                 values = scored(folder, run.tests, name, entry)
-                known = values.pop(run.tests[0])
-                metrics.setdefault(name, {})[precision] = {s: ood_metrics(known, v) for s, v in values.items()}
+                id_scores = values.pop(run.tests[0])
+                metrics.setdefault(name, {})[precision] = {s: ood_metrics(id_scores, v) for s, v in values.items()}
     for name, both in metrics.items():
         for metric in ("auroc", "fpr95"):
             change = max(abs(both["bfloat16"][s][metric] - both["float32"][s][metric]) for s in both["float32"])
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="tiny networks: a test of the benchmark")
     parser.add_argument("--effect", type=Path, metavar="RESULTS", help="of a finished run: what bfloat16 changes")
     args = parser.parse_args()
-    device.pick("cpu", args.threads)
+    devices.pick("cpu", args.threads)
     if args.effect:
         report = Report("precision", "torch")
         effect(args.effect, report)

@@ -50,7 +50,7 @@ class Finished:
         """Configurations of the jobs of those scores that are computed from features with options as they stand."""
         found = {}
         for name, entry in self.run.scores.items():
-            if entry.choose is None and not {"network", "scores"} & self.plan.needs(self.run, name):
+            if entry.tune is None and not {"network", "scores"} & self.plan.needs(self.run, name):
                 wildcards = SimpleNamespace(**vars(self.wildcards), score=name)
                 found[name] = json.loads(evaluation.score_section(self.plan, wildcards))
         return found

@@ -23,7 +23,7 @@ from workflow_scripts.methods import cross_entropy, goe
 from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.models import resnet_cifar, wide_resnet
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.loop import Images, batches
@@ -76,13 +76,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1, help="steps of a repeat (on a GPU take 50)")
     args = parser.parse_args()
-    where = device.pick(args.device, args.threads)
-    if where.type == "cpu":
+    device = devices.pick(args.device, args.threads)
+    if device.type == "cpu":
         keep_freed_memory()  # as the train stage does
     torch.manual_seed(0)
-    pixels = torch.randint(0, 256, (4096, 32, 32, 3), dtype=torch.uint8).to(where)
-    data = Images(pixels[:2048], torch.randint(0, 10, (2048,)).to(where))
-    outliers = Outliers(pixels[2048:], 256, "block", 0, where, "random images")
+    pixels = torch.randint(0, 256, (4096, 32, 32, 3), dtype=torch.uint8).to(device)
+    data = Images(pixels[:2048], torch.randint(0, 10, (2048,)).to(device))
+    outliers = Outliers(pixels[2048:], 256, "block", 0, device, "random images")
     plain = cross_entropy.build(cross_entropy.Options(), ())
     runs = {
         "G-OE, 640 images": (640, Runner(goe.build(goe.Options(), ()), NETWORKS[args.network](), data, outliers, 128)),
@@ -96,7 +96,7 @@ def main() -> None:
             seconds = runner.seconds(args.steps * 640 // size) / size
             times[name] += [seconds] if repeat else []
     medians = {name: statistics.median(values) for name, values in times.items()}
-    where_on = torch.cuda.get_device_name() if where.type == "cuda" else f"CPU, {args.threads} thread(s)"
+    where_on = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {args.threads} thread(s)"
     print(f"{args.network} on {where_on}, torch {torch.__version__}; median microseconds per image, n = {args.repeats}")
     for name, value in medians.items():
         print(f"  {name:26s} {1e6 * value:9.1f}")

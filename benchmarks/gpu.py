@@ -23,33 +23,33 @@ from benchmarks.common import Figure, Report
 from benchmarks.networks import FULL, SMALL
 from benchmarks.papers import PAPERS, Ours, Paper, Plain, tiny
 from benchmarks.training import TARGETS, precision_class
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 
 MINUTES = 8.0
 HEADER = ("paper", "images a step", "images/s", "plain, images/s", "times plain", "share of roofline",
           "peak memory, GB")
 
 
-def row(paper: Paper, where: torch.device, limits: roofline.Peaks, repeats: int, small: bool, report: Report,
+def row(paper: Paper, device: torch.device, limits: roofline.Peaks, repeats: int, small: bool, report: Report,
         precision: str) -> list[str]:
     """One line of the table."""
     networks = SMALL if small else FULL
-    if where.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    ours = Ours(paper, where, networks, precision=precision)
+    ours = Ours(paper, device, networks, precision=precision)
     for _ in range(3):  # the first steps choose kernels
         ours.run()
-    seconds = common.turns({"ours": ours.run}, repeats, wait=lambda: roofline.synchronise(where))["ours"]
-    memory = torch.cuda.max_memory_allocated() / 1e9 if where.type == "cuda" else None
+    seconds = common.turns({"ours": ours.run}, repeats, wait=lambda: roofline.synchronise(device))["ours"]
+    memory = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else None
     with roofline.Counted(limits) as counted:
         ours.run()
     step = statistics.median(seconds)
-    plain = Plain(paper, where, networks)
+    plain = Plain(paper, device, networks)
     slow = statistics.median(common.turns({"plain": plain.run}, max(1, repeats // 4), wait=lambda: roofline.synchronise(
-        where))["plain"])
+        device))["plain"])
     speed, share = paper.images / step, counted.least / step
-    report.add(Figure(f"{paper.name}: times plain", slow / step, "", TARGETS[where.type], n=repeats,
+    report.add(Figure(f"{paper.name}: times plain", slow / step, "", TARGETS[device.type], n=repeats,
                       more={"images/s": speed, "share of the roofline": share, "peak GB": memory,
                             "operations": counted.operations, "bytes": counted.bytes}))
     return [paper.name, str(paper.images), f"{speed:,.0f}", f"{paper.images / slow:,.0f}", f"{slow / step:.2f}",
@@ -64,8 +64,8 @@ def table(rows: list[list[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=device.NAMES, default="cuda")
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
+    parser.add_argument("--device", choices=devices.NAMES, default="cuda")
+    parser.add_argument("--tf32", action="store_true", help=devices.TF32)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="training.precision")
     parser.add_argument("--small", action="store_true", help="tiny networks and batches")
     parser.add_argument("--repeats", type=int, default=20)
@@ -73,10 +73,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=common.OUT / "gpu.md")
     args = parser.parse_args()
     began = time.perf_counter()
-    where = device.pick(args.device, args.threads, args.tf32)
+    device = devices.pick(args.device, args.threads, args.tf32)
     report = Report("gpu", "torch")
-    name = torch.cuda.get_device_name() if where.type == "cuda" else "CPU"
-    limits = roofline.peaks(where, args.small)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    limits = roofline.peaks(device, args.small)
     about = (f"{name}, torch {torch.__version__}, {precision_class()}, training.precision {args.precision}; measured "
              f"peaks {limits.operations / 1e12:.2f} TFLOP/s, {limits.bandwidth / 1e9:.0f} GB/s; medians, n = "
              f"{args.repeats}")
@@ -86,7 +86,7 @@ def main() -> None:
         if time.perf_counter() - began > 60 * MINUTES * 0.8:
             rows.append([paper.name, "left out: no time left", *[""] * (len(HEADER) - 2)])
             continue
-        rows.append(row(tiny(paper) if args.small else paper, where, limits, args.repeats, args.small, report,
+        rows.append(row(tiny(paper) if args.small else paper, device, limits, args.repeats, args.small, report,
                         args.precision))
     text = f"{about}\n\n{table(rows)}"
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,7 @@ PACKAGES = ("torch", "triton", "numpy", "h5py", "torchvision", "timm", "scipy", 
             "lmdb", "snakemake")
 
 
-def about(where: torch.device, threads: int) -> dict[str, Any]:
+def about(device: torch.device, threads: int) -> dict[str, Any]:
     """The machine, its card and what is installed."""
     found: dict[str, Any] = {"python": platform.python_version(), "processor": processor(), "threads": threads}
     absent = []
@@ -43,8 +43,8 @@ def about(where: torch.device, threads: int) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             absent.append(package)
     found["not installed"] = " ".join(absent) or "none"
-    if where.type == "cuda":
-        properties = torch.cuda.get_device_properties(where)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
         found |= {"card": properties.name, "card's memory, GB": round(properties.total_memory / 1e9, 1),
                   "multiprocessors": properties.multi_processor_count, "CUDA": torch.version.cuda,
                   "cuDNN": torch.backends.cudnn.version(), "driver": driver()}
@@ -69,10 +69,10 @@ def driver() -> str:
         return f"not known ({type(error).__name__})"
 
 
-def checks(rows: Rows, where: torch.device, small: bool) -> None:
+def checks(rows: Rows, device: torch.device, small: bool) -> None:
     """What must hold, with algorithms of a fixed choice."""
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
-    gpu_checks.all_checks(rows, where, small)
+    gpu_checks.all_checks(rows, device, small)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -88,12 +88,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"no GPU: torch {torch.__version__} (CUDA build {torch.version.cuda}) finds none; check the driver, or "
               "give --device cpu --small to see the same code run", file=sys.stderr)
         return 2
-    where = gpu_project.device.pick(args.device, args.threads)
-    rows = Rows("gpu_check", args.out, about(where, args.threads), args.minutes)
+    device = gpu_project.devices.pick(args.device, args.threads)
+    rows = Rows("gpu_check", args.out, about(device, args.threads), args.minutes)
     if args.only != "speeds":
-        checks(rows, where, args.small)
+        checks(rows, device, args.small)
     if args.only != "checks":
-        gpu_speed.Speeds(rows, where, args.small).all()
+        gpu_speed.Speeds(rows, device, args.small).all()
     print(f"{len(rows.rows)} rows, {rows.count(FAILED)} failed, {rows.count(ERROR)} could not be made; "
           f"{rows.out / rows.name}.md")
     return int(rows.count(FAILED, ERROR) > 0)

@@ -49,22 +49,22 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
 }
 
 
-def all_checks(rows: Rows, where: torch.device, small: bool) -> None:
+def all_checks(rows: Rows, device: torch.device, small: bool) -> None:
     """Every check, the most valuable first."""
     known, batch = made_up(small)
     for name in project.names("scores"):
-        rows.run("scores", name, lambda name=name: score(name, known, batch, where, small), 3)
+        rows.run("scores", name, lambda name=name: score(name, known, batch, device, small), 3)
     for name in project.names("methods"):
         for precision in ("float32", "bfloat16"):
             rows.run("one training step", f"{name}, {precision}",
-                     lambda name=name, precision=precision: step(name, precision, where, 16 if small else 32), 3)
+                     lambda name=name, precision=precision: step(name, precision, device, 16 if small else 32), 3)
     for name in project.names("models"):
-        rows.run("architectures", name, lambda name=name: architecture(name, where, small), 8)
+        rows.run("architectures", name, lambda name=name: architecture(name, device, small), 8)
     for name in ("cross_entropy", "npos", "goe"):
-        rows.run("resume", name, lambda name=name: resume(name, where, 16 if small else 32), 4)
-    rows.run("fast step", "against the training loop", lambda: fast_step(where, small), 5)
+        rows.run("resume", name, lambda name=name: resume(name, device, 16 if small else 32), 4)
+    rows.run("fast step", "against the training loop", lambda: fast_step(device, small), 5)
     for name, steps in (("crop and flip", project.CROP_FLIP), ("two-view recipe of NPOS", project.TWO_VIEWS)):
-        rows.run("augmentation", name, lambda steps=steps: augmentation(steps, where, small), 3)
+        rows.run("augmentation", name, lambda steps=steps: augmentation(steps, device, small), 3)
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
@@ -110,23 +110,23 @@ def compared(found: np.ndarray, expected: np.ndarray, allowed: float) -> dict[st
             "unit": "standard deviations of the score"}
 
 
-def score(name: str, known: Any, batch: Any, where: torch.device, small: bool) -> dict[str, Any]:
+def score(name: str, known: Any, batch: Any, device: torch.device, small: bool) -> dict[str, Any]:
     """A score on the device against numpy, or for one that needs the network against torch on the CPU."""
     module, _ = project.score(name)
     if "network" in module.SPEC.needs:
-        return network_score(name, where, 16 if small else 32)
+        return network_score(name, device, 16 if small else 32)
     expected = project.scored(name, known, batch)
-    return compared(project.scored(name, project.moved(known, where), project.moved(batch, where)), expected, SCORE)
+    return compared(project.scored(name, project.moved(known, device), project.moved(batch, device)), expected, SCORE)
 
 
-def network_score(name: str, where: torch.device, side: int) -> dict[str, Any]:
+def network_score(name: str, device: torch.device, side: int) -> dict[str, Any]:
     module, options = project.score(name)
     data = images_of(320, CPU, side)
     network = settled(project.model("resnet_cifar", CLASSES, blocks=(1, 1, 1, 1), width=8), side)
     found = []
-    for device in (CPU, where):
-        project.channels_last(network.to(device))
-        x, labels = data.inputs(data.pixels, project.CIFAR10).to(device), data.labels.to(device)
+    for chosen in (CPU, device):
+        project.channels_last(network.to(chosen))
+        x, labels = data.inputs(data.pixels, project.CIFAR10).to(chosen), data.labels.to(chosen)
         known, state = project.evidence.Known(), None
         if "train_labels" in module.SPEC.needs:
             known = project.evidence.Known(train_labels=data.labels.numpy())
@@ -139,7 +139,7 @@ def network_score(name: str, where: torch.device, side: int) -> dict[str, Any]:
 # --- training steps
 
 
-def images_of(count: int, where: torch.device, side: int = 32, masks: bool = False) -> Any:
+def images_of(count: int, device: torch.device, side: int = 32, masks: bool = False) -> Any:
     """Images of classes told apart by a bright band, on a device."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(count) % CLASSES
@@ -150,8 +150,8 @@ def images_of(count: int, where: torch.device, side: int = 32, masks: bool = Fal
     if masks:
         maps = (labels + 1)[:, None, None].expand(-1, side, side).contiguous()
         maps[:, :side // 3] = 0
-        maps = maps.to(where)
-    return project.Images(pixels.to(where), labels.to(where), maps)
+        maps = maps.to(device)
+    return project.Images(pixels.to(device), labels.to(device), maps)
 
 
 def recipe_of(name: str, epochs: int = 3, batch: int = 64) -> project.Recipe:
@@ -160,7 +160,7 @@ def recipe_of(name: str, epochs: int = 3, batch: int = 64) -> project.Recipe:
                           outliers={"batch_size": 64})
 
 
-def training_of(name: str, precision: str, where: torch.device, side: int, options: dict[str, Any] | None = None,
+def training_of(name: str, precision: str, device: torch.device, side: int, options: dict[str, Any] | None = None,
                 images: int = 128) -> Any:
     """A training of a small network by a method, on the device."""
     torch.manual_seed(0)
@@ -170,23 +170,23 @@ def training_of(name: str, precision: str, where: torch.device, side: int, optio
         nn.init.normal_(network.head.weight, std=0.1)
     else:
         network = project.model("resnet_cifar", CLASSES, blocks=(1, 1, 1, 1), width=8)
-    network = network.to(where)
+    network = network.to(device)
     if name == "npos_clip":  # no CLIP here: its last stage stands for the tail that this method trains
         network.tail = lambda: list(network.layer4.parameters())
     if precision == "bfloat16":
         project.in_bfloat16(network)
-    pool = project.Outliers(images_of(256, where, side).pixels.flip(0), 64, "shuffled", 0, where, "made-up outliers")
+    pool = project.Outliers(images_of(256, device, side).pixels.flip(0), 64, "shuffled", 0, device, "made-up outliers")
     method = project.method(name, **(METHODS[name] if options is None else options))
-    return project.Training(network, method, images_of(images, where, side, background), recipe_of(name), 0,
+    return project.Training(network, method, images_of(images, device, side, background), recipe_of(name), 0,
                             pool if method.outliers else None)
 
 
 @functools.cache
-def one_step(name: str, precision: str, where: torch.device, side: int) -> dict[str, Tensor]:
+def one_step(name: str, precision: str, device: torch.device, side: int) -> dict[str, Tensor]:
     """Loss, change of weights and running statistics, and what the method keeps, after a step, on the CPU."""
-    training = training_of(name, precision, where, side)
+    training = training_of(name, precision, device, side)
     before = copied_of(training.network)
-    training.method.begin(training.network, training.looks())
+    training.method.begin(training.network, training.eval_data())
     training.method.start_epoch(training.network, 0)
     training._step(next(project.batches(training.data, training.recipe, 0, 0, training.rows, training.outliers,
                                         order=training.method.order)))
@@ -204,12 +204,12 @@ def copied_of(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.detach().cpu().double() for key, value in state.items() if value.is_floating_point()}
 
 
-def step(name: str, precision: str, where: torch.device, side: int) -> dict[str, Any]:
+def step(name: str, precision: str, device: torch.device, side: int) -> dict[str, Any]:
     """A step on the device against the CPU, in the same precision."""
     if name not in METHODS:
         raise Absent(f"method {name} has no options here; add them to METHODS in benchmarks/gpu_checks.py")
     note = {"note": "a network's last stage stands for a CLIP's tail"} if name == "npos_clip" else {}
-    expected, found = one_step(name, precision, CPU, side), one_step(name, precision, where, side)
+    expected, found = one_step(name, precision, CPU, side), one_step(name, precision, device, side)
     gaps = {key: relative(found[key], expected[key]) for key in expected if expected[key].any()}
     allowed = dict.fromkeys(gaps, STEP)
     if precision == "bfloat16":
@@ -233,7 +233,7 @@ def settled(network: nn.Module, side: int) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def architecture(name: str, where: torch.device, small: bool) -> dict[str, Any]:
+def architecture(name: str, device: torch.device, small: bool) -> dict[str, Any]:
     """Frozen (evaluation) and training-mode forward passes on the device against the CPU."""
     full, tiny, side = MODELS[name]
     torch.manual_seed(0)
@@ -246,14 +246,14 @@ def architecture(name: str, where: torch.device, small: bool) -> dict[str, Any]:
     gaps = {}
     for mode in ("frozen", "training"):
         passes = []
-        for device in (CPU, where):
+        for chosen in (CPU, device):
             copied = copy.deepcopy(network)
             copied.train(mode == "training")
             if mode == "frozen":
-                copied.freeze()
-            project.channels_last(copied.to(device))
+                copied.fold_batchnorms()
+            project.channels_last(copied.to(chosen))
             with torch.no_grad():
-                passes.append(copied(x.to(device, memory_format=torch.channels_last)))
+                passes.append(copied(x.to(chosen, memory_format=torch.channels_last)))
         gaps[mode] = relative(passes[1], passes[0])
     parameters = sum(p.numel() for p in network.parameters()) / 1e6
     return {"passed": all(gaps[mode] <= FORWARD[mode] for mode in gaps),
@@ -276,7 +276,7 @@ def fixed_order() -> Iterator[None]:
         torch.use_deterministic_algorithms(before, warn_only=warned)
 
 
-def resume(name: str, where: torch.device, side: int, first: int = 5, more: int = 4) -> dict[str, Any]:
+def resume(name: str, device: torch.device, side: int, first: int = 5, more: int = 4) -> dict[str, Any]:
     """N + M steps against N steps, written, read by a new training, M steps; and against N + M steps once more."""
     options = METHODS[name] | ({"start": 1} if name == "npos" else {})
 
@@ -285,7 +285,7 @@ def resume(name: str, where: torch.device, side: int, first: int = 5, more: int 
         return torch.cat([part.detach().cpu().double().flatten() for part in parts])
 
     def run(steps: int, progress: Any = None, seed: int = 5) -> Any:
-        training = training_of(name, "float32", where, side, options, images=192)
+        training = training_of(name, "float32", device, side, options, images=192)
         torch.manual_seed(seed)
         training.run(steps, report=lambda line: None, resume=progress)
         return training
@@ -301,14 +301,14 @@ def resume(name: str, where: torch.device, side: int, first: int = 5, more: int 
             "two whole runs equal": torch.equal(again, whole), "two whole runs differ by": relative(again, whole)}
 
 
-def fast_step(where: torch.device, small: bool) -> dict[str, Any]:
+def fast_step(device: torch.device, small: bool) -> dict[str, Any]:
     """The recorded step (benchmarks/gpu_step.py) against the training loop: one epoch, float32, the same weights."""
     side, batch = (16, 16) if small else (32, 64)
-    data, recipe = images_of(8 * batch, where, side), recipe_of("cross_entropy", 1, batch)
+    data, recipe = images_of(8 * batch, device, side), recipe_of("cross_entropy", 1, batch)
 
     def network() -> nn.Module:
         torch.manual_seed(0)
-        return project.model("resnet_cifar", CLASSES, blocks=(1, 1, 1, 1), width=8).to(where)
+        return project.model("resnet_cifar", CLASSES, blocks=(1, 1, 1, 1), width=8).to(device)
 
     loop = project.Training(network(), project.method("cross_entropy"), data, recipe, 0)
     loop.run(report=lambda line: None)
@@ -323,20 +323,20 @@ def fast_step(where: torch.device, small: bool) -> dict[str, Any]:
 # --- augmentation
 
 
-def augmentation(steps: list[project.changes.Step], where: torch.device, small: bool) -> dict[str, Any]:
+def augmentation(steps: list[project.changes.Step], device: torch.device, small: bool) -> dict[str, Any]:
     """The device's random numbers are the CPU's and uniform; its images are the CPU's but for rounding."""
     count = 256 if small else 2048
     index = torch.arange(count) * 7919
     numbers = project.uniforms(3, 5, index, 8)
-    same = torch.equal(project.uniforms(3, 5, index.to(where), 8).cpu(), numbers)
-    many = project.uniforms(3, 5, torch.arange(20_000 if small else 1_000_000, device=where), 2)
+    same = torch.equal(project.uniforms(3, 5, index.to(device), 8).cpu(), numbers)
+    many = project.uniforms(3, 5, torch.arange(20_000 if small else 1_000_000, device=device), 2)
     counts = torch.histc(many[:, 0], 20, 0, 1)
     expected = len(many) / 20
     chi2 = float(((counts - expected) ** 2 / expected).sum())  # 19 degrees of freedom: above 43.8 once in a thousand
     between = float(torch.corrcoef(many.T)[0, 1].abs()) * len(many) ** 0.5
     data = images_of(count, CPU)
     on_cpu = project.augment(data.pixels, steps, 3, 5, index)
-    found = project.augment(data.pixels.to(where), steps, 3, 5, index.to(where)).cpu()
+    found = project.augment(data.pixels.to(device), steps, 3, 5, index.to(device)).cpu()
     apart = (found.int() - on_cpu.int()).abs()
     levels = 0 if steps is project.CROP_FLIP else 1
     share = float((apart > levels).float().mean())

@@ -19,7 +19,7 @@ from workflow_scripts.data.images.randomness import permutation, uniforms
 from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.metrics.ood import ood_metrics
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.load import in_bfloat16
 from workflow_scripts.scores import base as evidence
 from workflow_scripts.stages.precompute_statistics import class_sums
@@ -32,7 +32,7 @@ from workflow_scripts.training.schedule import learning_rate
 
 __all__ = [
     "CIFAR10", "CROP_FLIP", "SGD", "TWO_VIEWS", "Batch", "Images", "Method", "Outliers", "Recipe", "Resume", "Training",
-    "augment", "batches", "changes", "channels_last", "class_sums", "device", "evidence", "fitted_scores",
+    "augment", "batches", "changes", "channels_last", "class_sums", "devices", "evidence", "fitted_scores",
     "in_bfloat16", "known_of", "learning_rate", "method", "model", "moved", "names", "normalise", "on_features",
     "ood_metrics", "permutation", "recipe", "score", "scored", "uniforms",
 ]
@@ -115,8 +115,8 @@ def scored(name: str, known: evidence.Known, batch: evidence.Batch, **options: A
     return found.cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
 
 
-def moved(part: Any, where: torch.device) -> Any:
+def moved(part: Any, device: torch.device) -> Any:
     """Evidence of numpy arrays as tensors on a device."""
     if is_dataclass(part):
-        return replace(part, **{f.name: moved(getattr(part, f.name), where) for f in fields(part)})
-    return None if part is None else torch.from_numpy(np.ascontiguousarray(part)).to(where)
+        return replace(part, **{f.name: moved(getattr(part, f.name), device) for f in fields(part)})
+    return None if part is None else torch.from_numpy(np.ascontiguousarray(part)).to(device)

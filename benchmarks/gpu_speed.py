@@ -40,14 +40,14 @@ class Case:
     side: int = 32
     classes: int = 10
 
-    def build(self, where: torch.device, channels_last: bool = True) -> nn.Module:
+    def build(self, device: torch.device, channels_last: bool = True) -> nn.Module:
         torch.manual_seed(0)
-        network = project.model(self.model, self.classes, **self.options).to(where)
+        network = project.model(self.model, self.classes, **self.options).to(device)
         return project.channels_last(network) if channels_last else network
 
-    def images(self, count: int, where: torch.device, channels_last: bool = True) -> Tensor:
-        generator = torch.Generator(where).manual_seed(1)
-        x = torch.randn(count, 3, self.side, self.side, generator=generator, device=where)
+    def images(self, count: int, device: torch.device, channels_last: bool = True) -> Tensor:
+        generator = torch.Generator(device).manual_seed(1)
+        x = torch.randn(count, 3, self.side, self.side, generator=generator, device=device)
         return x.to(memory_format=torch.channels_last) if channels_last else x
 
 
@@ -68,8 +68,8 @@ MODES = (("bfloat16", True), ("TF32", True), ("float32", True), ("float32", Fals
 class Speeds:
     """What the rows share: the rows, the device, the measured peaks."""
 
-    def __init__(self, rows: Rows, where: torch.device, small: bool):
-        self.rows, self.where, self.small = rows, where, small
+    def __init__(self, rows: Rows, device: torch.device, small: bool):
+        self.rows, self.device, self.small = rows, device, small
         self.peaks: dict[str, float] = {}
         self.operations: dict[str, tuple[float, float]] = {}
         self.took: dict[str, list[tuple[str, float]]] = {}  # precision and seconds of a network's rows
@@ -112,10 +112,10 @@ class Speeds:
     def expected(self, case: Case, precision: str) -> float:
         """Seconds that a row may take: by the peaks from the network's rows in other precisions, since the search for
         the fastest convolutions grows with them; for its first row, one and a half times the dearest row so far."""
-        peak, known = self.peaks.get(precision), self.took.get(case.name)
-        if not peak or not known:
+        peak, took = self.peaks.get(precision), self.took.get(case.name)
+        if not peak or not took:
             return max(8.0, 1.5 * self.rows.dearest("table"))
-        return max(8.0, min(seconds * max(1.0, self.peaks[other] / peak) for other, seconds in known))
+        return max(8.0, min(seconds * max(1.0, self.peaks[other] / peak) for other, seconds in took))
 
     def measure_peaks(self) -> dict[str, Any]:
         side = 256 if self.small else 8192
@@ -123,10 +123,10 @@ class Speeds:
         for precision in ("bfloat16", "TF32", "float32"):
             kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
             with tf32(precision == "TF32"):
-                a, b = (torch.randn(side, side, device=self.where, dtype=kind) for _ in range(2))
+                a, b = (torch.randn(side, side, device=self.device, dtype=kind) for _ in range(2))
                 self.peaks[precision] = 2 * side**3 / self.timed(lambda a=a, b=b: a @ b)
             found[f"{precision}, TFLOP/s"] = self.peaks[precision] / 1e12
-        source = torch.rand(2**20 if self.small else 2**29, device=self.where)
+        source = torch.rand(2**20 if self.small else 2**29, device=self.device)
         target = torch.empty_like(source)
         found["copy, read and written, GB/s"] = 8 * len(source) / self.timed(lambda: target.copy_(source)) / 1e9
         return found | {"side": side}
@@ -135,18 +135,18 @@ class Speeds:
         """Seconds of ``work``: the median of stretches."""
         for _ in range(1 if self.small else 3):
             work()
-        wait(self.where)
+        wait(self.device)
         started = time.perf_counter()
         work()
-        wait(self.where)
+        wait(self.device)
         count = 1 if self.small else max(1, int(STRETCH / max(time.perf_counter() - started, 1e-5)))
         times = []
         for _ in range(STRETCHES):
-            wait(self.where)
+            wait(self.device)
             started = time.perf_counter()
             for _ in range(count):
                 work()
-            wait(self.where)
+            wait(self.device)
             times.append((time.perf_counter() - started) / count)
         return statistics.median(times)
 
@@ -155,7 +155,7 @@ class Speeds:
         if case.name not in self.operations:
             from torch.utils.flop_counter import FlopCounterMode
 
-            network, x = case.build(self.where), case.images(4, self.where)
+            network, x = case.build(self.device), case.images(4, self.device)
             with FlopCounterMode(display=False) as whole:
                 network(x).sum().backward()
             with FlopCounterMode(display=False) as forward, torch.no_grad():
@@ -172,7 +172,7 @@ class Speeds:
         if evaluation is not None:
             found |= {"evaluation, images/s": self.evaluated(case) / evaluation,
                       "evaluation, share of peak": peak and forward * self.evaluated(case) / evaluation / peak}
-        if self.where.type == "cuda":
+        if self.device.type == "cuda":
             found["peak memory, GB"] = torch.cuda.max_memory_allocated() / 1e9
         return found
 
@@ -182,20 +182,20 @@ class Speeds:
     def forget(self) -> None:
         """Free what the row before held: memory, and a loader's threads."""
         gc.collect()
-        if self.where.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
     def steps(self, case: Case, precision: str, channels_last: bool, compiled: bool = False) -> dict[str, Any]:
         """Steps and forward passes of random images, launched one by one."""
         self.forget()
-        network = case.build(self.where, channels_last)
+        network = case.build(self.device, channels_last)
         if precision == "bfloat16":
             project.in_bfloat16(network)
         run = compiled_pass(network) if compiled else network
-        labels = torch.arange(case.batch, device=self.where) % case.classes
-        optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, fused=self.where.type == "cuda", **project.SGD)
-        x = case.images(case.batch, self.where, channels_last)
+        labels = torch.arange(case.batch, device=self.device) % case.classes
+        optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, fused=self.device.type == "cuda", **project.SGD)
+        x = case.images(case.batch, self.device, channels_last)
 
         def train() -> None:
             loss = functional.cross_entropy(run(x), labels)
@@ -209,15 +209,15 @@ class Speeds:
             if compiled:
                 with within(min(COMPILING, self.rows.left() - 5), "compiling"):
                     train()
-                    wait(self.where)
+                    wait(self.device)
             took = time.perf_counter() - before
             training = self.timed(train)
             network.eval()
             evaluation = None
             if not compiled:
-                network.freeze()
+                network.fold_batchnorms()
                 network.requires_grad_(False)
-                many = case.images(self.evaluated(case), self.where, channels_last)
+                many = case.images(self.evaluated(case), self.device, channels_last)
                 with torch.inference_mode():
                     evaluation = self.timed(lambda: network(many))
         return self.row(case, precision, training, evaluation) | ({"compiling, s": took} if compiled else {})
@@ -229,14 +229,14 @@ class Speeds:
         """The fast step, and how long it took to be ready."""
         self.forget()
         before = time.perf_counter()
-        fast = FastStep(case.build(self.where), case.batch, project.SGD, case.side, compiled=compiled)
+        fast = FastStep(case.build(self.device), case.batch, project.SGD, case.side, compiled=compiled)
         fast.record(min(COMPILING, self.rows.left() - 5))
         return fast, time.perf_counter() - before
 
     def fast(self, case: Case, compiled: bool) -> dict[str, Any]:
         fast, took = self.recorded(case, compiled)
-        x = case.images(case.batch, self.where).to(fast.dtype)
-        labels, rate = torch.arange(case.batch, device=self.where) % case.classes, torch.tensor(1e-3).to(self.where)
+        x = case.images(case.batch, self.device).to(fast.dtype)
+        labels, rate = torch.arange(case.batch, device=self.device) % case.classes, torch.tensor(1e-3).to(self.device)
         found = self.row(case, "bfloat16", self.timed(lambda: fast.step(x, labels, rate)), None)
         return found | {"ready after, s": took, "recorded": fast.graph is not None}
 
@@ -245,7 +245,7 @@ class Speeds:
     def data(self, case: Case, count: int) -> Any:
         generator = torch.Generator().manual_seed(0)
         pixels = torch.randint(0, 256, (count, case.side, case.side, 3), dtype=torch.uint8, generator=generator)
-        return project.Images(pixels.to(self.where), (torch.arange(count) % case.classes).to(self.where))
+        return project.Images(pixels.to(self.device), (torch.arange(count) % case.classes).to(self.device))
 
     def recipe(self, case: Case) -> project.Recipe:
         return project.recipe(100, case.batch, 0.01)
@@ -253,13 +253,13 @@ class Speeds:
     def looped(self, case: Case, work: Callable[[int], Any], steps: int) -> dict[str, Any]:
         """Images/s of so many steps, and the share of that time in which a GPU's kernels ran."""
         work(max(2, steps // 4))
-        wait(self.where)
+        wait(self.device)
         started = time.perf_counter()
         work(steps)
-        wait(self.where)
+        wait(self.device)
         seconds = (time.perf_counter() - started) / steps
         found = {"batch": case.batch, "images/s": case.batch / seconds, "steps": steps}
-        if self.where.type == "cuda":
+        if self.device.type == "cuda":
             try:
                 found["GPU busy"] = kernel_seconds(lambda: work(20)) / 20 / seconds
             except Late:
@@ -272,7 +272,7 @@ class Speeds:
     def loop(self, case: Case, precision: str) -> dict[str, Any]:
         """The project's loop as the train stage runs it on a store in memory: order, augmentation, step."""
         self.forget()
-        network = case.build(self.where)
+        network = case.build(self.device)
         if precision == "bfloat16":
             project.in_bfloat16(network)
         data = self.data(case, 50 if self.small else 50_000)
@@ -295,7 +295,7 @@ class Speeds:
         """The fast step over whole epochs, their augmentation included."""
         fast, _ = self.recorded(case, compiled)
         data, recipe, epoch = self.data(case, 50 if self.small else 50_000), self.recipe(case), itertools.count()
-        per_epoch, rate = len(data.labels) // case.batch, torch.tensor(1e-3).to(self.where)
+        per_epoch, rate = len(data.labels) // case.batch, torch.tensor(1e-3).to(self.device)
 
         def endless() -> Iterator[tuple[Tensor, Tensor]]:
             for number in epoch:
@@ -318,12 +318,12 @@ class Speeds:
         from benchmarks.papers import Paper, Pictures
 
         self.forget()
-        data, network = self.data(case, 64 if self.small else 20_000), case.build(self.where, channels_last=False)
+        data, network = self.data(case, 64 if self.small else 20_000), case.build(self.device, channels_last=False)
         pictures = Pictures(data.pixels.cpu(), data.labels.cpu(), Paper("plain", "resnet18", "cross_entropy",
                                                                        stored=case.side, side=case.side))
         workers = 0 if self.small else WORKERS
         loader = DataLoader(pictures, case.batch, shuffle=True, drop_last=True, num_workers=workers,
-                            pin_memory=self.where.type == "cuda", persistent_workers=bool(workers))
+                            pin_memory=self.device.type == "cuda", persistent_workers=bool(workers))
         optimiser = torch.optim.SGD(network.parameters(), lr=1e-3, **project.SGD)
 
         def endless() -> Iterator[Any]:
@@ -334,7 +334,7 @@ class Speeds:
 
         def work(steps: int) -> None:
             for views, labels, _, _ in itertools.islice(source, steps):
-                loss = functional.cross_entropy(network(views[0].to(self.where)), labels.to(self.where))
+                loss = functional.cross_entropy(network(views[0].to(self.device)), labels.to(self.device))
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
@@ -360,15 +360,15 @@ class Speeds:
                 chosen, networks = (tiny(paper), SMALL_NETWORKS) if self.small else (paper, FULL)
                 found = {"images": chosen.images}
                 for precision in ("bfloat16", "float32"):
-                    ours = Ours(chosen, self.where, networks, precision=precision)
+                    ours = Ours(chosen, self.device, networks, precision=precision)
                     found[f"{precision}, images/s"] = chosen.images / self.timed(ours.run)
-                plain = Plain(chosen, self.where, networks)
+                plain = Plain(chosen, self.device, networks)
                 plain.run()
-                wait(self.where)
+                wait(self.device)
                 started = time.perf_counter()
                 for _ in range(3):
                     plain.run()
-                wait(self.where)
+                wait(self.device)
                 return found | {"plain, images/s": 3 * chosen.images / (time.perf_counter() - started)}
 
             self.rows.run("papers' steps", paper.name, measured, max(20, 1.3 * self.rows.dearest("papers' steps")))

@@ -39,21 +39,21 @@ class FastStep:
     def __init__(self, network: nn.Module, batch: int, training: dict[str, Any], side: int = 32, graph: bool = True,
                  compiled: bool = False, rounded: bool = True):
         self.network = project.channels_last(network).train()
-        self.where = next(network.parameters()).device
-        self.on_gpu = self.where.type == "cuda"
+        self.device = next(network.parameters()).device
+        self.on_gpu = self.device.type == "cuda"
         self.method = project.method("cross_entropy")
         if rounded:
             project.in_bfloat16(network)
         self.run = compiled_pass(network) if compiled else network
         self.dtype = torch.bfloat16 if rounded else torch.float32
-        images = torch.zeros(batch, 3, side, side, dtype=self.dtype, device=self.where)
+        images = torch.zeros(batch, 3, side, side, dtype=self.dtype, device=self.device)
         self.images = images.to(memory_format=torch.channels_last)
-        self.labels = torch.zeros(batch, dtype=torch.int64, device=self.where)
-        self.rate = torch.zeros((), device=self.where)
+        self.labels = torch.zeros(batch, dtype=torch.int64, device=self.device)
+        self.rate = torch.zeros((), device=self.device)
         self.optimiser = torch.optim.SGD(network.parameters(), lr=self.rate if self.on_gpu else 0.0, fused=self.on_gpu,
                                          **training)
         self.rate = self.optimiser.param_groups[0]["lr"] if self.on_gpu else self.rate
-        self.total, self.correct = torch.zeros((), device=self.where), torch.zeros((), device=self.where)
+        self.total, self.correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.wanted = graph and self.on_gpu
 
@@ -133,12 +133,12 @@ def epoch_inputs(pixels: Tensor, labels: Tensor, recipe: project.Recipe, seed: i
     return inputs.permute(0, 3, 1, 2), labels[order]
 
 
-def rates(recipe: project.Recipe, steps: int, epochs: int, where: torch.device) -> Tensor:
+def rates(recipe: project.Recipe, steps: int, epochs: int, device: torch.device) -> Tensor:
     """Learning rate of each step of a training, on the device."""
     training = recipe.training
     values = [project.learning_rate(training.lr, training.schedule, step, steps, epochs)
               for step in range(steps * epochs)]
-    return torch.tensor(values, device=where)
+    return torch.tensor(values, device=device)
 
 
 def train(fast: FastStep, pixels: Tensor, labels: Tensor, recipe: project.Recipe, seed: int, epochs: int,
@@ -146,8 +146,8 @@ def train(fast: FastStep, pixels: Tensor, labels: Tensor, recipe: project.Recipe
     """A training of ``epochs`` epochs, or its first ``only`` ones. -> seconds."""
     batch = len(fast.labels)
     steps = len(labels) // batch
-    schedule = rates(recipe, steps, epochs, fast.where)
-    wait(fast.where)
+    schedule = rates(recipe, steps, epochs, fast.device)
+    wait(fast.device)
     started = time.perf_counter()
     for epoch in range(epochs if only is None else only):
         inputs, order = epoch_inputs(pixels, labels, recipe, seed, epoch, fast.dtype)
@@ -155,12 +155,12 @@ def train(fast: FastStep, pixels: Tensor, labels: Tensor, recipe: project.Recipe
             part = slice(step * batch, (step + 1) * batch)
             fast.step(inputs[part], order[part], schedule[epoch * steps + step])
         report(epoch)
-    wait(fast.where)
+    wait(fast.device)
     return time.perf_counter() - started
 
 
-def wait(where: torch.device) -> None:
-    if where.type == "cuda":
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
         torch.cuda.synchronize()
 
 

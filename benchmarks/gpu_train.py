@@ -56,8 +56,8 @@ RESERVE, SCORING = 8.0, 25.0  # seconds at the end, and what scoring a seed is t
 class Run:
     """The sets on the device, the step, and the rows of one run."""
 
-    def __init__(self, rows: Rows, where: torch.device, data: Path, small: bool, compiled: bool):
-        self.rows, self.where, self.small, self.compiled = rows, where, small, compiled
+    def __init__(self, rows: Rows, device: torch.device, data: Path, small: bool, compiled: bool):
+        self.rows, self.device, self.small, self.compiled = rows, device, small, compiled
         self.options = TINY if small else NETWORK
         self.recipe = project.recipe(EPOCHS, 32 if small else 128, 0.1, floor=1e-5)
         self.sets: dict[str, Tensor] = {}
@@ -76,8 +76,8 @@ class Run:
         if self.small:
             rows = np.unique(np.linspace(0, len(found.labels) - 1, 256 if name == "cifar10_train" else 60).astype(int))
             found = found.take(rows, f"{found.what}, thinned out for a test")
-        self.sets[name] = torch.from_numpy(np.ascontiguousarray(found.pixels)).to(self.where)
-        self.labels[name] = torch.from_numpy(found.labels).to(self.where)
+        self.sets[name] = torch.from_numpy(np.ascontiguousarray(found.pixels)).to(self.device)
+        self.labels[name] = torch.from_numpy(found.labels).to(self.device)
         side = "ID" if name.startswith("cifar10_") else "near" if name in gpu_data.NEAR else "far"
         return {"images": len(found.labels), "side": side, "what": found.what, **missing}
 
@@ -109,7 +109,7 @@ class Run:
         for compiled, graph in ((True, True), (False, True), (False, False)):
             if compiled and not self.compiled:
                 continue
-            fast = gpu_step.FastStep(self.network(0).to(self.where), self.recipe.training.batch_size,
+            fast = gpu_step.FastStep(self.network(0).to(self.device), self.recipe.training.batch_size,
                                      project.SGD, graph=graph, compiled=compiled)
             try:
                 fast.record(0.25 * self.rows.left())
@@ -140,7 +140,7 @@ class Run:
         return max(1, int((left - self.scoring) / self.epoch / 1.02)), 1
 
     def train(self, seed: int, epochs: int) -> dict[str, Any]:
-        self.fast.restart(self.network(seed).to(self.where).state_dict())
+        self.fast.restart(self.network(seed).to(self.device).state_dict())
         labels, started = self.labels["cifar10_train"], time.perf_counter()
 
         def report(epoch: int) -> None:
@@ -166,9 +166,9 @@ class Run:
     @torch.inference_mode()
     def extract(self) -> None:
         """Features and logits of all sets in float32, from a frozen network of the trained weights."""
-        network = self.network(0).to(self.where)
+        network = self.network(0).to(self.device)
         network.load_state_dict(self.fast.network.state_dict())
-        network.eval().freeze()
+        network.eval().fold_batchnorms()
         network.to(memory_format=torch.channels_last)
         self.head, self.norm = network.head, network.last_batchnorm
         self.features, self.logits = {}, {}
@@ -247,12 +247,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"no GPU: torch {torch.__version__} (CUDA build {torch.version.cuda}) finds none; check the driver, or "
               "give --device cpu --small to see the same code run", file=sys.stderr)
         return 2
-    where = project.device.pick(args.device, args.threads)
+    device = project.devices.pick(args.device, args.threads)
     notes = {"recipe": "OpenOOD v1.5, CIFAR-10, ResNet-18", "published far": "MNIST, SVHN, Textures and Places365 in "
              "full; here the sets of the table 'data'", "published": "leaderboard of OpenOOD v1.5, 3 seeds, best "
              "validation epoch"}
-    rows = Rows("gpu_train", args.out, about(where, args.threads) | notes, args.minutes)
-    Run(rows, where, args.data, args.small, args.compiled).all()
+    rows = Rows("gpu_train", args.out, about(device, args.threads) | notes, args.minutes)
+    Run(rows, device, args.data, args.small, args.compiled).all()
     print(f"{rows.count(MEASURED)} rows; {rows.out / rows.name}.md")
     return 0
 

@@ -31,7 +31,7 @@ from benchmarks.common import ROOT, Figure, Report
 from benchmarks.memory import write_features, write_head
 from benchmarks.networks import pixels
 from workflow_scripts.models import resnet_cifar
-from workflow_scripts.networks import checkpoint, device
+from workflow_scripts.networks import checkpoint, devices
 from workflow_scripts.stages import compute_metrics as evaluate
 from workflow_scripts.stages import extract_features as features
 from workflow_scripts.stages import precompute_statistics as precompute
@@ -72,12 +72,12 @@ def chain(folder: Path, tests: list[Path], scores: dict[str, dict], checkpoint_f
     scored(folder / "out", outs[0], outs[1:], scores)
 
 
-def scored(out: Path, known: Path, tests: list[Path], scores: dict[str, dict]) -> None:
+def scored(out: Path, train: Path, tests: list[Path], scores: dict[str, dict]) -> None:
     """Class means, scores and metrics from features; ``head.h5`` lies in ``out``."""
-    call(precompute.main, "--train", known, "--out", out / "statistics.h5")
+    call(precompute.main, "--train", train, "--out", out / "statistics.h5")
     for name, options in scores.items():
         call(score.main, "--config", json.dumps({"score": name, "options": options}), "--sets", *tests,
-             "--train", known, "--head", out / "head.h5", "--statistics", out / "statistics.h5",
+             "--train", train, "--head", out / "head.h5", "--statistics", out / "statistics.h5",
              "--out", out / f"{name}.scores")
     config = {"id": tests[0].stem, "groups": {"far": [path.stem for path in tests[1:]]}}
     call(evaluate.main, "--config", json.dumps(config), "--scores", *(out / f"{name}.scores" for name in scores),
@@ -92,10 +92,10 @@ def of_images(folder: Path, count: int) -> Callable[[], None]:
 def of_classes(folder: Path, count: int) -> Callable[[], None]:
     out = folder / "out"
     write_head(out / "head.h5", 128, count)
-    known = write_features(out / "wide.train.h5", 5000, 128, count)
+    train = write_features(out / "wide.train.h5", 5000, 128, count)
     tests = [write_features(out / f"{name}.test.h5", 2000, 128, count, seed) for seed, name in enumerate(("id", "ood"))]
     names = {"mahalanobis": {}, "dice": {}, "himplos": {}, "kl_matching": {}, "msp": {}}
-    return lambda: scored(out, known, tests, names)
+    return lambda: scored(out, train, tests, names)
 
 
 def of_sets(folder: Path, count: int) -> Callable[[], None]:
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="small sizes: a test of the benchmark")
     parser.add_argument("--picture", type=Path, default=ROOT / "results" / "benchmarks" / "growth.svg")
     args = parser.parse_args()
-    device.pick("cpu", 1)
+    devices.pick("cpu", 1)
     report = Report("growth", "torch", "numpy")
     with threadpool_limits(1):
         found = measure(report, SMALL if args.small else SIZES, args.repeats)

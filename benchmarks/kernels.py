@@ -6,7 +6,7 @@ KNN: 1,000 queries against a bank of 50,000 x 512, K = 50, beside faiss-cpu's fl
 target: 0.75 of its speed. Mahalanobis: C = 100, D = 512, batches of 200, beside the diagonal of x P x^T class by class,
 as OpenOOD computes it; target: 50 times. Metrics: AUROC, both AUPR and FPR95 of a million scores beside scikit-learn's
 four calls; target: no slower (1), wanted: 3. The values of both sides are compared first. `--share 100` divides the
-sizes. NPOS's synthesis, label maps, LMDB and the loader have benchmarks of their own: npos, dfb, data.
+sizes. NPOS's synthesis, pseudo-masks, LMDB and the loader have benchmarks of their own: npos, dfb, data.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def four_metrics(report: Report, repeats: int, share: int) -> None:
     from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
     rng = np.random.default_rng(0)
     half = 500_000 // share
-    known, novel = rng.normal(1, 1, half), rng.normal(0, 1, half)
-    scores, positive = np.concatenate((known, novel)), np.repeat([1, 0], half)
+    id_scores, ood_scores = rng.normal(1, 1, half), rng.normal(0, 1, half)
+    scores, positive = np.concatenate((id_scores, ood_scores)), np.repeat([1, 0], half)
 
     def theirs() -> dict[str, float]:
         fpr, tpr, _ = roc_curve(positive, scores, drop_intermediate=False)
@@ -102,10 +102,11 @@ def four_metrics(report: Report, repeats: int, share: int) -> None:
         areas = [auc(*precision_recall_curve(p, s)[1::-1]) for p, s in ((positive, scores), (1 - positive, -scores))]
         return {"auroc": auc(fpr, tpr), "aupr_in": areas[0], "aupr_out": areas[1]}
 
-    mine, reference = ood_metrics(known, novel), theirs()
+    mine, reference = ood_metrics(id_scores, ood_scores), theirs()
     for key, value in reference.items():
         np.testing.assert_allclose(mine[key], value, atol=2e-6, err_msg=key)
-    times = common.turns({"ours": lambda: ood_metrics(known, novel), "sklearn": theirs, "curves": as_openood}, repeats)
+    times = common.turns({"ours": lambda: ood_metrics(id_scores, ood_scores), "sklearn": theirs, "curves": as_openood},
+                         repeats)
     more = {"ours, s": common.median(times, "ours"), "scikit-learn, s": common.median(times, "sklearn")}
     for wanted, target in (("", 1.0), (", wanted", 3.0)):
         report.add(Figure(f"Six metrics of {2 * half:,} scores, times scikit-learn's four calls{wanted}",

@@ -27,10 +27,10 @@ import torch
 from torch.nn import functional
 
 from workflow_scripts.methods import npos, synthesis
-from workflow_scripts.methods.base import Batch, Looks, Sizes
+from workflow_scripts.methods.base import Batch, EvalData, Sizes
 from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.models import resnet_cifar
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training.layout import channels_last
 
@@ -99,34 +99,34 @@ def peak(work: Callable[[], object]) -> float:
     return most[0]
 
 
-def call(where: torch.device, repeats: int) -> None:
+def call(device: torch.device, repeats: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    queues = synthesis.Queues(CLASSES, LENGTH, WIDTH).to(where)
+    queues = synthesis.Queues(CLASSES, LENGTH, WIDTH).to(device)
     labels = torch.arange(CLASSES).repeat(LENGTH)
-    queues.push(*(x.to(where) for x in (features(len(labels), generator)[0], labels)))
+    queues.push(*(x.to(device) for x in (features(len(labels), generator)[0], labels)))
     try:
         import faiss
     except ImportError as error:
         faiss = None
         print(f"  faiss is left out: {error}; try `uv run --with faiss-cpu python -m benchmarks.npos`")
-    if faiss and where.type == "cpu":
+    if faiss and device.type == "cpu":
         faiss.omp_set_num_threads(torch.get_num_threads())
     sides: dict[str, Callable] = {"ours": RULE, "plain, batched": plainly}
-    if faiss and where.type == "cpu":
+    if faiss and device.type == "cpu":
         sides["faiss, an index per class"] = lambda *given: by_faiss(faiss, *given)
     draws = RULE.draw(queues, generator)
     queues.refresh()
     grown = peak(lambda: RULE(queues, *draws))
-    if where.type == "cpu":
+    if device.type == "cpu":
         keep_freed_memory()  # as the train stage does; before, it would hide what a call takes
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
-        queues.push(*(x.to(where) for x in features(BATCH, generator)))  # a step's worth of changes
+        queues.push(*(x.to(device) for x in features(BATCH, generator)))  # a step's worth of changes
         for name, side in sides.items():
             draws = RULE.draw(queues, generator)
             started = time.perf_counter()
             side(queues, *draws)
-            if where.type == "cuda":
+            if device.type == "cuda":
                 torch.cuda.synchronize()
             times[name].append(time.perf_counter() - started)
     medians = report(times)
@@ -142,24 +142,24 @@ def call(where: torch.device, repeats: int) -> None:
 class Runner:
     """A method with a network, an optimiser and a batch of its own."""
 
-    def __init__(self, options: npos.Options, where: torch.device):
+    def __init__(self, options: npos.Options, device: torch.device):
         generator = torch.Generator().manual_seed(0)
         self.network = resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=16), 8)
-        channels_last(self.network.to(where)).train()
+        channels_last(self.network.to(device)).train()
         self.method = npos.build(options, ())
         self.method.check(Recipe.of(normalise="per_image", views=2, training={
             "epochs": 500, "lr": 0.1, "batch_size": 64, "schedule": {"name": "cosine"}}))
-        self.method.setup(self.network, Sizes(0, 500, 10**6, 1152, where))
-        self.method.to(where)
-        images = torch.randn(2, 64, 3, 32, 32, generator=generator).to(where, memory_format=torch.contiguous_format)
+        self.method.setup(self.network, Sizes(0, 500, 10**6, 1152, device))
+        self.method.to(device)
+        images = torch.randn(2, 64, 3, 32, 32, generator=generator).to(device, memory_format=torch.contiguous_format)
         images = [x.to(memory_format=torch.channels_last) for x in images]
-        self.labels = torch.arange(64, device=where) % 8
+        self.labels = torch.arange(64, device=device) % 8
         self.images = images
-        labels = torch.arange(8, device=where).repeat(200)
-        self.method.begin(self.network, Looks(labels, lambda: iter([(images[0], self.labels)]), lambda: iter(())))
+        labels = torch.arange(8, device=device).repeat(200)
+        self.method.begin(self.network, EvalData(labels, lambda: iter([(images[0], self.labels)]), lambda: iter(())))
         if options.weight:
             width = self.network.head.in_features
-            self.method.queues.push(torch.rand(len(labels), width, generator=generator).to(where), labels)
+            self.method.queues.push(torch.rand(len(labels), width, generator=generator).to(device), labels)
         groups = self.method.parameter_groups(self.network)
         self.optimiser = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
         self.step = 0
@@ -178,21 +178,21 @@ class Runner:
         return (time.perf_counter() - started) / steps
 
 
-def step(where: torch.device, repeats: int) -> None:
-    if where.type == "cpu":
+def step(device: torch.device, repeats: int) -> None:
+    if device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(0)
     sizes = {"start": 3, "queue": 100, "K": 20, "select": 20, "pick": 2, "sample_from": 60, "keep": 20,
              "projection": 64, "hidden": 32}
-    runners = {"with synthesis": Runner(npos.Options(**sizes), where),
-               "without": Runner(npos.Options(**(sizes | {"weight": 0.0})), where)}
+    runners = {"with synthesis": Runner(npos.Options(**sizes), device),
+               "without": Runner(npos.Options(**(sizes | {"weight": 0.0})), device)}
     times: dict[str, list[float]] = {name: [] for name in runners}
     for repeat in range(repeats + 1):
         for name, runner in runners.items():
             seconds = runner.seconds(5)
             times[name] += [seconds] if repeat else []
     medians = report(times)
-    ratio, target = medians["with synthesis"] / medians["without"], STEP_TARGETS[where.type]
+    ratio, target = medians["with synthesis"] / medians["without"], STEP_TARGETS[device.type]
     print(f"  with / without: {ratio:.2f}  target {target}: {'reached' if ratio <= target else 'not reached'}")
 
 
@@ -211,12 +211,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     args = parser.parse_args()
-    where = device.pick(args.device, args.threads)
-    place = torch.cuda.get_device_name() if where.type == "cuda" else f"CPU, {args.threads} thread(s)"
+    device = devices.pick(args.device, args.threads)
+    place = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {args.threads} thread(s)"
     for name, part in (("call", call), ("step", step)):
         if args.part in (None, name):
             print(f"{name} on {place}, torch {torch.__version__}; medians, n = {args.repeats}")
-            part(where, args.repeats)
+            part(device, args.repeats)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as transforms
 from benchmarks.common import default_memory
 from benchmarks.networks import FULL, SMALL, pixels
 from workflow_scripts.core import plugins
-from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
+from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes
 from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.networks.load import in_bfloat16
 from workflow_scripts.networks.memory import keep_freed_memory
@@ -97,16 +97,16 @@ class Step:
 
     memory = torch.contiguous_format
 
-    def __init__(self, paper: Paper, where: torch.device, networks: dict[str, Callable[[int], nn.Module]] = FULL,
+    def __init__(self, paper: Paper, device: torch.device, networks: dict[str, Callable[[int], nn.Module]] = FULL,
                  count: int = 1024):
         torch.manual_seed(0)
-        self.paper, self.where, self.count = paper, where, max(count, 4 * paper.batch)
+        self.paper, self.device, self.count = paper, device, max(count, 4 * paper.batch)
         self.pixels, self.labels = pixels(self.count, paper.stored), torch.arange(self.count) % paper.classes
         self.pool = pixels(max(self.count, 4 * paper.outliers), seed=1) if paper.outliers else None
         self.maps = self.labels[:, None, None].expand(-1, paper.stored, paper.stored).contiguous() + 1
         self.maps[:, : paper.stored // 3] = 0
         background = plugins.spec("methods", paper.method).background
-        self.network = networks[paper.network](paper.classes + background).to(where, memory_format=self.memory)
+        self.network = networks[paper.network](paper.classes + background).to(device, memory_format=self.memory)
         if self.memory is torch.channels_last:
             channels_last(self.network)
         method = plugins.load("methods", paper.method)
@@ -119,19 +119,19 @@ class Step:
             views=paper.views, masks=paper.masks, outliers={"batch_size": paper.outliers}, normalise=NORMALISE,
             augment=list(paper.augment))
         self.method.check(self.recipe)
-        self.method.setup(self.network, Sizes(0, 500, STEPS, self.count, where,
+        self.method.setup(self.network, Sizes(0, 500, STEPS, self.count, device,
                                               len(self.pool) if paper.outliers else 0, paper.outliers))
-        self.method.to(where)
-        one = torch.zeros(2, 3, paper.side, paper.side, device=where).to(memory_format=self.memory)
-        self.method.begin(self.network, Looks(
-            torch.arange(paper.classes, device=where).repeat_interleave(2000),
-            lambda: iter([(one, self.labels[:2].to(where))]), lambda: iter(())))
+        self.method.to(device)
+        one = torch.zeros(2, 3, paper.side, paper.side, device=device).to(memory_format=self.memory)
+        self.method.begin(self.network, EvalData(
+            torch.arange(paper.classes, device=device).repeat_interleave(2000),
+            lambda: iter([(one, self.labels[:2].to(device))]), lambda: iter(())))
         self.method.start_epoch(self.network, EPOCH)
         if paper.method == "npos":
             length = options.queue
-            labels = torch.arange(paper.classes, device=where).repeat(length)
+            labels = torch.arange(paper.classes, device=device).repeat(length)
             rows = torch.rand(len(labels), self.network.head.in_features, generator=torch.Generator().manual_seed(2))
-            self.method.queues.push(rows.to(where), labels)
+            self.method.queues.push(rows.to(device), labels)
         self.optimiser = torch.optim.SGD(self.method.parameter_groups(self.network), lr=1e-3, momentum=0.9)
         self.source = self.endless()
 
@@ -166,7 +166,7 @@ class Ours(Step):
             in_bfloat16(self.network)
 
     def endless(self) -> Iterator[Batch]:
-        paper, where = self.paper, self.where
+        paper, where = self.paper, self.device
         data = Images(self.pixels.to(where), self.labels.to(where), self.maps.to(where) if paper.masks else None)
         outliers = None
         if paper.outliers:
@@ -177,7 +177,7 @@ class Ours(Step):
             epoch += 1
 
     def prepare(self) -> None:
-        if self.where.type == "cpu":
+        if self.device.type == "cpu":
             keep_freed_memory()
 
 
@@ -186,24 +186,24 @@ class Plain(Step):
 
     def endless(self) -> Iterator[Batch]:
         paper = self.paper
-        known = Pictures(self.pixels, self.labels, paper, self.maps if paper.masks else None)
-        novel = Pictures(self.pool, torch.zeros(len(self.pool)), replace(paper, views=1)) if paper.outliers else None
+        id_images = Pictures(self.pixels, self.labels, paper, self.maps if paper.masks else None)
+        pool = Pictures(self.pool, torch.zeros(len(self.pool)), replace(paper, views=1)) if paper.outliers else None
         step = 0
         while True:
-            beside = iter(DataLoader(novel, paper.outliers, shuffle=True, drop_last=True)) if paper.outliers else None
-            for views, labels, index, masks in DataLoader(known, paper.batch, shuffle=True, drop_last=True):
+            beside = iter(DataLoader(pool, paper.outliers, shuffle=True, drop_last=True)) if paper.outliers else None
+            for views, labels, index, masks in DataLoader(id_images, paper.batch, shuffle=True, drop_last=True):
                 outliers = numbers = None
                 if beside:
                     outliers, _, numbers, _ = next(beside)
-                    outliers = outliers[0].to(self.where)
-                views = [view.to(self.where) for view in views]
-                yield Batch(views[0], labels.to(self.where), index.to(self.where), 0, EPOCH, step, outliers,
-                            None if numbers is None else numbers.to(self.where), *views[1:],
-                            masks=masks.to(self.where) if paper.masks else None)
+                    outliers = outliers[0].to(self.device)
+                views = [view.to(self.device) for view in views]
+                yield Batch(views[0], labels.to(self.device), index.to(self.device), 0, EPOCH, step, outliers,
+                            None if numbers is None else numbers.to(self.device), *views[1:],
+                            masks=masks.to(self.device) if paper.masks else None)
                 step += 1
 
     def prepare(self) -> None:
-        if self.where.type == "cpu":
+        if self.device.type == "cpu":
             default_memory()
 
 
@@ -237,9 +237,9 @@ class Pictures(Dataset):
         return [self.end(image)], self.labels[i], i, mask
 
 
-def sides(paper: Paper, where: torch.device, small: bool = False, count: int = 1024, precision: str = "float32",
+def sides(paper: Paper, device: torch.device, small: bool = False, count: int = 1024, precision: str = "float32",
           ) -> dict[str, Step]:
     """Both sides of a paper, with the same weights."""
     networks = SMALL if small else FULL
-    return {"plain": Plain(paper, where, networks, count),
-            "ours": Ours(paper, where, networks, count, precision=precision)}
+    return {"plain": Plain(paper, device, networks, count),
+            "ours": Ours(paper, device, networks, count, precision=precision)}

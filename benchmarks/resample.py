@@ -24,7 +24,7 @@ import torch
 from workflow_scripts.methods import background, resample
 from workflow_scripts.methods.base import Batch, Sizes
 from workflow_scripts.models import resnet_cifar, wide_resnet_biased
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training.layout import channels_last
 
@@ -36,10 +36,10 @@ NETWORKS = {
 }
 
 
-def timed(work: Callable[[], None], where: torch.device) -> float:
+def timed(work: Callable[[], None], device: torch.device) -> float:
     started = time.perf_counter()
     work()
-    if where.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
 
@@ -47,15 +47,15 @@ def timed(work: Callable[[], None], where: torch.device) -> float:
 class Runner:
     """Steps of one method on a network of its own and one fixed batch."""
 
-    def __init__(self, method: background.Background, count: int, network: str, where: torch.device):
+    def __init__(self, method: background.Background, count: int, network: str, device: torch.device):
         torch.manual_seed(0)
-        self.method, self.network = method, channels_last(NETWORKS[network]().to(where))
-        method.setup(self.network, Sizes(0, 1, 390, 50_000, where, count, 128))
-        method.to(where)
+        self.method, self.network = method, channels_last(NETWORKS[network]().to(device))
+        method.setup(self.network, Sizes(0, 1, 390, 50_000, device, count, 128))
+        method.to(device)
         method.start_epoch(self.network, 0)
-        images = torch.randn(256, 3, 32, 32, device=where).to(memory_format=torch.channels_last)
-        index = torch.randint(0, count, (128,), device=where)
-        self.batch = Batch(images[:128], torch.arange(128, device=where) % 10, index, 0, 0, 0, images[128:], index)
+        images = torch.randn(256, 3, 32, 32, device=device).to(memory_format=torch.channels_last)
+        index = torch.randint(0, count, (128,), device=device)
+        self.batch = Batch(images[:128], torch.arange(128, device=device) % 10, index, 0, 0, 0, images[128:], index)
         self.optimiser = torch.optim.SGD(self.network.parameters(), lr=1e-3, momentum=0.9)
 
     def step(self) -> None:
@@ -66,16 +66,16 @@ class Runner:
         self.method.after_step(self.network, self.batch)
 
 
-def peak(where: torch.device) -> int:
+def peak(device: torch.device) -> int:
     """Most memory used so far, in bytes."""
-    if where.type == "cuda":
+    if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def used(where: torch.device) -> int:
+def used(device: torch.device) -> int:
     """Memory in use now, in bytes."""
-    return torch.cuda.memory_allocated() if where.type == "cuda" else psutil.Process().memory_info().rss
+    return torch.cuda.memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
 
 
 def traversals(weights: resample.ImageWeights, index: torch.Tensor, distances: torch.Tensor) -> int:
@@ -99,29 +99,29 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 1_281_167, 79_302_017])
     args = parser.parse_args()
-    where = device.pick(args.device, args.threads)
-    if where.type == "cpu":
+    device = devices.pick(args.device, args.threads)
+    if device.type == "cpu":
         keep_freed_memory()
-    name = torch.cuda.get_device_name() if where.type == "cuda" else f"CPU, {args.threads} threads"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {args.threads} threads"
     print(f"{args.network} on {name}, torch {torch.__version__}, {args.repeats} repeats")
     for count in sorted(args.sizes):
-        measure(count, args, where)
+        measure(count, args, device)
 
 
-def measure(count: int, args: argparse.Namespace, where: torch.device) -> None:
+def measure(count: int, args: argparse.Namespace, device: torch.device) -> None:
     """Print the figures at N = ``count``."""
     uniforms = torch.rand(49_920, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    before = used(where)
-    weights = resample.ImageWeights(count, 100.0, 0.9).to(where)
-    index, distances = torch.randint(0, count, (128,), device=where), torch.rand(128, device=where)
-    drawing = timed(lambda: weights.draw(uniforms), where)
+    before = used(device)
+    weights = resample.ImageWeights(count, 100.0, 0.9).to(device)
+    index, distances = torch.randint(0, count, (128,), device=device), torch.rand(128, device=device)
+    drawing = timed(lambda: weights.draw(uniforms), device)
     weights.ascend(index, distances, 0.5)
-    grown = (peak(where) - before) / (4 * count)
-    vector = torch.zeros(count, device=where)
+    grown = (peak(device) - before) / (4 * count)
+    vector = torch.zeros(count, device=device)
     updates, passes = [], []
     for _ in range(args.repeats):
-        updates.append(timed(lambda: weights.ascend(index, distances, 0.5), where))
-        passes.append(timed(lambda: vector.add_(1.0), where))
+        updates.append(timed(lambda: weights.ascend(index, distances, 0.5), device))
+        passes.append(timed(lambda: vector.add_(1.0), device))
     update, one = statistics.median(updates), statistics.median(passes)
     line = f"N = {count:>10,}: goes through theta {verdict(traversals(weights, index, distances), PASSES)} times; "
     line += f"update {1000 * update:.2f} ms, adding 1 {1000 * one:.2f} ms; drawing 49,920 {1000 * drawing:.0f} ms"
@@ -130,10 +130,10 @@ def measure(count: int, args: argparse.Namespace, where: torch.device) -> None:
     print(line, flush=True)
     if count > WITH_STEP:
         return
-    plain = Runner(background.build(background.Options(), ()), count, args.network, where)
-    learning = Runner(resample.build(resample.Options(snapshots=()), ()), count, args.network, where)
+    plain = Runner(background.build(background.Options(), ()), count, args.network, device)
+    learning = Runner(resample.build(resample.Options(snapshots=()), ()), count, args.network, device)
     plain.step(), learning.step()
-    times = [(timed(plain.step, where), timed(learning.step, where)) for _ in range(args.repeats)]
+    times = [(timed(plain.step, device), timed(learning.step, device)) for _ in range(args.repeats)]
     base, with_weights = (statistics.median(column) for column in zip(*times, strict=True))
     print(f"                step {1000 * with_weights:.0f} ms over {1000 * base:.0f} ms: "
           f"{verdict(with_weights / base, STEP)}", flush=True)

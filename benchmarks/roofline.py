@@ -45,26 +45,26 @@ class Counted(TorchDispatchMode):
         return out
 
 
-def best(work: Callable[[], object], where: torch.device, repeats: int = 5) -> float:
+def best(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
     """Least seconds of ``work``."""
     seconds = []
     for _ in range(repeats + 1):
-        synchronise(where)
+        synchronise(device)
         started = time.perf_counter()
         work()
-        synchronise(where)
+        synchronise(device)
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
 
 
-def synchronise(where: torch.device) -> None:
-    if where.type == "cuda":
+def synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
         torch.cuda.synchronize()
 
 
-def peaks(where: torch.device, small: bool = False) -> Peaks:
+def peaks(device: torch.device, small: bool = False) -> Peaks:
     """Measured: a product of two square float32 matrices, and a copy, in the precision class that is switched on."""
-    side, length = (256, 2**20) if small else (8192, 2**28) if where.type == "cuda" else (2048, 2**26)
-    a, source = torch.rand(side, side, device=where), torch.rand(length, device=where)
+    side, length = (256, 2**20) if small else (8192, 2**28) if device.type == "cuda" else (2048, 2**26)
+    a, source = torch.rand(side, side, device=device), torch.rand(length, device=device)
     target = torch.empty_like(source)
-    return Peaks(2 * side**3 / best(lambda: a @ a, where), 8 * length / best(lambda: target.copy_(source), where))
+    return Peaks(2 * side**3 / best(lambda: a @ a, device), 8 * length / best(lambda: target.copy_(source), device))

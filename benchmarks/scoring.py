@@ -33,7 +33,7 @@ from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 from benchmarks import common
 from benchmarks.common import Figure, Report
 from benchmarks.networks import normalised, pixels
-from workflow_scripts.networks import batching, checkpoint, device
+from workflow_scripts.networks import batching, checkpoint, devices
 from workflow_scripts.networks.architecture import Network
 from workflow_scripts.networks.load import build
 from workflow_scripts.stages import compute_metrics as evaluate
@@ -68,7 +68,7 @@ SCORES: dict[str, tuple[str, dict[str, Any]]] = {
 STAGES: dict[str, float] = {}
 """Seconds in each of our stages."""
 LOOSE = {"gen", "mahalanobis", "relative_mahalanobis", "odin"}
-"""Scores whose definitions differ in a detail (tests/test_scores_peers.py); their AUROC may differ by 0.02."""
+"""Scores whose definitions differ in a detail (tests/scores/test_peers.py); their AUROC may differ by 0.02."""
 
 
 class Data:
@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    device.pick("cpu", args.threads)
+    devices.pick("cpu", args.threads)
     torch.use_deterministic_algorithms(False)
     report = Report("scoring", "torch", "pytorch-ood")
     compare(report, args.network, args.train, args.test, args.repeats)

@@ -18,7 +18,7 @@ from torch import nn
 from benchmarks import common
 from benchmarks.common import Figure, Report
 from benchmarks.papers import PAPERS, Paper, Step, sides, tiny
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 
 TARGETS, RELATIVE = {"cpu": 1.3, "cuda": 3.0}, {"float32": 1e-3, "bfloat16": 0.1}
 
@@ -37,18 +37,18 @@ def difference(both: dict[str, Step]) -> float:
     return abs(losses[0] - losses[1]) / abs(losses[0])
 
 
-def measure(paper: Paper, report: Report, where: torch.device, repeats: int, small: bool = False,
+def measure(paper: Paper, report: Report, device: torch.device, repeats: int, small: bool = False,
             precision: str = "float32") -> float:
     """How many times faster a step is than a plain one, printed with its target (on a CPU that of float32)."""
-    both = sides(paper, where, small, precision=precision)
+    both = sides(paper, device, small, precision=precision)
     apart = difference(both)
     if not apart < RELATIVE[precision]:
         raise ValueError(f"{paper.name}: the losses of the two sides differ by {apart:.2g} of the loss")
     times = common.turns({name: step.run for name, step in both.items()}, repeats,
-                         wait=torch.cuda.synchronize if where.type == "cuda" else lambda: None)
+                         wait=torch.cuda.synchronize if device.type == "cuda" else lambda: None)
     ratio = common.ratio(times, "plain", "ours")
     report.add(Figure(f"{paper.name}, {paper.images} images a step, {precision}: times plain", ratio, "",
-                      None if (where.type, precision) == ("cpu", "bfloat16") else TARGETS[where.type], n=repeats,
+                      None if (device.type, precision) == ("cpu", "bfloat16") else TARGETS[device.type], n=repeats,
                       more={"images/s": paper.images / common.median(times, "ours")}))
     print(f"      {paper.images / common.median(times, 'ours'):.1f} images/s, plain "
           f"{paper.images / common.median(times, 'plain'):.1f}", flush=True)
@@ -66,19 +66,19 @@ def main() -> None:
     parser.add_argument("--papers", nargs="+", default=[paper.name.split(":")[0] for paper in PAPERS])
     parser.add_argument("--divide", type=int, default=1, help="divides the papers' batches")
     parser.add_argument("--small", action="store_true", help="tiny networks: a test of the benchmark")
-    parser.add_argument("--device", choices=device.NAMES, default="cpu")
-    parser.add_argument("--tf32", action="store_true", help=device.TF32)
+    parser.add_argument("--device", choices=devices.NAMES, default="cpu")
+    parser.add_argument("--tf32", action="store_true", help=devices.TF32)
     parser.add_argument("--precision", choices=list(RELATIVE), default="float32", help="of our side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    where = device.pick(args.device, args.threads, args.tf32)
+    device = devices.pick(args.device, args.threads, args.tf32)
     report = Report("training", "torch")
-    if where.type == "cuda":
+    if device.type == "cuda":
         print(f"  {torch.cuda.get_device_name()}, {precision_class()}")
     for paper in PAPERS:
         if paper.name.split(":")[0] in args.papers:
-            measure(tiny(paper) if args.small else paper.divided(args.divide), report, where, args.repeats, args.small,
+            measure(tiny(paper) if args.small else paper.divided(args.divide), report, device, args.repeats, args.small,
                     args.precision)
     report.write()
 

@@ -79,13 +79,13 @@ def screenshots(page: Path, images: Path) -> None:
 
 
 def main() -> None:
-    manifest = json.loads((RESULTS / "tables" / "house.manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((RESULTS / "tables" / "posthoc.manifest.json").read_text(encoding="utf-8"))
     machine = manifest["hardware"]
     images = ROOT / "docs" / "images"
     images.mkdir(exist_ok=True)
-    shutil.copy(RESULTS / "figures" / "house" / "histograms.png", images / "histograms.png")
+    shutil.copy(RESULTS / "figures" / "posthoc" / "histograms.png", images / "histograms.png")
     text = "\n".join([
-        "", *table("house"), "",
+        "", *table("posthoc"), "",
         f"Percent, mean ± standard deviation over {len(manifest['seeds'])} seeds; averages over sets. ID: digits 0-7; "
         "near: digits 8 and 9; far: faces, textures, photographs, text, noise. A small run, not comparable with any "
         f"paper. ({machine['cpu']}, {machine['cores']} cores, torch {manifest['packages']['torch']})", "",

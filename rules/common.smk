@@ -6,7 +6,7 @@ from pathlib import Path
 
 from workflow_scripts.core.digest import digest
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.planning import ending
+from workflow_scripts.planning import final_message
 from workflow_scripts.wiring import data, evaluation, paths, pictures, reports, snakemake_private, training
 from workflow_scripts.wiring.environment import prepare_environment
 from workflow_scripts.wiring.targets import FIGURES, RELIABILITY, results_of, targets
@@ -87,15 +87,15 @@ def folder_of(name):
 
 def print_results(log):
     """After the last job: the headline table, and where the results page is."""
-    print(ending.success(log, Path(paths.root(PLAN)), PLAN.names), end="", file=sys.stderr)
+    print(final_message.success(log, Path(paths.root(PLAN)), PLAN.names), end="", file=sys.stderr)
 
 
 def print_failures(log):
     """After a failure: which jobs, the last lines of their logs, and the page of what there is."""
-    print(ending.failure(log), end="", file=sys.stderr)
-    from workflow_scripts.partial import write  # reads templates: only after a failure
+    print(final_message.failure(log), end="", file=sys.stderr)
+    from workflow_scripts.partial_page import write  # reads templates: only after a failure
 
-    print(ending.partial_page(PLAN, write), end="", file=sys.stderr)
+    print(final_message.partial_page(PLAN, write), end="", file=sys.stderr)
 
 
 def check_raw_data():

@@ -216,7 +216,7 @@ rule score_network:
         "--out {output} > {log} 2>&1"
 
 
-rule choose_options:
+rule tune_options:
     input:
         unpack(of(evaluation.sweep_inputs)),
         checkpoint=f"<results>/models/{RUN}.pt",
@@ -242,9 +242,9 @@ rule choose_options:
         optional=flags("statistics", "train"),
         device=DEVICE,
     message:
-        "choose options of {wildcards.score} on {wildcards.id}/{wildcards.network}, seed {wildcards.seed}"
+        "tune options of {wildcards.score} on {wildcards.id}/{wildcards.network}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.stages.choose_options --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "python -m workflow_scripts.stages.tune_options --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--store {input.store} {params.optional} --csv {output.csv} --json {output.json} "
         "{params.device} --threads {threads} > {log} 2>&1"
 

@@ -40,7 +40,7 @@ rule train_network:
         "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
 
 
-# Label maps of the ID train images, from the class activation maps of a classifier.
+# Pseudo-masks of the ID train images, from the class activation maps of a classifier.
 rule make_masks:
     input:
         checkpoint=of(training.classifier),
@@ -61,14 +61,14 @@ rule make_masks:
         code=of(training.masks_code),
         device=DEVICE,
     message:
-        "label maps of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
+        "pseudo-masks of {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "python -m workflow_scripts.stages.make_masks --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--store {input.store} {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
-# What a frozen trunk makes of the ID train images, once for all trainings behind it.
-rule cache_trunk:
+# What frozen blocks make of the ID train images, once for all trainings behind it.
+rule cache_frozen_blocks:
     input:
         store="<results>/data/{id}.train.h5",
         archives=lambda wc: data.decoded_from(PLAN, [(wc.id, "train")]),
@@ -85,13 +85,13 @@ rule cache_trunk:
     resources:
         gpu=GPUS,
     params:
-        cfg=of(training.trunk_section),
-        code=of(training.trunk_code),
+        cfg=of(training.frozen_blocks_section),
+        code=of(training.frozen_blocks_code),
         device=DEVICE,
     message:
-        "frozen trunk's output for {wildcards.id}: {wildcards.recipe}"
+        "frozen blocks' output for {wildcards.id}: {wildcards.recipe}"
     shell:
-        "python -m workflow_scripts.stages.cache_trunk --config {params.cfg:q} --checkpoint {input.checkpoint} "
+        "python -m workflow_scripts.stages.cache_frozen_blocks --config {params.cfg:q} --checkpoint {input.checkpoint} "
         "--store {input.store} {params.device} --threads {threads} --out {output} > {log} 2>&1"
 
 
@@ -119,9 +119,9 @@ rule select_outliers:
         "{params.optional} --out {output} > {log} 2>&1"
 
 
-rule choose_recipe:
+rule select_best_recipe:
     input:
-        unpack(of(training.choose_inputs)),
+        unpack(of(training.select_best_inputs)),
     output:
         checkpoint=f"<results>/models/{RUN}.pt",
         csv=f"<results>/choice/{RUN}.csv",
@@ -137,13 +137,13 @@ rule choose_recipe:
     resources:
         gpu=GPUS,
     params:
-        cfg=of(training.choose_section),
-        code=of(training.choose_code),
+        cfg=of(training.select_best_section),
+        code=of(training.select_best_code),
         device=DEVICE,
     message:
-        "choose {wildcards.recipe} of {wildcards.network} on {wildcards.id}, seed {wildcards.seed}"
+        "select {wildcards.recipe} of {wildcards.network} on {wildcards.id}, seed {wildcards.seed}"
     shell:
-        "python -m workflow_scripts.stages.choose_recipe --config {params.cfg:q} --checkpoints {input.checkpoints} "
+        "python -m workflow_scripts.stages.select_best_recipe --config {params.cfg:q} --checkpoints {input.checkpoints} "
         "--data {input.data} --outliers {input.outliers} {params.device} --threads {threads} "
         "--csv {output.csv} --out {output.checkpoint} > {log} 2>&1"
 

@@ -1,4 +1,4 @@
-"""BiT weights by the recipe of the golden vectors, and small stores with label maps."""
+"""BiT weights by the recipe of the golden vectors, and small stores with pseudo-masks."""
 
 from __future__ import annotations
 

@@ -57,9 +57,9 @@ def write_images(folder: Path, sides: tuple[int, ...] = (20, 28, 36), count: int
 def write_theirs(folder: Path, n_id: int, n_ood: int, name: str = "theirs.npz") -> tuple[np.ndarray, np.ndarray]:
     """Scores of another tool, higher = more OOD; -> those of ID and OOD images."""
     random = np.random.RandomState(7)
-    known, novel = random.normal(0, 1, n_id), random.normal(1, 1, n_ood)
-    np.savez(folder / name, id=known, ood=novel)
-    return known, novel
+    id_scores, ood_scores = random.normal(0, 1, n_id), random.normal(1, 1, n_ood)
+    np.savez(folder / name, id=id_scores, ood=ood_scores)
+    return id_scores, ood_scores
 
 
 def write_all(folder: Path) -> None:

@@ -50,7 +50,7 @@ def write_run(folder: Path, recipe: str, seed: int, groups: dict = GROUPS, n: in
 
 def write_paper(folder: Path, seeds: tuple[int, ...] = (0, 1), recipes: tuple[str, ...] = ("pretrain", "oe")) -> dict:
     """The config of a paper with its files."""
-    return {"paper": "house", "title": "The house: scores on one small network",
+    return {"paper": "posthoc", "title": "The post-hoc scores: scores on one small network",
             "runs": [write_run(folder, recipe, seed) for recipe in recipes for seed in seeds],
             "names": {"energy": "Energy", "msp": "MSP", "knn": "KNN", "digits": "Digits 0-7", "digits89": "Digits 8-9",
                       "resnet_small": "ResNet, width 16", "faces": "Faces", "brick": "Brick", "coffee": "Coffee",
@@ -85,5 +85,5 @@ MANIFEST = {
     "hardware": {"cpu": "2 cores", "gpu": None}, "seeds": [0, 1],
     "inputs": [{"path": "results/default/models/digits/resnet_small/pretrain/seed0.pt", "sha256": "ab" * 32}],
     "stages": [{"job": "pretrain digits seed 0", "seconds": 9.4, "peak_mb": 512.0},
-               {"job": "tables house", "seconds": None, "peak_mb": None}],
+               {"job": "tables posthoc", "seconds": None, "peak_mb": None}],
 }

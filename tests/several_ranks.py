@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from tests import told
-from tests.test_clip import RECIPE as CLIP
-from tests.test_clip import SMALL
-from tests.test_training import RECIPE, images
+from tests import typed
+from tests.models.test_clip import RECIPE as CLIP
+from tests.models.test_clip import SMALL
+from tests.training.test_training import RECIPE, images
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import (
     background,
@@ -65,7 +65,7 @@ def clip():
 
 
 def masked() -> Images:
-    """Label maps: the bright rows are the class, the rest background."""
+    """Pseudo-masks: the bright rows are the class, the rest background."""
     data = images()
     there = (data.pixels.float().mean(3) > 100).to(torch.uint8)
     return dataclasses.replace(data, masks=there * (data.labels + 1)[:, None, None].to(torch.uint8))
@@ -126,9 +126,9 @@ def start(name: str, ranks: parallel.Ranks) -> tuple[Training, list[float]]:
     outliers = Outliers(pixels, 9, "shuffled", 0, CPU, "pool")
     data = changes.get("data", images)()
     how = recipe(changes)
-    if data.masks is not None and torch.get_default_dtype() == torch.float64:  # label maps are checked in single
+    if data.masks is not None and torch.get_default_dtype() == torch.float64:  # pseudo-masks are checked in single
         how |= {"validation": None, "keep": "last"}
-    training = Training(network(), method, Exact(data.pixels, data.labels, data.masks), told.recipe(how), 0, outliers,
+    training = Training(network(), method, Exact(data.pixels, data.labels, data.masks), typed.recipe(how), 0, outliers,
                         ranks=ranks)
     loss = method.loss
 

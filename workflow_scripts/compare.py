@@ -148,8 +148,8 @@ def compare(a: Path, b: Path, top: int, exact: bool) -> tuple[str, int]:
                 lines += [f"  {len(chosen)} {kind}:", *listed(chosen)]
                 status = 2 if kind != WITHIN or exact else status
         name = Path("tables") / f"{paper}.manifest.json"
-        if told := provenance(a / name, b / name):
-            lines += [f"  {len(told)} differences of provenance:", *listed(told)]
+        if differences := provenance(a / name, b / name):
+            lines += [f"  {len(differences)} differences of provenance:", *listed(differences)]
     lines += ["", {0: "Nothing differs by more than seed noise." if not exact else "Nothing differs.",
                    2: "Something differs by more than seed noise, or that cannot be said." if not exact else
                       "Something differs."}[status]]

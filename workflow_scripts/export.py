@@ -134,8 +134,8 @@ def write(plan: Plan, run: Trained, folder: Path, licence: str, place: Path) -> 
     shutil.copyfile(ROOT / "CITATION.cff", folder / "CITATION.cff")
     for (dataset, split), path in stores.items():
         publish(path, folder / "lists" / f"{dataset}.{split}.txt")
-    told = entry(plan, run, about, folder)
-    (folder / ENTRY).write_text(yaml.safe_dump(told, sort_keys=False), encoding="utf-8")
+    written = entry(plan, run, about, folder)
+    (folder / ENTRY).write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     papers = [plan.about(e.paper) for e in plan.config.experiments if run in plan.runs_of(e)]
     references = sorted({p.reference for p in papers if p and p.reference})
     rows: dict[str, Dataset] = {name: plan.datasets[name] for name, _ in stores}
@@ -151,7 +151,7 @@ def write(plan: Plan, run: Trained, folder: Path, licence: str, place: Path) -> 
             "stages.prepare_dataset", "stages.extract_features", "stages.score_sets", "stages.compute_metrics")},
     }
     groups = plan.ood[run.id]
-    (folder / "MODEL.md").write_text(model_card(facts, told, metrics, groups, plan.names), encoding="utf-8")
+    (folder / "MODEL.md").write_text(model_card(facts, written, metrics, groups, plan.names), encoding="utf-8")
     (folder / "DATA.md").write_text(data_card(rows, stores, groups, run.id), encoding="utf-8")
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     for path in files:

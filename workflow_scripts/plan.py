@@ -124,14 +124,14 @@ def _row(name: str, group: list[Job], due: set[Job], estimator: Estimator, folde
 
 def _time(group: list[Job], estimator: Estimator) -> str:
     """Hours of the jobs that run a network."""
-    known = [estimator.seconds(job)[0] for job in group if job.on_gpu]
-    return hours(sum(s for s in known if s is not None)) + ("+?" if None in known else "")
+    seconds = [estimator.seconds(job)[0] for job in group if job.on_gpu]
+    return hours(sum(s for s in seconds if s is not None)) + ("+?" if None in seconds else "")
 
 
 def _space(group: list[Job], estimator: Estimator, folder: Path) -> str:
     """Bytes, as they are where the files are there."""
-    known = [estimator.bytes(job) if (now := there(job, folder)) is None else now for job in group]
-    return size(sum(b for b in known if b is not None)) + ("+?" if None in known else "")
+    sizes = [estimator.bytes(job) if (now := there(job, folder)) is None else now for job in group]
+    return size(sum(b for b in sizes if b is not None)) + ("+?" if None in sizes else "")
 
 
 def _stages(wanted: list[Job], due: set[Job], estimator: Estimator, folder: Path) -> list[str]:

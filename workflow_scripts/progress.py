@@ -43,7 +43,7 @@ GROUPS = {
 }
 """Folders of the columns; all others but downloads are results."""
 SECONDS, SHOWN, FRESH, QUIET = 10, 12, 60, 1800
-"""Seconds between two looks of --watch; jobs listed in each state; age in seconds of the last word in a log up to which
+"""Seconds between two pages of --watch; jobs listed in each state; age in seconds of the last word in a log up to which
 a job is at work without Snakemake's lock, and from which on its silence is said."""
 STATES = ("done", "running", "queued", "stopped", "failed", "waiting")
 
@@ -60,7 +60,7 @@ class Found:
     left: float | None = None
 
 
-class Look:
+class Snapshot:
     """The state of all jobs at one moment, downloads left out.
 
     Args:
@@ -81,9 +81,9 @@ class Look:
             if seconds := measured.of(job):
                 for key in _alike(job):
                     self.times.setdefault(key, []).append(seconds)
-        self.found = {job: self.look(job) for job in self.jobs}
+        self.found = {job: self.find(job) for job in self.jobs}
 
-    def look(self, job: Job) -> Found:
+    def find(self, job: Job) -> Found:
         usual = next((median(self.times[key]) for key in _alike(job) if key in self.times), None)
         begun = next((self.started[output] for output in job.outputs if output in self.started), None)
         if begun is None:
@@ -109,10 +109,10 @@ class Look:
 
     def left(self, jobs: Iterable[Job]) -> str:
         """Time of these jobs one after the other; jobs that nothing is known of are named."""
-        known = [self.found[job].left for job in jobs]
-        text = hours(sum(filter(None, known)))
-        unknown = sum(left is None for left in known)
-        return text if not unknown else "?" if unknown == sum(left != 0 for left in known) else f"{text} + ?"
+        seconds = [self.found[job].left for job in jobs]
+        text = hours(sum(filter(None, seconds)))
+        unknown = sum(left is None for left in seconds)
+        return text if not unknown else "?" if unknown == sum(left != 0 for left in seconds) else f"{text} + ?"
 
 
 def _alike(job: Job) -> list[tuple[str, ...]]:
@@ -128,41 +128,41 @@ def _group(job: Job) -> str:
     return next((name for name, folders in GROUPS.items() if job.kind in folders), "results")
 
 
-def page(look: Look, variant: str) -> str:
+def page(snapshot: Snapshot, variant: str) -> str:
     """The text for a terminal of 80 columns."""
-    count = Counter(found.state for found in look.found.values())
+    count = Counter(found.state for found in snapshot.found.values())
     columns = [*GROUPS, "results"]
-    total, at_once = len(look.jobs), count["running"]
+    total, at_once = len(snapshot.jobs), count["running"]
     lines = [f"{variant}: {count['done']} of {total} jobs done"
              + "".join(f", {count[name]} {name}" for name in STATES[1:] if count[name])]
     if count["done"] < total:
-        lines.append(f"left, roughly: {look.left(look.jobs)} of job time"
+        lines.append(f"left, roughly: {snapshot.left(snapshot.jobs)} of job time"
                      + (f", {at_once} at once now" if at_once > 1 else ""))
     lines += ["", f"{'paper':<16}" + "".join(f"{group:>10}" for group in columns) + f"{'left':>14}"]
-    for paper, own in look.papers.items():
+    for paper, own in snapshot.papers.items():
         cells = []
         for group in columns:
-            states = [look.found[job].state for job in own if _group(job) == group]
+            states = [snapshot.found[job].state for job in own if _group(job) == group]
             cells.append(f"{states.count('done')}/{len(states)}" if states else "-")
-        left = "done" if all(look.found[job].state == "done" for job in own) else look.left(own)
+        left = "done" if all(snapshot.found[job].state == "done" for job in own) else snapshot.left(own)
         lines.append(f"{paper[:15]:<16}" + "".join(f"{cell:>10}" for cell in cells) + f"{left:>14}")
     for name in STATES[1:-1]:
-        lines += _listed(look, name, [job for job in look.jobs if look.found[job].state == name])
+        lines += _listed(snapshot, name, [job for job in snapshot.jobs if snapshot.found[job].state == name])
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _listed(look: Look, name: str, jobs: Sequence[Job]) -> list[str]:
+def _listed(snapshot: Snapshot, name: str, jobs: Sequence[Job]) -> list[str]:
     lines = ["", name] if jobs else []
     for job in jobs[:SHOWN]:
-        found = look.found[job]
-        what = f"  {look.name(job)}"
+        found = snapshot.found[job]
+        what = f"  {snapshot.name(job)}"
         if name == "running":
             left = "" if found.left is None else f", {hours(found.left)} left" if found.left else ", any moment"
             how = f"{found.epoch + ', ' if found.epoch else ''}{hours(found.elapsed)} so far{left}"
             how += f"; no word for {hours(found.quiet)}" if found.quiet > QUIET else ""
             lines += [f"{what}  {how}"] if len(what) + len(how) < 78 else [what, f"      {how}"]
         elif name == "failed":
-            said = state.last_line(look.folder / job.log)[:73]
+            said = state.last_line(snapshot.folder / job.log)[:73]
             lines += [what, *([f"      {said}"] if said else []), f"      log: {job.log}"]
         else:
             lines.append(what)
@@ -184,12 +184,12 @@ def main(argv: list[str] | None = None) -> None:
     jobs = dag.read(plan, setting.words(args.configfile, args.config))
     try:
         while True:
-            look = Look(jobs, args.directory)
-            text = page(look, plan.config.variant)
+            snapshot = Snapshot(jobs, args.directory)
+            text = page(snapshot, plan.config.variant)
             if args.watch:
                 text = f"{time.strftime('%H:%M:%S')}  {text}\n"
             print(text, flush=True)
-            if not args.watch or all(found.state == "done" for found in look.found.values()):
+            if not args.watch or all(found.state == "done" for found in snapshot.found.values()):
                 break
             time.sleep(args.watch)
     except KeyboardInterrupt:

@@ -1,10 +1,10 @@
 """From a published manifest to its numbers: says what is not as it was, runs, and says which numbers differ.
 
-    uv run python -m workflow_scripts.reproduce results/small/tables/house.manifest.json
-    uv run python -m workflow_scripts.reproduce house.manifest.json --check    only say what is not as it was
+    uv run python -m workflow_scripts.reproduce results/small/tables/posthoc.manifest.json
+    uv run python -m workflow_scripts.reproduce posthoc.manifest.json --check    only say what is not as it was
     uv run python -m workflow_scripts.reproduce goe.manifest.json --into /scratch/goe -- --jobs 8
 
-The manifest holds the configuration; its table (`house.csv` beside it, or --table) holds the numbers. Code, packages
+The manifest holds the configuration; its table (`posthoc.csv` beside it, or --table) holds the numbers. Code, packages
 and raw data are compared with what is here; nothing is checked out or installed. The run goes to a folder of its own
 (reproduced/PAPER); words behind `--` are snakemake's. Raw data are found below OOD_DATA, downloads in ./resources.
 
@@ -119,8 +119,8 @@ def configuration(manifest: dict[str, Any], path: Path) -> tuple[dict[str, Any],
     config = {key: value for key, value in manifest["config"].items() if key not in ("include", "data_root")}
     config["resources"] = "resources"
     for recipe in config.get("recipes", ()):
-        if recipe.get("choose"):  # says nothing but this
-            for key in set(recipe) - {"name", "label", "choose", "where"}:
+        if recipe.get("select_best"):  # says nothing but this
+            for key in set(recipe) - {"name", "label", "select_best", "where"}:
                 del recipe[key]
     try:
         return config, read_plan(config, ROOT)

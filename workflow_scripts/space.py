@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError("a run holds this folder (.snakemake/locks); wait for its end, or ask python -m "
                        "workflow_scripts.doctor whether the lock is stale")
     chosen = prunable(jobs, measured, args.directory, args.stage, args.at_most)
-    print("\n".join(told(chosen, measured, args.directory)))
+    print("\n".join(listing(chosen, measured, args.directory)))
     if args.yes:
         delete(chosen, args.directory)
         print("deleted")
@@ -72,13 +72,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def du(jobs: Jobs, measured: Measured, folder: Path) -> list[str]:
     """Per stage: files that are there, their size, and how long their jobs took."""
-    rows, known, total = [], set(), 0
+    rows, of_jobs, total = [], set(), 0
     groups: dict[str, list[Job]] = {}
     for job in jobs.page():
         groups.setdefault(job.rule, []).append(job)
     for rule, group in groups.items():
         names = [name for job in group for name in job.outputs if (folder / name).is_file()]
-        known |= set(names)
+        of_jobs |= set(names)
         count = sum((folder / name).stat().st_size for name in names)
         total += count
         made = [job for job in group if there(job, folder) is not None]
@@ -88,7 +88,7 @@ def du(jobs: Jobs, measured: Measured, folder: Path) -> list[str]:
         can_go = "yes" if group[0].kind in PRUNABLE else "no"
         rows.append([rule, str(len(names)), size(count), cost if made else "", can_go])
     root = folder / paths.root(jobs.plan)
-    others = [path for path in root.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in known]
+    others = [path for path in root.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in of_jobs]
     logs = [path for path in others if path.relative_to(root).parts[0] in ("logs", "benchmarks")]
     for name, group in (("logs and benchmarks", logs), ("not of this configuration", [
             path for path in others if path not in set(logs)])):
@@ -120,7 +120,7 @@ def prunable(jobs: Jobs, measured: Measured, folder: Path, stages: Iterable[str]
         chosen = kept
 
 
-def told(chosen: list[Job], measured: Measured, folder: Path) -> list[str]:
+def listing(chosen: list[Job], measured: Measured, folder: Path) -> list[str]:
     """What would go, per stage."""
     if not chosen:
         return ["Nothing can go: no file is of a job that is cheap, known and read by all that needs it."]

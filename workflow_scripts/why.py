@@ -129,8 +129,8 @@ def summary(found: Iterable[tuple[str, str]], most: int | None = None) -> str:
     for cause, jobs in causes.items():
         lines += [f"{line}" for line in cause]
         counted = Counter(jobs)
-        told = [f"    {job}" + (f"  (x{count})" if count > 1 else "") for job, count in counted.items()]
-        lines += told[:most] + ([f"    and {len(told) - most} more"] if most and len(told) > most else [])
+        shown = [f"    {job}" + (f"  (x{count})" if count > 1 else "") for job, count in counted.items()]
+        lines += shown[:most] + ([f"    and {len(shown) - most} more"] if most and len(shown) > most else [])
     if following:
         lines.append(f"and {following} jobs that follow from these")
     return "\n".join(lines)

@@ -20,10 +20,10 @@ def faults() -> Iterator[Row]:
     """A row for each fault of the tests; what a test found wrong is what was lost."""
     reason = obstacle()
     said = "" if reason else subprocess.run(
-        [sys.executable, "-m", "pytest", "-rA", "--tb=line", "tests/test_slurm.py"], cwd=ROOT, check=False,
+        [sys.executable, "-m", "pytest", "-rA", "--tb=line", "tests/workflow/test_slurm.py"], cwd=ROOT, check=False,
         capture_output=True, text=True).stdout
     for test, rows in FAULTS.items():
-        passed = f"PASSED tests/test_slurm.py::{test}" in said
+        passed = f"PASSED tests/workflow/test_slurm.py::{test}" in said
         for fault, where in rows:
             row = Row(fault, where, left_out=reason or "")
             if not reason:

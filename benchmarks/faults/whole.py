@@ -17,7 +17,7 @@ import yaml
 from benchmarks.faults.scene import LIMIT, Row, Scene, wait_for
 from benchmarks.faults.trainings import MODELS
 from tests.lmdb_data import MEMBERS, folder
-from tests.test_pack_rule import LMDB, STORES, configuration
+from tests.workflow.test_pack_rule import LMDB, STORES, configuration
 
 STORE = "results/small/data/digits.test.h5"
 NETWORK = "digits/resnet-small/pretrain/seed0"

@@ -1,4 +1,4 @@
-"""Files of label maps: ``masks`` (N, H, W) uint8 or uint16, compressed; ``classes`` (N,), the class of each map.
+"""Files of pseudo-masks: ``masks`` (N, H, W) uint8 or uint16, compressed; ``classes`` (N,), the class of each map.
 
 Label 0 is background, c + 1 class c; 16 bits where there are more than 255 classes. Attributes: ``empty`` images whose
 activation is zero everywhere, ``absent`` classes without a pixel, ``options``.
@@ -23,19 +23,19 @@ def create_masks(file: h5py.File, count: int, height: int, width: int, classes: 
 
 
 def read_masks(path: str, count: int, classes: int) -> np.ndarray:
-    """All label maps. -> (N, H, W) uint8, or int16 where there are more than 255 classes.
+    """All pseudo-masks. -> (N, H, W) uint8, or int16 where there are more than 255 classes.
 
     Raises:
-        OODError: no file of label maps, another number of images, or a label above K.
+        OODError: no file of pseudo-masks, another number of images, or a label above K.
     """
     try:
         with h5py.File(path, "r") as file:
             masks = file["masks"][:]
     except (OSError, KeyError) as error:
-        raise OODError(f"{path}: no file of label maps ({error}); delete it and run again") from None
+        raise OODError(f"{path}: no file of pseudo-masks ({error}); delete it and run again") from None
     if len(masks) != count:
-        raise OODError(f"{path}: {len(masks)} label maps for {count} train images; both must come from the same images "
-                       "in the same order (keys `images` and `masks` of the recipe)")
+        raise OODError(f"{path}: {len(masks)} pseudo-masks for {count} train images; both must come from the same "
+                       "images in the same order (keys `images` and `masks` of the recipe)")
     if masks.max() > classes:
         raise OODError(f"{path}: label {masks.max()} with {classes} classes (labels are 0 to {classes}); the maps are "
                        "of another ID set")

@@ -1,4 +1,4 @@
-"""From an activation map to a label map (DFB 2e, stage 3).
+"""From an activation map to a pseudo-mask (DFB 2e, stage 3).
 
 Gaussian filter, minimum to 0 and maximum to 1, foreground where the value exceeds the threshold; background is 0,
 class c is c + 1. A map that is zero everywhere gives background alone.
@@ -47,6 +47,6 @@ def foreground(cams: Tensor, sigma: float = 4.0, threshold: float = 0.5) -> Tens
     return (smoothed(cams, sigma) > threshold) & (cams.amax((1, 2), keepdim=True) > 0)
 
 
-def label_maps(inside: Tensor, classes: Tensor) -> Tensor:
+def pseudo_masks(inside: Tensor, classes: Tensor) -> Tensor:
     """Label of each pixel: 0 outside, class + 1 inside. (N, H, W) bool, (N,) int64 -> (N, H, W) int64."""
     return inside * (classes + 1)[:, None, None]

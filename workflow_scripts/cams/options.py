@@ -1,4 +1,4 @@
-"""How the activation of a classifier becomes label maps, as stages are told it."""
+"""How the activation of a classifier becomes pseudo-masks, as stages read it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workflow_scripts.core.section import Section
 
 
 class MaskOptions(Section):
-    """From activation to label map."""
+    """From activation to pseudo-mask."""
 
     by: Literal["true", "predicted"] = "true"
     """Class whose activation is taken: the image's own, or (as released) the one predicted."""

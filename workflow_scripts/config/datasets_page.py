@@ -140,8 +140,8 @@ def source_row(name: str, source: Source) -> list[str]:
 
 def by_hand(source: Source) -> str:
     """How to bring one file."""
-    known = ", ".join(([f"{source.size:,} bytes"] if source.size else []) + source.checksum)
-    lines = [f"**`{source.name}`**{f' ({known})' if known else ''}: {source.about}.", f"- from: {source.where}",
+    facts = ", ".join(([f"{source.size:,} bytes"] if source.size else []) + source.checksum)
+    lines = [f"**`{source.name}`**{f' ({facts})' if facts else ''}: {source.about}.", f"- from: {source.where}",
              f"- why by hand: {source.reason}"]
     lines += [f"- instead of it: {substitute}" for substitute in source.substitutes]
     lines += [f"- for: {', '.join(f'`{name}`' for name in source.datasets)}"] if source.datasets else []

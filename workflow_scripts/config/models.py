@@ -38,10 +38,10 @@ class Network(Strict):
 
 
 class Sweep(Strict):
-    """Choose options of a score on ID train images against pseudo-OOD images, without test OOD data."""
+    """Tune options of a score on ID train images against pseudo-OOD images, without test OOD data."""
 
     sweep: dict[str, Any] = {}
-    """Options of `workflow_scripts/stages/sections/choose_options.py`; left out: its defaults."""
+    """Options of `workflow_scripts/stages/sections/tune_options.py`; left out: its defaults."""
 
 
 class Score(Strict):
@@ -56,7 +56,7 @@ class Score(Strict):
     """Name in tables and figures; left out: `name`."""
     options: dict[str, Any] = {}
     """Options of that module (see Scores below)."""
-    choose: Sweep | None = None
+    tune: Sweep | None = None
     """Options chosen by a sweep for each network; they replace those above (`himplos`: p and clip)."""
     where: Where = Where()
     """ID sets and networks this entry is for."""

@@ -244,7 +244,7 @@ class Outliers(Strict):
 
 
 class Masks(Strict):
-    """Label maps of the train images, from the class activation maps of a classifier."""
+    """Pseudo-masks of the train images, from the class activation maps of a classifier."""
 
     classifier: Name
     """Recipe whose network makes them (same ID set, network and seed); `options` are those of the stage."""
@@ -289,25 +289,25 @@ class Recipe(Strict):
     """Options of that module (see Methods below)."""
     normalise: Literal["per_image"] | MeanStd | None = None
     """Pixel values to network inputs: a fixed mean and std, or `per_image`: zero mean and unit std of each image.
-    Required but with `choose`."""
+    Required but with `select_best`."""
     augment: list[Augmentation] = []
     """Random changes to the train images, in order."""
-    trunk: bool = False
-    """Train on the output of the parent's frozen trunk, computed once for each train image (model `clip_vit`)."""
+    frozen_blocks: bool = False
+    """Train on the output of the parent's frozen blocks, computed once for each train image (model `clip_vit`)."""
     views: Literal[1, 2] = 1
     """How many augmentations of each image a step sees (2: methods that train contrastively)."""
     training: Training | None = None
     """Optimisation."""
     checkpoint: Checkpoint | None = None
     """Weights from a file, instead of method and training."""
-    choose: Among | None = None
+    select_best: Among | None = None
     """One of other recipes' networks, instead of method and training."""
     outliers: Outliers | None = None
     """Images to train against, for methods that do."""
     images: Name | None = None
     """Dataset whose train split is trained on instead of the ID set's: the same images in another size."""
     masks: Masks | None = None
-    """Label maps to train on, for methods that do."""
+    """Pseudo-masks to train on, for methods that do."""
     validation: Validation | None = None
     """ID train images held out; left out: none."""
     keep: Literal["last", "best"] = "last"
@@ -322,18 +322,20 @@ class Recipe(Strict):
     @model_validator(mode="after")
     def _one_origin(self) -> Recipe:
         trained, read = bool(self.method and self.training), self.checkpoint is not None
-        if self.choose is not None:
-            extra = sorted(self.model_fields_set - {"name", "label", "choose", "where"})
+        if self.select_best is not None:
+            extra = sorted(self.model_fields_set - {"name", "label", "select_best", "where"})
             if extra:
                 raise ValueError(f"recipe '{self.name}' chooses among others, which say themselves: {', '.join(extra)}")
             return self
         if trained == read or (read and (self.method or self.training)):
-            raise ValueError(f"recipe '{self.name}' needs either method and training, or checkpoint, or choose")
+            raise ValueError(f"recipe '{self.name}' needs either method and training, or checkpoint, or "
+                             "select_best")
         if self.checkpoint and self.parent and not self.checkpoint.fresh:
             raise ValueError(f"recipe '{self.name}': a checkpoint with a parent needs checkpoint.fresh, the tensors "
                              "that come from the parent")
-        if self.trunk and not (trained and self.parent):
-            raise ValueError(f"recipe '{self.name}': trunk needs a method, and a parent whose trunk it is")
+        if self.frozen_blocks and not (trained and self.parent):
+            raise ValueError(f"recipe '{self.name}': frozen_blocks needs a method, and a parent whose blocks "
+                             "they are")
         if self.normalise is None:
             raise ValueError(f"recipe '{self.name}' needs normalise")
         if self.keep == "best" and self.validation is None:

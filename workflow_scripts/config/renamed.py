@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    "recipes[].choose": "recipes[].select_best",
+    "recipes[].trunk": "recipes[].frozen_blocks",
+    "scores[].choose": "scores[].tune",
+}
 """Old place -> new place, as keys with dots between them: `[]` behind a key stands for each entry of its list, `*` for
 each key of a mapping. `recipes[].trunk: recipes[].frozen_blocks`, `datasets.*.keep: datasets.*.only`."""
 

@@ -128,7 +128,7 @@ def check_score(path: str, where: str) -> None:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def user_errors(what: str) -> Iterator[None]:
     """End an exception in the user's code as one line with its place."""
     try:
         yield
@@ -150,7 +150,7 @@ def load(code: Code, what: str) -> ModuleType:
     """
     if code.folder and code.folder not in sys.path:
         sys.path.insert(0, code.folder)
-    with told(what):
+    with user_errors(what):
         module = importlib.import_module(code.module)
     ours, found = code.file, module.__file__
     if code.folder and (ours is None or found is None or Path(found).resolve() != ours.resolve()):
@@ -171,7 +171,7 @@ def load_score(path: str) -> ModuleType:
     assert spec is not None and spec.loader is not None  # own.is_file: its name ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    with told(what):
+    with user_errors(what):
         spec.loader.exec_module(module)
     names = vars(module)
     names["score"] = checked(names["score"], path)
@@ -185,7 +185,7 @@ def placed(function: Callable[..., Any], what: str) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*given: Any) -> Any:
-        with told(what):
+        with user_errors(what):
             return function(*given)
 
     return run
@@ -200,7 +200,7 @@ def checked(score: Callable[..., Any], path: str) -> Callable[..., Any]:
 
     @functools.wraps(score)
     def run(options: Any, known: Any, state: Any, *images: Any) -> Any:
-        with told(f"score file {path}"):
+        with user_errors(f"score file {path}"):
             values = score(options, known, state, *images)
         parts = [images[-1]] if len(images) > 1 else [v for v in vars(images[0]).values() if v is not None]
         count, shape = len(parts[0]), getattr(values, "shape", None)

@@ -1,4 +1,4 @@
-"""What a stage is told: one typed section per stage, which the wiring builds and the stage reads.
+"""The sections of stages: one class per stage, which the wiring builds and the stage reads.
 
     class ScoreSets(Section):
         name: str
@@ -33,7 +33,7 @@ from workflow_scripts.core.errors import OODError, nearest
 
 
 class Section(BaseModel):
-    """A part of what a stage is told; unknown keys and values of another type are errors."""
+    """A section of a stage, or a part of one; unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants")
 
@@ -118,7 +118,7 @@ def stage_parser(spec: ModuleSpec, text: str, section: type[Section]) -> argpars
     Args:
         spec: ``__spec__`` of the stage.
         text: its docstring.
-        section: what it is told: JSON text, or (longer than a command line may be) the path of a JSON file.
+        section: its class; the argument is JSON text, or (longer than a command line may be) the path of a JSON file.
     """
     parser = _Parser(prog=f"python -m {spec.name}", description=text,
                      formatter_class=argparse.RawDescriptionHelpFormatter)

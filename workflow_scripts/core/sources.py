@@ -60,9 +60,9 @@ def instructions(source: Any, target: str | os.PathLike) -> str:
     Args:
         source: with the attributes ``size``, ``checksum``, ``where``, ``urls``, ``reason`` and ``substitutes``.
     """
-    known = ", ".join(([f"{source.size:,} bytes"] if source.size else []) + source.checksum)
+    facts = ", ".join(([f"{source.size:,} bytes"] if source.size else []) + source.checksum)
     origin = source.where or " or ".join(source.urls)
-    return (f"{target}{f' ({known})' if known else ''}, from {origin}"
+    return (f"{target}{f' ({facts})' if facts else ''}, from {origin}"
             f"{f'; why: {source.reason}' if source.reason else ''}"
             f"{'; instead of it: ' + ', or '.join(source.substitutes) if source.substitutes else ''}")
 

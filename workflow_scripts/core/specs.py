@@ -81,8 +81,8 @@ class ScoreSpec(EvaluatedSpec):
     needs: frozenset[ScoreInput]
     """What it reads; whoever runs it provides exactly that."""
     tune: tuple[str, ...] = ()
-    """Options that can be chosen on ID images alone (`scores[].choose`), with values to try in
-    ``stages/choose_options.py``. Of a score that needs the train features one option, which counts train images; such a
+    """Options that can be chosen on ID images alone (`scores[].tune`), with values to try in
+    ``stages/tune_options.py``. Of a score that needs the train features one option, which counts train images; such a
     score offers ``among_train(options)``, the options by which an image of the train set itself is scored."""
     joined: bool = True
     """False: `fusion` cannot join it with a background score."""

@@ -55,9 +55,9 @@ class Background(Method):
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = network(torch.cat((batch.images, batch.outliers)))
-        known, novel = logits.split((len(batch.images), len(batch.outliers)))
-        background = self.weighted(divergence(novel, self.options.divergence), batch).mean()
-        return functional.cross_entropy(known, batch.labels) + self.options.coefficient * background, known
+        id_logits, ood_logits = logits.split((len(batch.images), len(batch.outliers)))
+        background = self.weighted(divergence(ood_logits, self.options.divergence), batch).mean()
+        return functional.cross_entropy(id_logits, batch.labels) + self.options.coefficient * background, id_logits
 
     def weighted(self, distances: Tensor, batch: Batch) -> Tensor:
         """The background images' terms; here each counts the same. (M,) -> (M,)."""

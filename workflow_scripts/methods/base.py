@@ -48,7 +48,7 @@ class Batch:
     outlier_index: Tensor | None = None
     second: Tensor | None = None
     masks: Tensor | None = None
-    """Label maps (B, H, W) int64 of the images, changed as they were; ``None`` where the recipe has none."""
+    """Pseudo-masks (B, H, W) int64 of the images, changed as they were; ``None`` where the recipe has none."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Looks:
+class EvalData:
     """Passes over images as they are, not augmented, for what is set up before or fitted after the training.
 
     ``train()`` and ``test()`` give (inputs (B, 3, H, W), labels (B,)) of the ID train images and of those that
@@ -101,7 +101,7 @@ class Method(nn.Module):
         ``"constant": True`` is left at its own."""
         return [{"params": list(network.parameters())}]
 
-    def begin(self, network: nn.Module, looks: Looks) -> None:
+    def begin(self, network: nn.Module, eval_data: EvalData) -> None:
         """Called once before the first step (not where a run goes on). Raises OODError when the images do not fit."""
 
     def start_epoch(self, network: nn.Module, epoch: int) -> None:
@@ -122,7 +122,7 @@ class Method(nn.Module):
     def end_epoch(self, network: nn.Module, epoch: int) -> None:
         """Called after an epoch's last step."""
 
-    def finish(self, network: nn.Module, looks: Looks) -> None:
+    def finish(self, network: nn.Module, eval_data: EvalData) -> None:
         """Called once after the last step, before the weights are written."""
 
     def record(self) -> dict[str, Tensor]:
@@ -131,8 +131,8 @@ class Method(nn.Module):
 
 
 @contextmanager
-def looking(network: nn.Module) -> Iterator[None]:
-    """A pass that only looks: eval mode (running statistics, no dropout) and no gradients; the mode is put back."""
+def eval_mode(network: nn.Module) -> Iterator[None]:
+    """Eval mode (running statistics, no dropout) without gradients; the mode is put back afterwards."""
     mode = network.training
     network.eval()
     try:

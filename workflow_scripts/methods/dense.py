@@ -1,4 +1,4 @@
-"""Dense training of a network with K + 1 outputs on label maps (DFB, MM 2024): foreground classes and one background.
+"""Dense training of a network with K + 1 outputs on pseudo-masks (DFB, MM 2024): foreground classes and one background.
 
 The head is applied at every place of the maps, its logits are enlarged to the image (bilinear, aligned corners), and
 the loss is the mean cross-entropy of the pixels; label 0 is background, c + 1 is class c. Since a linear head commutes
@@ -39,7 +39,7 @@ class Options:
     head: Literal["new", "parent"] = "new"
     """Head of a network that starts from a classifier's: `new`, or its K rows with a new one for the background."""
     mixup: Annotated[float, Ge(0)] = 0.0
-    """Parameter of the Beta distribution by which images and the cross-entropies of their label maps are mixed; 0: no
+    """Parameter of the Beta distribution by which images and the cross-entropies of their pseudo-masks are mixed; 0: no
     mixup."""
 
 
@@ -51,9 +51,9 @@ class Dense(Method):
         self.options = options
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse a recipe without label maps."""
+        """Refuse a recipe without pseudo-masks."""
         if not recipe.masks:
-            raise OODError("masks: method dense trains on label maps; name the recipe whose network makes them, "
+            raise OODError("masks: method dense trains on pseudo-masks; name the recipe whose network makes them, "
                            "e.g. masks: {classifier: classifier}")
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -30,9 +30,9 @@ class Options:
     """Weight of both penalties; a constant in G-OE's code."""
 
 
-def energy_gap(known: Tensor, novel: Tensor, m_in: float, m_out: float) -> Tensor:
+def energy_gap(id_logits: Tensor, ood_logits: Tensor, m_in: float, m_out: float) -> Tensor:
     """Mean squared hinges of ID and outlier energies. logits (B, K), (M, K) -> scalar."""
-    inside, outside = -known.logsumexp(1), -novel.logsumexp(1)
+    inside, outside = -id_logits.logsumexp(1), -ood_logits.logsumexp(1)
     return (inside - m_in).relu().square().mean() + (m_out - outside).relu().square().mean()
 
 
@@ -47,9 +47,9 @@ class EnergyExposure(Method):
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = network(torch.cat((batch.images, batch.outliers)))
-        known, novel = logits.split((len(batch.images), len(batch.outliers)))
-        gap = energy_gap(known, novel, self.options.m_in, self.options.m_out)
-        return functional.cross_entropy(known, batch.labels) + self.options.weight * gap, known
+        id_logits, ood_logits = logits.split((len(batch.images), len(batch.outliers)))
+        gap = energy_gap(id_logits, ood_logits, self.options.m_in, self.options.m_out)
+        return functional.cross_entropy(id_logits, batch.labels) + self.options.weight * gap, id_logits
 
 
 def build(options: Options, released: tuple[str, ...]) -> EnergyExposure:

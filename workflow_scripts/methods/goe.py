@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.specs import MethodSpec
-from workflow_scripts.methods.base import Batch, Method, looking
+from workflow_scripts.methods.base import Batch, Method, eval_mode
 from workflow_scripts.methods.outlier_exposure import uniform_cross_entropy
 from workflow_scripts.methods.recipe import Recipe
 
@@ -78,11 +78,12 @@ def most_confident(outliers: Tensor, k: int) -> Tensor:
     return outliers >= outliers.topk(k).values[-1]
 
 
-def as_confident_as_id(outliers: Tensor, known: Tensor, rank: int | None) -> Tensor:
+def as_confident_as_id(outliers: Tensor, id_values: Tensor, rank: int | None) -> Tensor:
     """The 2022 filter: True for outliers not below the ``rank``-th smallest ID value, or below the ID mean for
     ``None``. (M,), (B,) -> (M,)."""
-    threshold = known.mean() if rank is None else known.topk(min(rank, len(known)), largest=False).values[-1]
-    return outliers >= threshold
+    if rank is None:
+        return outliers >= id_values.mean()
+    return outliers >= id_values.topk(min(rank, len(id_values)), largest=False).values[-1]
 
 
 class Mixing(NamedTuple):
@@ -126,13 +127,13 @@ class GOE(Method):
         if options.k == 0 and options.filter != "adaptive":
             return torch.ones(len(batch.outliers), dtype=torch.bool, device=batch.outliers.device)
         relative = options.filter != "top"  # to the ID images, which are then looked at too
-        with looking(network):
+        with eval_mode(network):
             images = torch.cat((batch.images, batch.outliers)) if relative else batch.outliers
             values = confidence(network(images), options.confidence)
         if not relative:
             return ~most_confident(values, options.k)
-        known, novel = values.split((len(batch.images), len(batch.outliers)))
-        return ~as_confident_as_id(novel, known, options.k if options.filter == "static" else None)
+        id_values, ood_values = values.split((len(batch.images), len(batch.outliers)))
+        return ~as_confident_as_id(ood_values, id_values, options.k if options.filter == "static" else None)
 
     def mixing(self, batch: Batch, count: int) -> Mixing:
         """The step's lambda and permutations of ``count`` images, a function of (seed, epoch, step)."""
@@ -142,14 +143,14 @@ class GOE(Method):
         return Mixing(float(lam), orders[0], orders[1])
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-        options, known = self.options, len(batch.images)
+        options, n_id = self.options, len(batch.images)
         keep = self.keep(network, batch)
-        paired = min(known, len(batch.outliers))
+        paired = min(n_id, len(batch.outliers))
         pool = torch.cat((batch.images, batch.outliers[:paired]))  # (2B, 3, H, W)
-        usable = torch.cat((torch.ones(known, dtype=torch.bool, device=keep.device), keep[:paired]))
+        usable = torch.cat((torch.ones(n_id, dtype=torch.bool, device=keep.device), keep[:paired]))
         mix = self.mixing(batch, len(pool))
         logits = network(torch.cat((batch.images, mix(pool), batch.outliers)))
-        z, z_mixed, z_out = logits.split((known, len(pool), len(batch.outliers)))
+        z, z_mixed, z_out = logits.split((n_id, len(pool), len(batch.outliers)))
 
         classes = logits.shape[1]
         labels = torch.cat((functional.one_hot(batch.labels, classes).to(logits.dtype),

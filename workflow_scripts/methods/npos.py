@@ -26,7 +26,7 @@ from torch.nn import functional
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import probe, prototypes
-from workflow_scripts.methods.base import Batch, Looks, Method, Sizes, looking
+from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes, eval_mode
 from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.methods.synthesis import Found, Queues, Synthesis
 
@@ -95,9 +95,9 @@ def two_layers(width: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, out))
 
 
-def open_risk(known: Tensor, novel: Tensor, balanced: bool = False) -> Tensor:
+def open_risk(id_logits: Tensor, ood_logits: Tensor, balanced: bool = False) -> Tensor:
     """Binary cross-entropy with logits, ID features = 1, outliers = 0. (B, 1), (M, 1) -> scalar."""
-    losses = functional.softplus(-known), functional.softplus(novel)
+    losses = functional.softplus(-id_logits), functional.softplus(ood_logits)
     return sum(part.mean() for part in losses) / 2 if balanced else torch.cat(losses).mean()
 
 
@@ -154,20 +154,20 @@ class NPOS(Method):
             groups.append({"params": list(self.phi.parameters()), "lr": share * self.recipe.training.lr})
         return groups
 
-    def begin(self, network: nn.Module, looks: Looks) -> None:
+    def begin(self, network: nn.Module, eval_data: EvalData) -> None:
         """Prototypes: the class means of the untrained projections.
 
         Raises:
             OODError: a class without train images, or whose queue is not full before the training ends.
         """
         classes = len(self.prototypes)
-        counts = torch.bincount(looks.labels, minlength=classes)
+        counts = torch.bincount(eval_data.labels, minlength=classes)
         if not counts.all():
             raise OODError(f"class {int(counts.argmin())} (counted from 0) has no train image "
                            f"({int((counts == 0).sum())} of {classes} classes have none); each needs a prototype")
         self.check_queues(counts)
-        batches = looks.test() if "npos.B12" in self.released else looks.train()
-        with looking(network):
+        batches = eval_data.test() if "npos.B12" in self.released else eval_data.train()
+        with eval_mode(network):
             pairs = [(self.project(network.features(x)), labels) for x, labels in batches]
         z, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
         self.prototypes.copy_(prototypes.class_directions(z, labels, classes))
@@ -230,9 +230,9 @@ class NPOS(Method):
             raise OODError(f"features are not finite in step {int(self.broken)} (epoch {batch.epoch + 1}); lower "
                            "training.lr or look at the train images")
 
-    def finish(self, network: nn.Module, looks: Looks) -> None:
+    def finish(self, network: nn.Module, eval_data: EvalData) -> None:
         """Fit the network's head on its features."""
-        share = probe.fit_head(network, looks.train())
+        share = probe.fit_head(network, eval_data.train())
         print(f"linear probe: {share:.4f} of the train images are classified correctly", flush=True)
 
     def predict(self, network: nn.Module, x: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
     L = CE(u / T) + weight L_bce,    u = c / |c|,
 
 where c are the cosines of an image's embedding with the class texts and T divides their unit vector (LogitNorm with
-another temperature). Trained are the network's tail and phi; the trunk and the texts are not, so that its images may
-be given as the trunk's output (recipe key `trunk`). Outliers are synthesised from the embeddings, which are not
-normalised, as from scratch (:mod:`workflow_scripts.methods.npos`). Scored by MCM.
+another temperature). Trained are the network's tail and phi; the blocks before and the texts are not, so that its
+images may be given as the frozen blocks' output (recipe key `frozen_blocks`). Outliers are synthesised from the
+embeddings, which are not normalised, as from scratch (:mod:`workflow_scripts.methods.npos`). Scored by MCM.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import npos
-from workflow_scripts.methods.base import Batch, Looks, Sizes
+from workflow_scripts.methods.base import Batch, EvalData, Sizes
 from workflow_scripts.methods.recipe import Recipe
 
 SPEC = MethodSpec(
@@ -73,11 +73,11 @@ class NPOSClip(npos.NPOS):
     """See the module's docstring."""
 
     def check(self, recipe: Recipe) -> None:
-        """As from scratch. Raises OODError also where trunk outputs are to be augmented or held out."""
+        """As from scratch. Raises OODError also where outputs of frozen blocks are to be augmented or held out."""
         super().check(recipe)
-        if recipe.trunk and (recipe.augment or recipe.validation or recipe.views > 1):
-            raise OODError("trunk: the trunk's output is computed once for each image as it is; leave out augment, "
-                           "views and validation, or trunk")
+        if recipe.frozen_blocks and (recipe.augment or recipe.validation or recipe.views > 1):
+            raise OODError("frozen_blocks: their output is computed once for each image as it is; leave out "
+                           "augment, views and validation, or frozen_blocks")
 
     def setup(self, network: nn.Module, sizes: Sizes) -> None:
         if not hasattr(network, "tail"):
@@ -102,9 +102,9 @@ class NPOSClip(npos.NPOS):
             groups.append({"params": list(self.phi.parameters()), "lr": share * self.recipe.training.lr})
         return groups
 
-    def begin(self, network: nn.Module, looks: Looks) -> None:
+    def begin(self, network: nn.Module, eval_data: EvalData) -> None:
         """Raises OODError for a class whose queue is not full before the training ends."""
-        self.check_queues(torch.bincount(looks.labels, minlength=self.classes))
+        self.check_queues(torch.bincount(eval_data.labels, minlength=self.classes))
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         options = self.options
@@ -118,7 +118,7 @@ class NPOSClip(npos.NPOS):
                 loss = loss + options.weight * npos.open_risk(self.phi(features), self.phi(outliers), options.balanced)
         return loss, logits
 
-    def finish(self, network: nn.Module, looks: Looks) -> None:
+    def finish(self, network: nn.Module, eval_data: EvalData) -> None:
         """Nothing: the head is that of the texts."""
 
     def predict(self, network: nn.Module, x: Tensor) -> Tensor:

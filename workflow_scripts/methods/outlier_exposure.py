@@ -45,9 +45,9 @@ class OutlierExposure(Method):
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = network(torch.cat((batch.images, batch.outliers)))
-        known, novel = logits.split((len(batch.images), len(batch.outliers)))
-        exposure = uniform_cross_entropy(novel).mean()
-        return functional.cross_entropy(known, batch.labels) + self.options.oe_weight * exposure, known
+        id_logits, ood_logits = logits.split((len(batch.images), len(batch.outliers)))
+        exposure = uniform_cross_entropy(ood_logits).mean()
+        return functional.cross_entropy(id_logits, batch.labels) + self.options.oe_weight * exposure, id_logits
 
 
 def build(options: Options, released: tuple[str, ...]) -> OutlierExposure:

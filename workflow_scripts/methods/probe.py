@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.methods.base import looking
+from workflow_scripts.methods.base import eval_mode
 
 L2, STEPS = 1e-4, 200
 
@@ -53,7 +53,7 @@ def fit(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor]
 
 def fit_head(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Replace ``network.head`` by the probe of these (inputs, labels). -> the share of them it classifies correctly."""
-    with looking(network):
+    with eval_mode(network):
         pairs = [(network.features(x), labels) for x, labels in batches]
     features, labels = (torch.cat(column) for column in zip(*pairs, strict=True))
     head = network.head

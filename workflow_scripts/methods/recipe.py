@@ -1,4 +1,4 @@
-"""How a network is trained, as the loop and the methods are told it: what changes its numbers, and nothing else."""
+"""How a network is trained, as the loop and the methods read it: what changes its numbers, and nothing else."""
 
 from __future__ import annotations
 
@@ -82,14 +82,14 @@ class OutlierBatches(Section):
 
 
 class Recipe(Section):
-    """What a training reads of a recipe; parent, label maps, selection and stores are inputs of their own."""
+    """What a training reads of a recipe; parent, pseudo-masks, selection and stores are inputs of their own."""
 
     normalise: Normalise
     """Pixel values to network inputs: mean and std per channel, or per_image."""
     augment: list[Step] = []
     """Random changes to the train images, in order."""
-    trunk: bool = False
-    """Train on the output of the parent's frozen trunk."""
+    frozen_blocks: bool = False
+    """Train on the output of the parent's frozen blocks."""
     views: int = 1
     """How many augmentations of each image a step sees."""
     training: Optimisation
@@ -97,7 +97,7 @@ class Recipe(Section):
     outliers: OutlierBatches | None = None
     """Outliers beside the ID images; null: none."""
     masks: bool = False
-    """Whether label maps are trained on."""
+    """Whether pseudo-masks are trained on."""
     validation: Validation | None = None
     """ID train images held out; null: none."""
     keep: Literal["last", "best"] = "last"

@@ -7,7 +7,7 @@
 ``last_batchnorm``: the batch norm whose ReLU gives the maps, or ``None``.
 ``forward(x)``: -> (N, K) logits, ``head(features(x))``.
 ``dense(x)``: -> (N, K, h, w), the head at every place of the maps; its spatial mean is ``forward(x)``.
-``freeze()``: called in eval mode when the weights change no more.
+``fold_batchnorms()``: called in eval mode when the weights change no more.
 
 An architecture is one module in this folder with ``SPEC``, a :class:`~workflow_scripts.core.specs.ModelSpec`, a frozen
 dataclass ``Options`` and ``build(options, classes)``; where a foreign file holds more than the network,
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         """
         return functional.conv2d(self.maps(x), self.head.weight[:, :, None, None], self.head.bias)
 
-    def freeze(self) -> None:
+    def fold_batchnorms(self) -> None:
         """Compute once what depends on the weights alone: batch norms of :attr:`BEHIND` join their convolutions.
 
         For a network in eval mode; only rounding differs. :attr:`last_batchnorm`, whose numbers a score reads, stays.

@@ -66,7 +66,7 @@ class BiT(Classifier):
             x = stage(x)
             yield x if number < 3 else self.backbone.norm(x)
 
-    def freeze(self) -> None:
+    def fold_batchnorms(self) -> None:
         for name, module in list(self.named_modules()):
             if isinstance(module, StdConv2d):
                 self.set_submodule(name, frozen_convolution(module, EPS))

@@ -1,7 +1,7 @@
-"""CLIP's image tower with a text head (Radford et al. 2021), by open_clip: a frozen trunk and a tail to be trained.
+"""CLIP's image tower with a text head (Radford et al. 2021), by open_clip: frozen blocks and a tail to be trained.
 
 An image becomes (1 + patches) tokens, which pass ``layers`` transformer blocks; the class token of the last one, after
-a layer norm and a projection, is its embedding. The first ``layers - trained`` blocks are the trunk, whose output may
+a layer norm and a projection, is its embedding. The first ``layers - trained`` blocks are frozen; their output may
 stand in for an image: :meth:`ClipViT.features` takes (N, 3, H, W) or (N, tokens, width). The head holds one unit vector
 for each class, the mean of the text embeddings of 18 prompts; its logits are cosines. The defaults are ViT-B/16's.
 """
@@ -42,7 +42,7 @@ class Options:
     layers: Annotated[int, Gt(0)] = 12
     """Transformer blocks."""
     trained: Annotated[int, Ge(0)] = 2
-    """Last blocks that are no part of the trunk."""
+    """Last blocks, which are not frozen."""
     embed: Annotated[int, Gt(0)] = 512
     """Size of the embeddings of images and texts."""
     text_width: Annotated[int, Gt(0)] = 512
@@ -99,13 +99,13 @@ class ClipViT(Classifier):
             x = block(x)
         return x.transpose(0, 1) if order else x
 
-    def trunk(self, x: Tensor) -> Tensor:
+    def frozen_blocks(self, x: Tensor) -> Tensor:
         """What the frozen blocks give. (N, 3, H, W) -> (N, tokens, width)."""
         return self._blocks(self.visual._embeds(x.contiguous()), slice(0, self.cut))
 
     def features(self, x: Tensor) -> Tensor:
-        """Embeddings, not normalised. Images (N, 3, H, W) or the trunk's output (N, tokens, width) -> (N, D)."""
-        x = self.trunk(x) if x.dim() == 4 else x
+        """Embeddings, not normalised. Images (N, 3, H, W) or the frozen blocks' output (N, tokens, width) -> (N, D)."""
+        x = self.frozen_blocks(x) if x.dim() == 4 else x
         pooled, _ = self.visual._pool(self._blocks(x, slice(self.cut, None)))
         return pooled @ self.visual.proj
 

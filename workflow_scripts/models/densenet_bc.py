@@ -99,7 +99,7 @@ class Bottleneck(nn.Module):
         squeezed = self.bn2(self.conv1(relu(self.bn1(x)))) if self.squeeze is None else self.squeeze(x)
         return self.conv2(relu(squeezed))
 
-    def freeze(self) -> None:
+    def fold_batchnorms(self) -> None:
         """Once, in eval mode, when the weights change no more."""
         self.squeeze = Squeeze(self.bn1, self.conv1, self.bn2)
         del self.bn1, self.conv1, self.bn2
@@ -141,7 +141,7 @@ class Transition(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.conv1(relu(self.bn1(x))) if self.squeeze is None else self.squeeze(x))
 
-    def freeze(self) -> None:
+    def fold_batchnorms(self) -> None:
         """Once, in eval mode, when the weights change no more."""
         self.squeeze = Squeeze(self.bn1, self.conv1)
         del self.bn1, self.conv1
@@ -180,11 +180,11 @@ class DenseNet(Classifier):
         yield relu(self.bn1(self.block3(x)))
 
     @torch.no_grad()
-    def freeze(self) -> None:
+    def fold_batchnorms(self) -> None:
         """Join what stands before and behind each 1x1 convolution with it; only rounding differs."""
         for module in self.modules():
             if isinstance(module, Bottleneck | Transition) and module.squeeze is None:
-                module.freeze()
+                module.fold_batchnorms()
 
     @property
     def last_batchnorm(self) -> nn.BatchNorm2d:

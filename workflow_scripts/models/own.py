@@ -52,11 +52,11 @@ def make(options: Options, classes: int) -> nn.Module:
     what = f"own network {options.factory}"
     module = own.load(code, what)
     given = dict(options.arguments)
-    with own.told(what):
+    with own.user_errors(what):
         if code.module in own.LIBRARIES:
-            known = (module.models if code.module == "torchvision" else module).list_models()
-            if name not in known:
-                raise OODError(f"{what}: {code.module} has no model '{name}'{nearest(name, known)}")
+            names = (module.models if code.module == "torchvision" else module).list_models()
+            if name not in names:
+                raise OODError(f"{what}: {code.module} has no model '{name}'{nearest(name, names)}")
             create = module.models.get_model if code.module == "torchvision" else module.create_model
             made = create(name, **{"num_classes": classes, **given})
         else:
@@ -167,11 +167,11 @@ class Own(Classifier):
             OODError: it fails on them, gives no features, or something stands behind the head.
         """
         what, size = f"own network {self.options.factory}", f"{x.shape[3]}x{x.shape[2]}"
-        with own.told(f"{what} on images of {size}"):
+        with own.user_errors(f"{what} on images of {size}"):
             entered, left, out = self._run(x)
         hint = "name the layer by options.head, or offer features(x) -> (N, D) and head"
         if self.offers:
-            with own.told(f"{what}, features on images of {size}"):
+            with own.user_errors(f"{what}, features on images of {size}"):
                 entered = [self.net.features(self.sized(x))]
         elif len(entered) != 1:
             raise OODError(f"{what}: its last linear layer '{self.name}' runs {len(entered)} times in a forward pass, "

@@ -115,7 +115,7 @@ class ResNetGN(Classifier):
             x = layer(x)
             yield relu(self.gn(x)) if number == len(self.layers) else x
 
-    def freeze(self) -> None:
+    def fold_batchnorms(self) -> None:
         for name, module in list(self.named_modules()):
             if isinstance(module, StandardisedConvolution):
                 self.set_submodule(name, frozen_convolution(module, EPS))

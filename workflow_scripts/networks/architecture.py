@@ -1,4 +1,4 @@
-"""Which network, and how images are passed through it, as stages are told it."""
+"""Which network, and how images are passed through it, as stages read it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from workflow_scripts.networks.architecture import Pass
 from workflow_scripts.networks.batching import batch_size
 
 
-def inputs(store: Store, how: Normalise, size: int, where: torch.device) -> Iterator[tuple[int, Tensor]]:
+def inputs(store: Store, how: Normalise, size: int, device: torch.device) -> Iterator[tuple[int, Tensor]]:
     """(number of the first image, (B, 3, H, W) network inputs); noise sets are inputs already and pass unchanged.
 
     Args:
@@ -22,15 +22,15 @@ def inputs(store: Store, how: Normalise, size: int, where: torch.device) -> Iter
     """
     for start in range(0, len(store.labels), size):
         if store.images is None:
-            x = torch.from_numpy(store.inputs[start:start + size]).to(where)
+            x = torch.from_numpy(store.inputs[start:start + size]).to(device)
             yield start, x.to(memory_format=torch.channels_last)
         else:
-            yield start, normalise(torch.from_numpy(store.images[start:start + size]).to(where), how)
+            yield start, normalise(torch.from_numpy(store.images[start:start + size]).to(device), how)
 
 
-def images_at_once(section: Pass, network: nn.Module, store: Store, where: torch.device) -> int:
+def images_at_once(section: Pass, network: nn.Module, store: Store, device: torch.device) -> int:
     """The number of images of a pass: what is asked for, or found with the first one (:func:`batch_size`)."""
-    _, example = next(inputs(store, section.normalise, 1, where))
+    _, example = next(inputs(store, section.normalise, 1, device))
     return batch_size(section.batch_size, network, example)
 
 

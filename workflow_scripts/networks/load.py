@@ -18,7 +18,7 @@ def build(section: Network, classes: int) -> nn.Module:
     return plugins.load("models", section.model).build(section.options, classes)
 
 
-def trained(section: Network, path: str, where: torch.device) -> nn.Module:
+def trained(section: Network, path: str, device: torch.device) -> nn.Module:
     """The network of a checkpoint, in eval mode on ``where``, its weights frozen.
 
     A network with a background output becomes a classifier of the K ID classes, ``head`` their rows of its head, with
@@ -36,8 +36,8 @@ def trained(section: Network, path: str, where: torch.device) -> nn.Module:
         randomise_head(network, about["seed"] or 0)
     if about.get("background"):
         split_background(network)
-    network.eval().freeze()
-    return network.to(where, memory_format=torch.channels_last).requires_grad_(False)
+    network.eval().fold_batchnorms()
+    return network.to(device, memory_format=torch.channels_last).requires_grad_(False)
 
 
 def in_bfloat16(network: nn.Module) -> None:

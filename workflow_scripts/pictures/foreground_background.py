@@ -1,4 +1,4 @@
-"""Images of every set beside their activation map, label map, dense prediction and background map."""
+"""Images of every set beside their activation map, pseudo-mask, dense prediction and background map."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from workflow_scripts.pictures.base import Drawing, Run
 from workflow_scripts.reporting import plots
 
 SPEC = PictureSpec(needs={"panels"}, scope="one")
-PARTS = {"images": "image", "cam": "activation", "mask": "label map", "dense": "dense", "background": "background"}
+PARTS = {"images": "image", "cam": "activation", "mask": "pseudo-mask", "dense": "dense", "background": "background"}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
         figure, "Foreground and background maps",
         f"{names.get(run.network, run.network)}, {run.label}, seed {run.seed}. From left to right: "
         f"{', '.join(PARTS.values())}. "
-        "The activation and the label map are those of the class that the classifier predicts; a colour is a class, "
+        "The activation and the pseudo-mask are those of the class that the classifier predicts; a colour is a class, "
         "black is background; in the last map white is background. Mean share of background in these images: "
         + ", ".join(f"{names.get(n.rsplit('.', 1)[0], n)} {shares[n]:.2f}" for n in order) + ".",
         {"mean_background": shares})

@@ -36,23 +36,24 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
             raise unknown(f"picture score_scatter, options.{key}", name, files)
     with h5py.File(files[options.foreground]) as first, h5py.File(files[options.background]) as second:
         sets = {name: (first[name][:], second[name][:]) for name in second if not name.endswith(".train")}
-    known = sets.pop(f"{run.id}.test")
+    id_scores = sets.pop(f"{run.id}.test")
     figure, axes = plots.panels(len(sets), 3, height=1.6, gap=0.45, bottom=0.45, left=0.11, wspace=0.3)
     facts = {}
-    for number, (axis, (name, novel)) in enumerate(zip(axes, sets.items(), strict=True)):
+    for number, (axis, (name, ood_scores)) in enumerate(zip(axes, sets.items(), strict=True)):
         dataset = name.rsplit(".", 1)[0]
-        for scores, colour, label in ((known, palette.ID, "ID"), (novel, palette.OOD, "OOD")):
+        for scores, colour, label in ((id_scores, palette.ID, "ID"), (ood_scores, palette.OOD, "OOD")):
             step = max(1, len(scores[0]) // options.points)
             axis.plot(scores[0][::step], scores[1][::step], ".", color=colour, markersize=2.5, alpha=0.6, label=label,
                       rasterized=True)
         plots.head(axis, names.get(dataset, dataset))
         if number % 3 == 0:
             axis.set_ylabel(names.get(options.background, options.background), labelpad=1)
-        facts[dataset] = {"correlation": float(np.corrcoef(*novel)[0, 1]) if min(map(np.std, novel)) else None}
+        varied = min(map(np.std, ood_scores)) > 0
+        facts[dataset] = {"correlation": float(np.corrcoef(*ood_scores)[0, 1]) if varied else None}
     for axis in axes[-3:]:
         axis.set_xlabel(names.get(options.foreground, options.foreground))
     plots.legend(figure, axes[0].get_legend_handles_labels()[0], 2, markerscale=3)
-    inside = float(np.corrcoef(*known)[0, 1])
+    inside = float(np.corrcoef(*id_scores)[0, 1])
     facts[run.id] = {"correlation": inside}
     return Drawing(figure, "Foreground score against background score",
                    f"{names.get(run.network, run.network)}, {run.label}, seed {run.seed}; up to {options.points} "

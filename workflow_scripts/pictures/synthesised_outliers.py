@@ -60,8 +60,8 @@ def draw(options: Options, runs: list[Run], names: dict[str, str]) -> Drawing:
         "left": 0.06, "right": 0.99, "top": 0.87, "bottom": 0.11, "wspace": 0.25, "hspace": 0.4,
         "height_ratios": (3, 2)}).reshape(2, -1))
     # zero rows of a released queue (npos.B1) are infinitely far: they stand in the last bin
-    known = [values[values <= 4] for shot in shots for values in (shot["distances"], shot["outlier_distances"])]
-    far = max(float(np.quantile(values, 0.999)) for values in known if values.size)
+    shown = [values[values <= 4] for shot in shots for values in (shot["distances"], shot["outlier_distances"])]
+    far = max(float(np.quantile(values, 0.999)) for values in shown if values.size)
     edges = np.linspace(0, far * 1.02, 41)
     facts: dict[str, dict] = {}
     for column, (epoch, shot) in enumerate(zip(epochs, shots, strict=True)):

@@ -25,8 +25,8 @@ from workflow_scripts.planning.setting import read
 
 def count(model: str, options: dict[str, Any], side: int) -> dict[str, Any]:
     """``gflops`` (1e9 operations of one forward pass of one image; a multiply-add is two), ``parameters``,
-    ``features`` (penultimate width), and for a network with a frozen trunk ``tail`` (1e9 operations behind the trunk)
-    and ``tokens`` (values of the trunk's output)."""
+    ``features`` (penultimate width), and for a network with frozen blocks ``tail`` (1e9 operations behind them)
+    and ``tokens`` (values of the frozen blocks' output)."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -44,7 +44,7 @@ def count(model: str, options: dict[str, Any], side: int) -> dict[str, Any]:
         row = {"gflops": gflops(x), "parameters": sum(p.numel() for p in network.parameters()),
                "features": network.head.in_features if isinstance(network.head, torch.nn.Linear) else
                network.features(x).shape[1]}
-        if hasattr(network, "trunk"):
+        if hasattr(network, "frozen_blocks"):
             row |= {"tail": gflops(torch.empty(1, *network.token_shape)),
                     "tokens": network.token_shape[0] * network.token_shape[1]}
     return row

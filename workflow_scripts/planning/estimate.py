@@ -87,9 +87,9 @@ class Estimator:
             steps, epochs = given.epochs * each, given.epochs
         if limit.steps and limit.steps < steps:
             epochs, steps = epochs * limit.steps / steps, limit.steps
-        known = min(steps * given.batch_size, round(epochs * count)) * recipe.views
+        id_images = min(steps * given.batch_size, round(epochs * count)) * recipe.views
         outliers = steps * recipe.outliers.batch_size if run.outliers else 0
-        return Training(epochs, steps, known + outliers)
+        return Training(epochs, steps, id_images + outliers)
 
     def seconds(self, job: Job) -> tuple[float | None, Basis]:
         """Wall seconds of a job, and what that is based on; ``None`` where nothing is known."""
@@ -110,7 +110,7 @@ class Estimator:
         both, machine = 1 + self.costs.backward, self.costs.machines[self.machine]
         if size := self.training(job.run) if job.trains else None:
             images, steps = size.images, size.steps
-            each = (row.tail if job.run.recipe.trunk and row.tail else row.gflops) * both
+            each = (row.tail if job.run.recipe.frozen_blocks and row.tail else row.gflops) * both
         else:
             images = sum(self.images(*pair) for pair in self._passed(job))
             asked = self.plan.config.features.batch_size

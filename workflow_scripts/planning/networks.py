@@ -54,9 +54,9 @@ class Row(Strict):
     features: int
     """Penultimate width."""
     tail: float | None = None
-    """1e9 operations behind the frozen trunk, where there is one."""
+    """1e9 operations behind the frozen blocks, where there are any."""
     tokens: int | None = None
-    """Values of that trunk's output for one image."""
+    """Values of the frozen blocks' output for one image."""
 
     def bytes(self, classes: int) -> int:
         """A checkpoint's size, float32."""

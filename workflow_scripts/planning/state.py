@@ -6,7 +6,7 @@ import base64
 import re
 from pathlib import Path
 
-from workflow_scripts.planning.ending import failures
+from workflow_scripts.planning.final_message import failures
 
 _EPOCH = re.compile(rb"^epoch (\d+)/(\d+) ", re.MULTILINE)
 

@@ -1,4 +1,4 @@
-"""What the reporting stages are told: networks of a paper, pairs to compare, published numbers, parts of the page."""
+"""Parts of the reporting stages' sections: networks of a paper, pairs to compare, published numbers, the page."""
 
 from __future__ import annotations
 

@@ -132,10 +132,10 @@ def _cells(row: Any, names: Mapping[str, str]) -> list[Cell | str]:
             return Cell("missing")
         return Cell(one(row.ours) + ("" if pd.isna(row.std) else f" ± {row.std:.2f}"), row.ours)
 
-    known = row.metric in METRICS
+    labelled = row.metric in METRICS
     return [names.get(row.id, row.id), row.network, row.training, row.score,
             "ID task" if row.metric in ID_METRICS else row.sets,
-            metric(row.metric).label if known else row.metric.upper(), Cell(one(row.paper), row.paper), ours(),
+            metric(row.metric).label if labelled else row.metric.upper(), Cell(one(row.paper), row.paper), ours(),
             Cell("–") if pd.isna(row.difference) else
             Cell(f"{round(row.difference, 2) + 0.0:+.2f}".replace("-", "−"), row.difference),
             Cell(row.verdict, flag="within-no" if row.verdict == "no" else ""),

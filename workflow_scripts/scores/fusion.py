@@ -46,7 +46,7 @@ def fit(options: Options, known: Known) -> tuple[float, float]:
     spread = [float(xp.std(train[:, column])) for column in (0, 1)]
     if spread[1] == 0:
         raise OODError(f"score '{options.background}' is the same for all ID train images, so it cannot be normalised; "
-                       "look at the network's label maps, or set normalise: none")
+                       "look at the network's pseudo-masks, or set normalise: none")
     return centre, spread[0] / spread[1]
 
 

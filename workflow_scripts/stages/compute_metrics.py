@@ -67,29 +67,29 @@ def rows_of(path: Path, section: ComputeMetrics, correct: NDArray[np.bool_], pro
         sets = {name: checked(dataset_of(file, path, name)[()], f"{path}, set '{name}'")
                 for name in (section.id, *(name for group in section.groups.values() for name in group),
                              *section.id_like.values())}
-    known = sets[section.id]
-    if known.size != correct.size:
+    id_scores = sets[section.id]
+    if id_scores.size != correct.size:
         raise OODError(f"{path}, set '{section.id}': expected {correct.size} scores, one per label of the ID test set; "
-                       f"found {known.size}; scores and features are of different runs, delete both and run again")
-    task = id_metrics(known, correct, probability) | (more or {})
+                       f"found {id_scores.size}; scores and features are of different runs, delete both and run again")
+    task = id_metrics(id_scores, correct, probability) | (more or {})
     for paper in section.compat:
         if paper in ID_RULES:
-            task |= {f"{metric}@{paper}": value for metric, value in ID_RULES[paper](known, correct).items()}
+            task |= {f"{metric}@{paper}": value for metric, value in ID_RULES[paper](id_scores, correct).items()}
     for metric, value in task.items():
-        yield Row(score, dataset(section.id), "id", metric, value, known.size, 0)
+        yield Row(score, dataset(section.id), "id", metric, value, id_scores.size, 0)
     for group, names in section.groups.items():
         for name in names:
-            novel = sets[name]
-            for metric, value in ood_metrics(known, novel).items():
-                yield Row(score, dataset(name), group, metric, value, known.size, novel.size)
+            ood_scores = sets[name]
+            for metric, value in ood_metrics(id_scores, ood_scores).items():
+                yield Row(score, dataset(name), group, metric, value, id_scores.size, ood_scores.size)
             for paper in section.compat:
                 like = [sets[section.id_like[name]]] if paper == "scood" and name in section.id_like else []
-                accepted = np.concatenate([known, *like])
+                accepted = np.concatenate([id_scores, *like])
                 try:
-                    values = OOD_RULES[paper](accepted, novel)
+                    values = OOD_RULES[paper](accepted, ood_scores)
                 except OODError as error:
                     raise OODError(f"{path}, set '{name}': {error}") from None
-                count = ood_images(paper, known.size, novel.size)
+                count = ood_images(paper, id_scores.size, ood_scores.size)
                 for metric, value in values.items():
                     yield Row(score, dataset(name), group, f"{metric}@{paper}", value, accepted.size, count)
 

@@ -1,6 +1,6 @@
 """Figures of one paper: score files and metrics of its runs -> histograms, ROC curves and a heat map, SVG and PNG.
 
-Command: ``python -m workflow_scripts.stages.draw_figures --config JSON --out-dir figures/house`` writes
+Command: ``python -m workflow_scripts.stages.draw_figures --config JSON --out-dir figures/posthoc`` writes
 ``{histograms,roc,heatmap}.{svg,png}`` there.
 
 Histograms and ROC curves show the first run that has score files; the heat map shows all runs.

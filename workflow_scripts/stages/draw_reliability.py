@@ -28,14 +28,14 @@ def seen(run: Confidences, probability: bool) -> Seen | None:
     """
     if not all(Path(path).is_file() for path in (run.scores, run.features)):
         return None
-    known, sets = curves.read_scores(run.scores, run.id)
+    id_scores, sets = curves.read_scores(run.scores, run.id)
     correct, softmax = read_id_task(Path(run.features))
     lacking = [name for name in run.sets if name not in sets]
-    if lacking or known.size != correct.size:
+    if lacking or id_scores.size != correct.size:
         raise OODError(f"{run.scores}: expected the scores of {', '.join(run.sets)} and {correct.size} of the ID test "
-                       f"set, found {known.size} of that and none of {lacking}; delete it and run again")
+                       f"set, found {id_scores.size} of that and none of {lacking}; delete it and run again")
     ood = np.concatenate([sets[name] for name in run.sets])
-    return Seen(np.exp(known) if probability else known, correct, softmax, np.exp(ood) if probability else ood)
+    return Seen(np.exp(id_scores) if probability else id_scores, correct, softmax, np.exp(ood) if probability else ood)
 
 
 def draw(section: DrawReliability, folder: Path) -> None:

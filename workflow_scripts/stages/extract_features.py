@@ -23,7 +23,7 @@ from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.jigsaw import jigsaw
 from workflow_scripts.data.images.store import Store, streamed
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import images_at_once, inputs, penultimate
 from workflow_scripts.networks.load import trained
 from workflow_scripts.networks.memory import keep_freed_memory
@@ -38,7 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--out", required=True, nargs="+", help="a features file for each set, or for several")
     parser.add_argument("--head", help="file for the head (and the last batch norm)")
-    device.add_arguments(parser)
+    devices.add_arguments(parser)
     return parser
 
 
@@ -49,18 +49,18 @@ def main(argv: list[str] | None = None) -> None:
     if len(section.sets) != len(args.stores):
         raise OODError(f"{len(section.sets)} sets need as many --stores, found {len(args.stores)}")
     files = divided(section.sets, args.out)
-    where = device.pick(args.device, args.threads, args.tf32)
-    if where.type == "cpu":
+    device = devices.pick(args.device, args.threads, args.tf32)
+    if device.type == "cpu":
         keep_freed_memory()
-    network = trained(section.network, args.checkpoint, where)
+    network = trained(section.network, args.checkpoint, device)
     with streamed(args.stores[0]) as store:
-        size = images_at_once(section, network, store, where)
+        size = images_at_once(section, network, store, device)
     sources = dict(zip(section.sets, args.stores, strict=True))
     for target, names in files.items():
         with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
             for name in names:
                 with streamed(sources[name]) as store:
-                    extract(network, store, section, size, where, name,
+                    extract(network, store, section, size, device, name,
                             file if stem(target) == name else file.create_group(name))
                 print(f"{name}: {len(store.labels)} images", flush=True)
     if args.head:
@@ -90,7 +90,7 @@ def divided(sets: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
 
 
 @torch.inference_mode()
-def extract(network: nn.Module, store: Store, section: ExtractFeatures, size: int, where: torch.device, name: str,
+def extract(network: nn.Module, store: Store, section: ExtractFeatures, size: int, device: torch.device, name: str,
             file: h5py.Group) -> None:
     """Write ``features`` (N, D) and ``logits`` (N, K) float32 and ``labels`` of one set, batch by batch.
 
@@ -101,7 +101,7 @@ def extract(network: nn.Module, store: Store, section: ExtractFeatures, size: in
         OODError: a feature or logit is not finite.
     """
     count, background = len(store.labels), getattr(network, "background", None)
-    for start, x in inputs(store, section.normalise, size, where):
+    for start, x in inputs(store, section.normalise, size, device):
         h = penultimate(network, x, section.precision)
         z = network.head(h)
         if not (torch.isfinite(h).all() and torch.isfinite(z).all()):
@@ -118,11 +118,11 @@ def extract(network: nn.Module, store: Store, section: ExtractFeatures, size: in
             file["background"][start:start + len(x)] = background(h)[:, 0].float().cpu().numpy()
     file.create_dataset("labels", data=store.labels, track_times=False)
     if background is not None and name.endswith(".train"):
-        for key, array in shuffled(network, store, section, size, where).items():
+        for key, array in shuffled(network, store, section, size, device).items():
             file.create_dataset(f"shuffled/{key}", data=array, track_times=False)
 
 
-def shuffled(network: nn.Module, store: Store, section: ExtractFeatures, size: int, where: torch.device,
+def shuffled(network: nn.Module, store: Store, section: ExtractFeatures, size: int, device: torch.device,
              ) -> dict[str, np.ndarray]:
     """``logits`` (M, K) and ``background`` (M,) of at most :data:`SHUFFLED` images, evenly spaced, as jigsaws."""
     step = -(-len(store.labels) // SHUFFLED)
@@ -130,8 +130,8 @@ def shuffled(network: nn.Module, store: Store, section: ExtractFeatures, size: i
     parts = []
     for start in range(0, len(numbers), size):
         rows = numbers[start:start + size]
-        x = normalise(torch.from_numpy(store.images[rows[0]:rows[-1] + 1:step]).to(where), section.normalise)
-        h = penultimate(network, jigsaw(x, 0, torch.from_numpy(rows).to(where)), section.precision)
+        x = normalise(torch.from_numpy(store.images[rows[0]:rows[-1] + 1:step]).to(device), section.normalise)
+        h = penultimate(network, jigsaw(x, 0, torch.from_numpy(rows).to(device)), section.precision)
         parts.append((network.head(h), network.background(h)[:, 0]))
     logits, background = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
     return {"logits": logits, "background": background}

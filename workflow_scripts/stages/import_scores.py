@@ -67,15 +67,15 @@ def split(scores: np.ndarray, labels: np.ndarray, meaning: str, where: str) -> d
                        f"{labels[:3].tolist()}; name the sides by numbers")
     values = np.unique(labels)
     if meaning == "negative_is_ood":
-        novel, allowed = labels < 0, True
+        is_ood, allowed = labels < 0, True
         hint = "; of labels 0 and 1 say which is OOD, labels: one_is_ood or one_is_id"
     else:
-        novel, allowed = labels == (meaning == "one_is_ood"), set(values.tolist()) <= {0, 1}
+        is_ood, allowed = labels == (meaning == "one_is_ood"), set(values.tolist()) <= {0, 1}
         hint = "; expected both 0 and 1, and nothing else"
-    if not allowed or novel.all() or not novel.any():
+    if not allowed or is_ood.all() or not is_ood.any():
         some = ", ".join(map(str, values[:6].tolist())) + (", ..." if len(values) > 6 else "")
         raise OODError(f"{where}: labels {some} do not tell ID from OOD images by labels: {meaning}{hint}")
-    return {ID: scores[~novel], OOD: scores[novel]}
+    return {ID: scores[~is_ood], OOD: scores[is_ood]}
 
 
 def sides(content: dict[str, np.ndarray], name: str, meaning: str, where: str) -> dict[str, np.ndarray]:
@@ -101,24 +101,24 @@ def gathered(section: ImportScores, files: list[Path]) -> dict[str, np.ndarray]:
     Raises:
         OODError: see :func:`read`, :func:`sides`; NaN, other shapes; no ID scores, or others in another file.
     """
-    known, found = section.id, {}
+    id_set, found = section.id, {}
     contents = [read(path) for path in files]
     for name, number in section.files.items():
         where = f"{files[number]} (set '{name}')"
         parts = sides(contents[number], name, section.labels, where)
-        if name == known and OOD in parts:
+        if name == id_set and OOD in parts:
             raise OODError(f"{where}: it holds ID and OOD scores; name the OOD set that they are of instead")
         for side, values in parts.items():
-            place = known if side == ID else name
+            place = id_set if side == ID else name
             values = checked(values, f"{where}{f', {side}' if side != name else ''}")
             values = -values if section.higher_is == "ood" else values
             if place in found and not np.array_equal(found[place][0], values):
                 raise OODError(f"{where}: other scores of the ID set than in {found[place][1]}; expected those of "
                                "one detector, in the same order; give an entry to each")
             found.setdefault(place, (values, files[number]))
-    if known not in found:
-        raise OODError(f"{', '.join(map(str, files))}: no scores of the ID set '{known}'; expected them as id beside "
-                       f"ood, by labels, or in a file of their own, e.g. files: {{{known}: ./id.npz}}")
+    if id_set not in found:
+        raise OODError(f"{', '.join(map(str, files))}: no scores of the ID set '{id_set}'; expected them as id beside "
+                       f"ood, by labels, or in a file of their own, e.g. files: {{{id_set}: ./id.npz}}")
     return {name: values for name, (values, _) in found.items()}
 
 
@@ -139,15 +139,16 @@ def counted(scores: dict[str, np.ndarray], stores: list[Path]) -> None:
 
 def rows(section: ImportScores, scores: dict[str, np.ndarray]) -> list[Row]:
     """The metrics of the evaluate stage that need no logits."""
-    known, found = scores[section.id], []
+    id_scores, found = scores[section.id], []
     for group, names in section.groups.items():
         for name in names:
-            novel = scores[name]
-            values = {metric: (value, novel.size) for metric, value in ood_metrics(known, novel).items()}
+            ood_scores = scores[name]
+            values = {metric: (value, ood_scores.size) for metric, value in ood_metrics(id_scores, ood_scores).items()}
             for paper in section.compat:
-                count = ood_images(paper, known.size, novel.size)
-                values |= {f"{m}@{paper}": (value, count) for m, value in OOD_RULES[paper](known, novel).items()}
-            found += [Row(section.score, name, group, metric, value, known.size, count)
+                count = ood_images(paper, id_scores.size, ood_scores.size)
+                found_by_rule = OOD_RULES[paper](id_scores, ood_scores)
+                values |= {f"{m}@{paper}": (value, count) for m, value in found_by_rule.items()}
+            found += [Row(section.score, name, group, metric, value, id_scores.size, count)
                       for metric, (value, count) in values.items()]
     return found
 

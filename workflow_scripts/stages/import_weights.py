@@ -27,7 +27,7 @@ from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import open_store, streamed
 from workflow_scripts.methods import probe
-from workflow_scripts.networks import checkpoint, device, foreign
+from workflow_scripts.networks import checkpoint, devices, foreign
 from workflow_scripts.networks.forward import inputs
 from workflow_scripts.networks.load import build, head_name
 from workflow_scripts.stages.sections.import_weights import ImportWeights
@@ -48,11 +48,11 @@ def class_names(store: str | None, count: int | None) -> list[str]:
 
 def fit_probe(network: nn.Module, given: argparse.Namespace, how: Normalise) -> None:
     """Replace the head by a linear probe of the ID train images."""
-    where = device.pick(given.device, given.threads, given.tf32)
-    network.to(where, memory_format=torch.channels_last)
+    device = devices.pick(given.device, given.threads, given.tf32)
+    network.to(device, memory_format=torch.channels_last)
     with streamed(given.classes_from) as store:
-        batches = ((x, torch.from_numpy(store.labels[start:start + len(x)]).to(where))
-                   for start, x in inputs(store, how, 256, where))
+        batches = ((x, torch.from_numpy(store.labels[start:start + len(x)]).to(device))
+                   for start, x in inputs(store, how, 256, device))
         share = probe.fit_head(network, batches)
     print(f"linear probe: {share:.4f} of the train images are classified correctly", flush=True)
 
@@ -65,7 +65,7 @@ def arguments() -> argparse.ArgumentParser:
     classes.add_argument("--classes", type=int, metavar="N", help="number of classes, where there is no store")
     parser.add_argument("--parent", help="checkpoint with the tensors that the file does not have")
     parser.add_argument("--seed", type=int, default=0, help="of the tensors that the file does not have")
-    device.add_arguments(parser)
+    devices.add_arguments(parser)
     parser.add_argument("--out", required=True, help="checkpoint to write")
     return parser
 

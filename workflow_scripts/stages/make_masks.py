@@ -1,4 +1,4 @@
-"""Label maps of a store's images from the class activation maps of a classifier: store + checkpoint -> one HDF5 file.
+"""Pseudo-masks of a store's images from the class activation maps of a classifier: store + checkpoint -> one HDF5 file.
 
     python -m workflow_scripts.stages.make_masks --config '{"network": {"name": "bit", "model": "bit", "options": {}},
         "normalise": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}, "options": {"by": "true"}}'
@@ -20,14 +20,14 @@ from torch import nn
 
 from workflow_scripts.cams.files import create_masks
 from workflow_scripts.cams.maps import activation_maps
-from workflow_scripts.cams.masks import foreground, label_maps
+from workflow_scripts.cams.masks import foreground, pseudo_masks
 from workflow_scripts.cams.options import MaskOptions
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store, streamed
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import inputs
 from workflow_scripts.networks.load import trained
 from workflow_scripts.stages.sections.make_masks import MakeMasks
@@ -40,7 +40,7 @@ def check(store: Store, network: nn.Module, path: str) -> None:
         OODError: no images, other classes, or a class without images.
     """
     if store.images is None or not store.classes:
-        raise OODError(f"{path}: label maps are made of images with classes; give the store of the ID train images")
+        raise OODError(f"{path}: pseudo-masks are made of images with classes; give the store of the ID train images")
     if len(store.classes) != network.head.out_features:
         raise OODError(f"{path}: {len(store.classes)} classes, but the checkpoint has {network.head.out_features}; the "
                        "two belong to different ID sets")
@@ -51,20 +51,20 @@ def check(store: Store, network: nn.Module, path: str) -> None:
                        "every class needs at least one")
 
 
-def write_masks(network: nn.Module, store: Store, how: Normalise, options: MaskOptions, where: torch.device,
+def write_masks(network: nn.Module, store: Store, how: Normalise, options: MaskOptions, device: torch.device,
                 file: h5py.File) -> tuple[int, list[str]]:
     """Fill ``file``. -> images without any activation, names of the classes that no pixel belongs to."""
     count, (height, width) = len(store.labels), store.images.shape[1:3]
     masks = create_masks(file, count, height, width, len(store.classes))
     kept, empty = np.empty(count, np.int64), 0
-    labels = torch.from_numpy(store.labels).to(where)
-    present = torch.zeros(len(store.classes) + 1, dtype=torch.bool, device=where)
-    for start, x in inputs(store, how, options.batch_size, where):
+    labels = torch.from_numpy(store.labels).to(device)
+    present = torch.zeros(len(store.classes) + 1, dtype=torch.bool, device=device)
+    for start, x in inputs(store, how, options.batch_size, device):
         rows = slice(start, start + len(x))
         cams, classes = activation_maps(network, x, labels[rows] if options.by == "true" else None, options.scales,
                                         options.flip)
         inside = foreground(cams, options.sigma, options.threshold)
-        masks[rows] = label_maps(inside, classes).cpu().numpy().astype(masks.dtype)
+        masks[rows] = pseudo_masks(inside, classes).cpu().numpy().astype(masks.dtype)
         kept[rows] = classes.cpu().numpy()
         empty += int((cams.amax((1, 2)) <= 0).sum())
         present[classes[inside.any(2).any(1)] + 1] = True
@@ -77,9 +77,9 @@ def write_masks(network: nn.Module, store: Store, how: Normalise, options: MaskO
 def arguments() -> argparse.ArgumentParser:
     parser = stage_parser(__spec__, __doc__, MakeMasks)
     parser.add_argument("--checkpoint", required=True, help="a classifier of the ID classes")
-    parser.add_argument("--store", required=True, help="images to make label maps of")
-    device.add_arguments(parser)
-    parser.add_argument("--out", required=True, help="the label maps to write")
+    parser.add_argument("--store", required=True, help="images to make pseudo-masks of")
+    devices.add_arguments(parser)
+    parser.add_argument("--out", required=True, help="the pseudo-masks to write")
     return parser
 
 
@@ -87,17 +87,17 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
     section: MakeMasks = given.config
-    where = device.pick(given.device, given.threads, given.tf32)
-    network = trained(section.network, given.checkpoint, where)
+    device = devices.pick(given.device, given.threads, given.tf32)
+    network = trained(section.network, given.checkpoint, device)
     started = time.perf_counter()
     with streamed(given.store) as store:
         check(store, network, given.store)
         with atomic(given.out) as partial, h5py.File(partial, "w") as file:
-            empty, absent = write_masks(network, store, section.normalise, section.options, where, file)
+            empty, absent = write_masks(network, store, section.normalise, section.options, device, file)
     speed = len(store.labels) / (time.perf_counter() - started)
     print(f"{len(store.labels)} images, {speed:.1f} images/s; {empty} without any activation: all background")
     if absent:
-        print(f"{len(absent)} classes have no pixel in any label map, so nothing is learned of them: "
+        print(f"{len(absent)} classes have no pixel in any pseudo-mask, so nothing is learned of them: "
               f"{', '.join(absent[:5])}")
 
 

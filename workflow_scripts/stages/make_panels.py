@@ -18,21 +18,21 @@ import torch
 from torch import nn
 
 from workflow_scripts.cams.maps import activation_maps
-from workflow_scripts.cams.masks import foreground, label_maps
+from workflow_scripts.cams.masks import foreground, pseudo_masks
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.store import Store, streamed
 from workflow_scripts.models.base import upsampled
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.load import trained
 from workflow_scripts.stages.sections.make_panels import MakePanels
 
 
 @torch.inference_mode()
 def panels(classifier: nn.Module, network: nn.Module, store: Store, section: MakePanels,
-           where: torch.device) -> dict[str, np.ndarray]:
+           device: torch.device) -> dict[str, np.ndarray]:
     """The arrays of one set, by name.
 
     Raises:
@@ -42,11 +42,11 @@ def panels(classifier: nn.Module, network: nn.Module, store: Store, section: Mak
         raise OODError("--checkpoint: this network has no background output; give one that method dense trained")
     step = max(1, len(store.labels) // section.images)
     pixels = store.images[::step][:section.images]
-    x = normalise(torch.from_numpy(pixels).to(where), section.classifier_normalise)
+    x = normalise(torch.from_numpy(pixels).to(device), section.classifier_normalise)
     options = section.options
     cams, classes = activation_maps(classifier, x, None, options.scales, options.flip)
-    mask = label_maps(foreground(cams, options.sigma, options.threshold), classes)
-    x = normalise(torch.from_numpy(pixels).to(where), section.normalise)
+    mask = pseudo_masks(foreground(cams, options.sigma, options.threshold), classes)
+    x = normalise(torch.from_numpy(pixels).to(device), section.normalise)
     maps = network.maps(x)
     both = torch.cat((network.background.weight, network.head.weight))[:, :, None, None]
     bias = torch.cat((network.background.bias, network.head.bias))
@@ -57,10 +57,10 @@ def panels(classifier: nn.Module, network: nn.Module, store: Store, section: Mak
 
 def arguments() -> argparse.ArgumentParser:
     parser = stage_parser(__spec__, __doc__, MakePanels)
-    parser.add_argument("--classifier", required=True, help="the network that made the label maps")
+    parser.add_argument("--classifier", required=True, help="the network that made the pseudo-masks")
     parser.add_argument("--checkpoint", required=True, help="the network that was trained on them")
     parser.add_argument("--stores", required=True, nargs="+", help="sets to look at; those without images are left out")
-    device.add_arguments(parser)
+    devices.add_arguments(parser)
     parser.add_argument("--out", required=True, help="the maps to write")
     return parser
 
@@ -69,15 +69,15 @@ def arguments() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     given = arguments().parse_args(argv)
     section: MakePanels = given.config
-    where = device.pick(given.device, given.threads, given.tf32)
-    classifier, network = (trained(section.network, path, where)
+    device = devices.pick(given.device, given.threads, given.tf32)
+    classifier, network = (trained(section.network, path, device)
                            for path in (given.classifier, given.checkpoint))
     with atomic(given.out) as partial, h5py.File(partial, "w") as file:
         for path in given.stores:
             with streamed(path) as store:
                 if store.images is None:
                     continue
-                arrays = panels(classifier, network, store, section, where)
+                arrays = panels(classifier, network, store, section, device)
             name = path.replace("\\", "/").rsplit("/", 1)[-1].removesuffix(".h5")
             for key, array in arrays.items():
                 file.create_dataset(f"{name}/{key}", data=array, compression="gzip", track_times=False)

@@ -1,7 +1,7 @@
 """Tables of one paper: metrics files of all its runs -> a tidy CSV over seeds, Markdown, LaTeX, published against ours.
 
-Command: ``python -m workflow_scripts.stages.make_tables --config JSON --csv tables/house.csv --md tables/house.md
---tex tables/house.tex --published published/house.csv``
+Command: ``python -m workflow_scripts.stages.make_tables --config JSON --csv tables/posthoc.csv --md tables/posthoc.md
+--tex tables/posthoc.tex --published published/posthoc.csv``
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.store import streamed
 from workflow_scripts.methods.background import divergence
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.batching import batch_size
 from workflow_scripts.networks.load import trained
 from workflow_scripts.stages.sections.measure_distances import MeasureDistances
@@ -33,20 +33,20 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__spec__, __doc__, MeasureDistances)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--store", required=True, help="store of the outliers")
-    device.add_arguments(parser)
+    devices.add_arguments(parser)
     parser.add_argument("--out", required=True)
     args = parser.parse_args(argv)
-    where = device.pick(args.device, args.threads, args.tf32)
+    device = devices.pick(args.device, args.threads, args.tf32)
     section: MeasureDistances = args.config
-    network = trained(section.network, args.checkpoint, where)
+    network = trained(section.network, args.checkpoint, device)
     with streamed(args.store) as store:
         count = len(store.labels)
         index = np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(np.int64))
         found = []
-        example = normalise(torch.from_numpy(store.images[:1]).to(where), section.normalise)
+        example = normalise(torch.from_numpy(store.images[:1]).to(device), section.normalise)
         size = batch_size(section.batch_size, network, example)
         for part in np.array_split(index, -(-len(index) // size)):
-            pixels = torch.from_numpy(store.images[part]).to(where)
+            pixels = torch.from_numpy(store.images[part]).to(device)
             logits = network(normalise(pixels, section.normalise))
             log_msp = logits.log_softmax(1).amax(1)
             found.append(torch.stack((divergence(logits, "uniform_kl"), log_msp)).float().cpu().numpy())

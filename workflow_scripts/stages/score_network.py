@@ -28,7 +28,7 @@ from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store, streamed
-from workflow_scripts.networks import device
+from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
 from workflow_scripts.networks.memory import keep_freed_memory
@@ -47,14 +47,14 @@ def several(path: str) -> Iterator[Store]:
         yield store
 
 
-def train_batches(store: Store, how: Normalise, size: int, where: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def train_batches(store: Store, how: Normalise, size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Network inputs (B, 3, H, W) and labels (B,) of the ID train images, in order."""
-    labels = torch.from_numpy(store.labels).to(where)
-    for start, x in inputs(store, how, size, where):
+    labels = torch.from_numpy(store.labels).to(device)
+    for start, x in inputs(store, how, size, device):
         yield x, labels[start:start + len(x)]
 
 
-def prepared(section: ScoreNetwork, network: nn.Module, size: int, train_store: str | None, where: torch.device,
+def prepared(section: ScoreNetwork, network: nn.Module, size: int, train_store: str | None, device: torch.device,
              ) -> Callable[[Tensor], np.ndarray]:
     """The fitted score as a function of a batch of network inputs. (B, 3, H, W) -> (B,).
 
@@ -79,21 +79,21 @@ def prepared(section: ScoreNetwork, network: nn.Module, size: int, train_store: 
                 raise OODError(f"{train_store}: labels {store.labels.min()}..{store.labels.max()}, but the checkpoint "
                                f"has {classes} classes; the two belong to different ID sets")
             known = replace(known, train_labels=store.labels)
-            state = module.fit(options, known, network, train_batches(store, section.normalise, size, where))
+            state = module.fit(options, known, network, train_batches(store, section.normalise, size, device))
     elif hasattr(module, "fit"):
         state = module.fit(options, known, network, iter(()))
     return lambda x: module.score(options, known, state, network, x).cpu().numpy()
 
 
 def score_set(run: Callable[[Tensor], np.ndarray], store: Store, section: ScoreNetwork, size: int,
-              where: torch.device, name: str) -> np.ndarray:
+              device: torch.device, name: str) -> np.ndarray:
     """Scores of one set, batch by batch. -> (N,) float64.
 
     Raises:
         OODError: a score that is not finite.
     """
     scores = np.empty(len(store.labels))
-    for start, x in inputs(store, section.normalise, size, where):
+    for start, x in inputs(store, section.normalise, size, device):
         part = run(x)
         if not np.isfinite(part).all():
             raise OODError(f"score '{section.name}' of set '{name}' is NaN or infinite for image "
@@ -108,7 +108,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--train-store", help="store of the ID train images, for scores that need train_labels")
-    device.add_arguments(parser)
+    devices.add_arguments(parser)
     parser.add_argument("--out", required=True, help="the scores to write")
     return parser
 
@@ -119,19 +119,19 @@ def main(argv: list[str] | None = None) -> None:
     section: ScoreNetwork = given.config
     if len(section.sets) != len(given.stores):
         raise OODError(f"--stores: {len(section.sets)} sets need as many stores, found {len(given.stores)}")
-    where = device.pick(given.device, given.threads, given.tf32)
-    if where.type == "cpu":
+    device = devices.pick(given.device, given.threads, given.tf32)
+    if device.type == "cpu":
         keep_freed_memory()
-    network = trained(section.network, given.checkpoint, where)
+    network = trained(section.network, given.checkpoint, device)
     with streamed(given.stores[0]) as store:
-        size = images_at_once(section, network, store, where)
-    run = prepared(section, network, size, given.train_store, where)
+        size = images_at_once(section, network, store, device)
+    run = prepared(section, network, size, given.train_store, device)
     with atomic(given.out) as partial, h5py.File(partial, "w") as out:
         out.attrs.update(score=section.score, name=section.name)
         out.attrs["options"] = json.dumps(asdict(section.options), sort_keys=True)
         for name, path in zip(section.sets, given.stores, strict=True):
             with several(path) as store:
-                out[name] = score_set(run, store, section, size, where, name)
+                out[name] = score_set(run, store, section, size, device, name)
             print(f"{name}: {len(out[name])} images", flush=True)
 
 

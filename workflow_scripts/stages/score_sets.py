@@ -42,8 +42,8 @@ def check_sets(expected: list[str] | None, found: list[str]) -> None:
         raise OODError(f"--sets: a set is given twice: {', '.join(found)}")
 
 
-def known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.ndarray], Any], files_open: ExitStack,
-          ) -> base.Known:
+def read_known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[[np.ndarray], Any],
+               files_open: ExitStack) -> base.Known:
     """What the score needs of what is known before a test image is seen; nothing else is read.
 
     On the CPU a large bank stays in the file of the train features, which is closed with ``files_open``.
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise OODError(f"score '{name}' needs {what}; run workflow_scripts.stages.{where}")
     move = mover(given.device)
     with ExitStack() as files_open:
-        evidence = known(kinds, given, move, files_open)
+        evidence = read_known(kinds, given, move, files_open)
         base.require(evidence, kinds, name, section.network)
         for place in sets:
             with cached.Features(*place) as features:

@@ -23,7 +23,7 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic, sha256
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import load_store, open_store
-from workflow_scripts.networks import checkpoint, device
+from workflow_scripts.networks import checkpoint, devices
 from workflow_scripts.networks.load import build, in_bfloat16, start_from
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.stages.sections.train_network import TrainNetwork
@@ -43,13 +43,13 @@ def arguments() -> argparse.ArgumentParser:
     parser = stage_parser(__spec__, __doc__, TrainNetwork)
     parser.add_argument("--data", required=True, help="store of the ID train images")
     parser.add_argument("--parent", help="checkpoint whose weights are the start")
-    parser.add_argument("--masks", help="label maps of the train images")
+    parser.add_argument("--masks", help="pseudo-masks of the train images")
     parser.add_argument("--outliers", help="store of the recipe's outliers")
     parser.add_argument("--selection", help="numbers of the outliers to train against; left out: all")
-    parser.add_argument("--tokens", help="output of the network's frozen trunk for the ID train images, in their place")
+    parser.add_argument("--tokens", help="output of the frozen blocks for the ID train images, in their place")
     parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
     parser.add_argument("--seed", required=True, type=int)
-    device.add_arguments(parser)
+    devices.add_arguments(parser)
     parser.add_argument("--gpus", type=int, default=1, metavar="N",
                         help="GPUs that share every batch, with --device cpu processes (default: %(default)s)")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # both are given to the processes it starts
@@ -69,17 +69,17 @@ def main(argv: list[str] | None = None) -> None:
         return
     if args.rank is not None:
         end_with_parent()
-    where = device.pick(args.device, max(1, args.threads // args.gpus), args.tf32)
-    ranks = parallel.join(args.meeting, args.rank or 0, args.gpus, where)
-    train(args, where, ranks)
+    device = devices.pick(args.device, max(1, args.threads // args.gpus), args.tf32)
+    ranks = parallel.join(args.meeting, args.rank or 0, args.gpus, device)
+    train(args, device, ranks)
     ranks.leave()
 
 
-def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) -> None:
+def train(args: argparse.Namespace, device: torch.device, ranks: parallel.Ranks) -> None:
     """Train, and write what came of it; of several processes the first one does."""
     section: TrainNetwork = args.config
     recipe = section.recipe
-    if where.type == "cpu":
+    if device.type == "cpu":
         keep_freed_memory()
     store = load_store(args.data, pixels=args.tokens is None)
     if store.images is None:
@@ -89,7 +89,7 @@ def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) 
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed
     torch.manual_seed(seed)
     background = plugins.spec("methods", recipe.method).background
-    network = build(section.network, len(store.classes) + background).to(where)
+    network = build(section.network, len(store.classes) + background).to(device)
     if args.parent:
         start_from(network, checkpoint.read(args.parent), background, args.parent, section.network.name,
                    getattr(recipe.options, "head", "") == "parent")
@@ -98,18 +98,18 @@ def train(args: argparse.Namespace, where: torch.device, ranks: parallel.Ranks) 
     method = plugins.load("methods", recipe.method).build(recipe.options, released)
     if args.tokens:
         if not hasattr(network, "token_shape"):
-            raise OODError(f"--tokens: network '{section.network.name}' has no frozen trunk (model clip_vit has)")
-        labels = torch.from_numpy(store.labels).to(where)
-        data = TokenImages(Tokens(args.tokens, len(labels), network.token_shape, where), labels)
+            raise OODError(f"--tokens: network '{section.network.name}' has no frozen blocks (model clip_vit has)")
+        labels = torch.from_numpy(store.labels).to(device)
+        data = TokenImages(Tokens(args.tokens, len(labels), network.token_shape, device), labels)
     else:
         masks = None
         if args.masks:
-            masks = torch.from_numpy(read_masks(args.masks, len(store.labels), len(store.classes))).to(where)
-        data = images_of(store, where, workers=max(0, args.threads // args.gpus - 1), masks=masks, ranks=ranks)
+            masks = torch.from_numpy(read_masks(args.masks, len(store.labels), len(store.classes))).to(device)
+        data = images_of(store, device, workers=max(0, args.threads // args.gpus - 1), masks=masks, ranks=ranks)
     outliers = None
     if method.outliers and args.outliers:
-        outliers = load_outliers(args.outliers, recipe.outliers, seed, where, store.images.shape[1:], args.selection)
-    training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, where),
+        outliers = load_outliers(args.outliers, recipe.outliers, seed, device, store.images.shape[1:], args.selection)
+    training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, device),
                         ranks)
     this = identity(args, store.attrs)
     with nullcontext() if ranks.rank else Writer(args.out, this) as writer:
@@ -138,12 +138,12 @@ def write(args: argparse.Namespace, network: torch.nn.Module, method: torch.nn.M
     checkpoint.save(args.out, network, about)
 
 
-def test_images(path: str | None, where: torch.device) -> Images | None:
+def test_images(path: str | None, device: torch.device) -> Images | None:
     """ID test images on the device, or ``None`` for no path."""
     if path is None:
         return None
     store = load_store(path)
-    return images_of(store, where)
+    return images_of(store, device)
 
 
 def identity(args: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:

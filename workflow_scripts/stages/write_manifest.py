@@ -1,7 +1,7 @@
 """Where a paper's numbers come from: configuration, code, packages, machine, inputs with checksums, cost per job.
 
     python -m workflow_scripts.stages.write_manifest --config JSON --stores a.h5 ... --checkpoints x.pt ... \
-        --benchmarks results/small/benchmarks --out house.manifest.json
+        --benchmarks results/small/benchmarks --out posthoc.manifest.json
 
 The manifest stands beside the table. It describes the machine that wrote it; jobs on other nodes of a cluster show in
 their own benchmark rows.

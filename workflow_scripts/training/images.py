@@ -33,7 +33,7 @@ class Images:
     labels: Tensor
     """(N,) int64."""
     masks: Tensor | None = None
-    """(N, h, w) integers: label maps, 0 for background and c + 1 for class c; ``None`` where there are none."""
+    """(N, h, w) integers: pseudo-masks, 0 for background and c + 1 for class c; ``None`` where there are none."""
 
     def inputs(self, images: Tensor | LongSide, how: Normalise) -> Tensor:
         """Network inputs of images of this set; of those whose long side was kept the centre. ``how``: `normalise`."""
@@ -57,7 +57,7 @@ class Images:
 
 @dataclass(frozen=True)
 class TokenImages(Images):
-    """What a frozen trunk made of the images, in their place: read as it is needed, not augmented."""
+    """What frozen blocks made of the images, in their place: read as it is needed, not augmented."""
 
     pixels: Tokens
 
@@ -133,7 +133,7 @@ def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tenso
     Args:
         store: read by :func:`workflow_scripts.data.images.store.load_store`; no noise set.
         workers: processes that decode, where images are not stored.
-        masks: label maps of the images.
+        masks: pseudo-masks of the images.
         ranks: the processes that train on them.
     """
     labels = torch.from_numpy(store.labels).to(device)

@@ -13,7 +13,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment_masks, resize_masks
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.randomness import permutation
-from workflow_scripts.methods.base import Batch, Looks, Method, Sizes
+from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes
 from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.layout import channels_last
@@ -25,7 +25,7 @@ from workflow_scripts.training.segmentation import segmentation
 from workflow_scripts.training.validation import accuracy, hold_out
 
 SECOND_VIEW = 1 << 32  # added to the seed of a view's augmentation
-LOOK = 256  # images of a pass that only looks
+EVAL_BATCH = 256  # images at once of a pass in eval mode
 
 
 def batches(data: Images, recipe: Recipe, seed: int, epoch: int, rows: Tensor | None = None,
@@ -49,18 +49,18 @@ def batches(data: Images, recipe: Recipe, seed: int, epoch: int, rows: Tensor | 
     for step, seen in enumerate(zip(*views, strict=True), start):
         index = seen[0][0]
         images = [data.inputs(view, recipe.normalise) for _, view in seen]
-        novel, numbers = next(beside) if beside else (None, None)
+        ood, numbers = next(beside) if beside else (None, None)
         masks = None
         if data.masks is not None:
             masks = resize_masks(data.masks[index], *data.pixels.shape[1:3])
             masks = augment_masks(masks, recipe.augment, seed, epoch, index).long()
-        yield Batch(images[0], data.labels[index], index, seed, epoch, step, novel, numbers, *images[1:], masks=masks)
+        yield Batch(images[0], data.labels[index], index, seed, epoch, step, ood, numbers, *images[1:], masks=masks)
 
 
 def plain(data: Images, rows: Tensor | None, how: Normalise) -> Iterator[tuple[Tensor, Tensor]]:
     """(inputs, labels) of these images in order, not augmented; ``rows``: ``None`` for all, ``how``: `normalise`."""
     rows = torch.arange(len(data.labels)) if rows is None else rows
-    for part in rows.to(data.labels.device).split(LOOK):
+    for part in rows.to(data.labels.device).split(EVAL_BATCH):
         yield data.inputs(data.pixels[part], how), data.labels[part]
 
 
@@ -146,7 +146,7 @@ class Training:
         if progress:
             self.restore(progress)
         else:
-            self.method.begin(self.network, self.looks())
+            self.method.begin(self.network, self.eval_data())
         while self.epoch < self.epochs and (steps is None or self.done < steps):
             if not self.step:
                 self.ranks.same(self.method.state_dict().values())
@@ -163,13 +163,13 @@ class Training:
             if resume and self.epoch < self.epochs and self.done != steps and resume.due():
                 resume.save(self.progress())
         self.best.restore(self.network)
-        self.method.finish(self.network, self.looks())
+        self.method.finish(self.network, self.eval_data())
         return self.history
 
-    def looks(self) -> Looks:
-        """What a method may look at before and after its training."""
+    def eval_data(self) -> EvalData:
+        """What a method may read before and after its training."""
         how = self.recipe.normalise
-        return Looks(self.data.labels[self.rows.to(self.data.labels.device)],
+        return EvalData(self.data.labels[self.rows.to(self.data.labels.device)],
                      lambda: plain(self.data, self.rows, how), lambda: plain(self.test, None, how))
 
     def _step(self, batch: Batch) -> None:

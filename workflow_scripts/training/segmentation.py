@@ -1,4 +1,4 @@
-"""How well a network with a background class finds the label maps of images that it did not train on."""
+"""How well a network with a background class finds the pseudo-masks of images that it did not train on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from workflow_scripts.data.images.augment import normalise, resize_masks
 from workflow_scripts.data.images.changes import Normalise
-from workflow_scripts.methods.base import looking
+from workflow_scripts.methods.base import eval_mode
 from workflow_scripts.models.base import upsampled
 from workflow_scripts.training.images import Images
 
@@ -28,7 +28,7 @@ def segmentation(network: nn.Module, data: Images, rows: Tensor, how: Normalise)
     """
     labels = network.head.out_features
     pairs = torch.zeros(labels * labels, dtype=torch.int64, device=rows.device)
-    with looking(network):
+    with eval_mode(network):
         for index in rows.split(_BATCH):
             size = data.pixels.shape[1:3]
             found = upsampled(network.dense(normalise(data.pixels[index], how)), *size).argmax(1)

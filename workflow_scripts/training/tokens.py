@@ -1,4 +1,4 @@
-"""The output of a frozen trunk, of a file that is larger than memory: rows are read as they are asked for."""
+"""The output of frozen blocks, of a file that is larger than memory: rows are read as they are asked for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workflow_scripts.core.errors import OODError
 
 
 class Tokens:
-    """Rows of ``tokens`` of a file of :mod:`workflow_scripts.stages.cache_trunk`.
+    """Rows of ``tokens`` of a file of :mod:`workflow_scripts.stages.cache_frozen_blocks`.
 
     Args:
         path: the file.
@@ -31,7 +31,8 @@ class Tokens:
                 tokens = file["tokens"]
                 found, offset = tokens.shape, tokens.id.get_offset()
         except (OSError, KeyError):
-            raise OODError(f"{path}: no cached trunk output; run the stage cache_trunk again") from None
+            raise OODError(f"{path}: no cached output of frozen blocks; run the stage "
+                           "cache_frozen_blocks again") from None
         if found != (count, *shape):
             raise OODError(f"{path}: tokens are {found}, expected {(count, *shape)}; they are of another set or "
                            "network, delete the file and run again")

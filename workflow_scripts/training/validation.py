@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment
 from workflow_scripts.data.images.randomness import permutation
-from workflow_scripts.methods.base import looking
+from workflow_scripts.methods.base import eval_mode
 from workflow_scripts.methods.recipe import Recipe, Validation
 from workflow_scripts.training.images import Images
 
@@ -69,7 +69,7 @@ def accuracy(network: nn.Module, data: Images, held: Tensor, recipe: Recipe,
         predict: gives the logits of images.
     """
     correct = torch.zeros((), device=data.labels.device)
-    with looking(network):
+    with eval_mode(network):
         for index in held.split(_BATCH):
             images = data.pixels[index]
             if augmented:

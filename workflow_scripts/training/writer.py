@@ -49,15 +49,15 @@ class Writer:
         before, watched, since = _written(self.output), None, 0.0
         same = False
         while not self._take():
-            if (look := self._read()) is None:
-                continue  # it ended between the two looks
-            if look != watched:  # a new writer, or a sign of life
-                if watched is None or look[0] != watched[0]:
-                    print(f"{self.output} is being written by {_name(look[0])}; waiting for it", flush=True)
-                watched, since, same = look, time.monotonic(), look[0].get("run") == self.me["run"]
-            if _is_gone(look[0]) or time.monotonic() - since > self.dead:
-                print(f"{_name(look[0])} is gone; going on in its place", flush=True)
-                self._remove(look[0])
+            if (marker := self._read()) is None:
+                continue  # it ended between the two reads
+            if marker != watched:  # a new writer, or a sign of life
+                if watched is None or marker[0] != watched[0]:
+                    print(f"{self.output} is being written by {_name(marker[0])}; waiting for it", flush=True)
+                watched, since, same = marker, time.monotonic(), marker[0].get("run") == self.me["run"]
+            if _is_gone(marker[0]) or time.monotonic() - since > self.dead:
+                print(f"{_name(marker[0])} is gone; going on in its place", flush=True)
+                self._remove(marker[0])
             else:
                 time.sleep(min(self.beat, 2.0))
         if same and _written(self.output) not in (None, before):
@@ -68,7 +68,7 @@ class Writer:
 
     def __exit__(self, *error: object) -> None:
         self._ended.set()
-        if (look := self._read()) and look[0] == self.me:
+        if (marker := self._read()) and marker[0] == self.me:
             self.path.unlink(missing_ok=True)
 
     def check(self) -> None:
@@ -77,9 +77,9 @@ class Writer:
         Raises:
             OODError: another job took over, because this one showed no sign of life for too long.
         """
-        look = self._read()
-        if look is None or look[0] != self.me:
-            other = _name(look[0]) if look else "no job"
+        marker = self._read()
+        if marker is None or marker[0] != self.me:
+            other = _name(marker[0]) if marker else "no job"
             raise OODError(f"{self.output} is now being written by {other}, since this job was silent for "
                            f"{self.dead:.0f} s; it ends here and writes nothing")
 
@@ -102,8 +102,8 @@ class Writer:
 
     def _live(self) -> None:
         while not self._ended.wait(self.beat):
-            look = self._read()
-            if look is None or look[0] != self.me:
+            marker = self._read()
+            if marker is None or marker[0] != self.me:
                 return  # check() says so before the next file
             with suppress(OSError):
                 os.utime(self.path)

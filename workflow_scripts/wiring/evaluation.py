@@ -7,7 +7,6 @@ from typing import Any
 
 from workflow_scripts.config.models import Score
 from workflow_scripts.core.digest import digest
-from workflow_scripts.stages.sections.choose_options import ChooseOptions
 from workflow_scripts.stages.sections.compute_metrics import ComputeMetrics
 from workflow_scripts.stages.sections.extract_features import ExtractFeatures
 from workflow_scripts.stages.sections.fuse_scores import FuseScores
@@ -16,6 +15,7 @@ from workflow_scripts.stages.sections.make_panels import MakePanels
 from workflow_scripts.stages.sections.measure_distances import MeasureDistances
 from workflow_scripts.stages.sections.score_network import ScoreNetwork
 from workflow_scripts.stages.sections.score_sets import ScoreSets
+from workflow_scripts.stages.sections.tune_options import TuneOptions
 from workflow_scripts.wiring import data, paths, sections, training
 from workflow_scripts.wiring.paths import Wildcards
 from workflow_scripts.work.plan import Key, Plan, Taken, Trained
@@ -83,7 +83,7 @@ def score_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
         inputs["train"] = paths.train_features(plan, run)
     if "statistics" in needs:
         inputs["statistics"] = paths.of_network(plan, "precompute", run, ".h5")
-    if run.scores[wildcards.score].choose is not None:
+    if run.scores[wildcards.score].tune is not None:
         inputs["choice"] = paths.of_network(plan, "sweep", run, f"/{wildcards.score}.json")
     return inputs
 
@@ -156,14 +156,14 @@ def sweep_section(plan: Plan, wildcards: Wildcards) -> str:
     """Among which options of a score is chosen."""
     run = plan.run(wildcards)
     score = run.scores[wildcards.score]
-    assert score.choose is not None  # its output is read where a score has it
-    return ChooseOptions.of(**_pass(plan, run), score=score.module, options=score.choose.sweep).dump()
+    assert score.tune is not None  # its output is read where a score has it
+    return TuneOptions.of(**_pass(plan, run), score=score.module, options=score.tune.sweep).dump()
 
 
 def sweep_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind the choice of a score's options."""
     run = plan.run(wildcards)
-    return digest("stages.choose_options", sections.score_code(run.scores[wildcards.score]),
+    return digest("stages.tune_options", sections.score_code(run.scores[wildcards.score]),
                   *sections.network_code(run.network))
 
 
@@ -252,7 +252,7 @@ def distances_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
 
 
 def panels_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
-    """Both networks of a recipe with label maps, and the test sets."""
+    """Both networks of a recipe with pseudo-masks, and the test sets."""
     run = plan.run(wildcards)
     return {"classifier": training.classifier(plan, wildcards),
             "checkpoint": paths.of_network(plan, "models", run, ".pt"),
@@ -260,9 +260,9 @@ def panels_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
 
 
 def panels_section(plan: Plan, wildcards: Wildcards) -> str:
-    """How a classifier and the network trained on its label maps see a few images."""
+    """How a classifier and the network trained on its pseudo-masks see a few images."""
     run = plan.run(wildcards)
-    assert run.recipe.masks is not None  # a picture of panels shows recipes with label maps
+    assert run.recipe.masks is not None  # a picture of panels shows recipes with pseudo-masks
     return MakePanels.of(
         network=sections.network(run.network), normalise=run.recipe.normalise, images=6,
         classifier_normalise=training.classifier_of(plan, run).recipe.normalise,

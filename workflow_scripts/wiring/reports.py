@@ -121,12 +121,12 @@ def _groups(plan: Plan, taken: Taken) -> dict[str, list[str]]:
 
 def reliability_inputs(plan: Plan, wildcards: Wildcards) -> list[str]:
     """Headline scores and ID test features of a paper's networks."""
-    score, runs = extras.relied_on(plan, wildcards.paper)
+    score, runs = extras.headline_runs(plan, wildcards.paper)
     return [path for run, _ in runs for path in _confidences(plan, run, score).values()]
 
 
 def reliability_section(plan: Plan, wildcards: Wildcards) -> str:
-    score, runs = extras.relied_on(plan, wildcards.paper)
+    score, runs = extras.headline_runs(plan, wildcards.paper)
     rows = [{"id": run.id, "network": run.network.name, "label": _label(run), "seed": run.seed, "sets": sets,
              **_confidences(plan, run, score)} for run, sets in runs]
     return DrawReliability.of(

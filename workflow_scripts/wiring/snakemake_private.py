@@ -1,6 +1,7 @@
 """What this workflow uses of Snakemake beyond its public interface, in one place.
 
-Each function says why there is no public way; ``tests/test_snakemake_private.py`` holds them to the pinned version.
+Each function says why there is no public way; ``tests/wiring/test_snakemake_private.py`` holds them to the pinned
+version.
 """
 
 from __future__ import annotations

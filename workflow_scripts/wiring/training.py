@@ -1,4 +1,4 @@
-"""Jobs that make networks, and what they are trained on: label maps, selections, frozen trunks."""
+"""Jobs that make networks, and what they are trained on: pseudo-masks, selections, frozen trunks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import fingerprint, locate
 from workflow_scripts.methods.recipe import MethodRecipe, OutlierBatches, Validation
-from workflow_scripts.stages.sections.cache_trunk import CacheTrunk
-from workflow_scripts.stages.sections.choose_recipe import ChooseRecipe
+from workflow_scripts.stages.sections.cache_frozen_blocks import CacheFrozenBlocks
 from workflow_scripts.stages.sections.import_weights import ImportWeights
 from workflow_scripts.stages.sections.make_masks import MakeMasks
+from workflow_scripts.stages.sections.select_best_recipe import SelectBestRecipe
 from workflow_scripts.stages.sections.select_outliers import SelectOutliers
 from workflow_scripts.stages.sections.train_network import TrainNetwork
 from workflow_scripts.wiring import data, paths, sections
@@ -44,7 +44,7 @@ def train_archives(plan: Plan, wildcards: Wildcards) -> list[str]:
 
 
 def masks(plan: Plan, wildcards: Wildcards) -> str | list[str]:
-    """Label maps that a recipe trains on, or nothing."""
+    """Pseudo-masks that a recipe trains on, or nothing."""
     run = plan.run(wildcards)
     return paths.of_network(plan, "masks", run, ".h5") if run.recipe.masks else []
 
@@ -75,9 +75,9 @@ def test_images(plan: Plan, wildcards: Wildcards) -> str | list[str]:
 
 
 def tokens(plan: Plan, wildcards: Wildcards) -> str | list[str]:
-    """The frozen trunk's output for the ID train images, where a recipe trains on it, or nothing."""
+    """The frozen blocks' output for the ID train images, where a recipe trains on it, or nothing."""
     run = plan.run(wildcards)
-    if not run.recipe.trunk:
+    if not run.recipe.frozen_blocks:
         return []
     assert run.parent is not None  # whose trunk it is: config.recipes
     return paths.of_network(plan, "trunk", plan.sibling(run, run.parent), ".h5")
@@ -92,7 +92,7 @@ def train_section(plan: Plan, wildcards: Wildcards) -> str:
     """How a network is trained."""
     run = plan.run(wildcards)
     recipe = run.recipe.model_copy(update={
-        "masks": bool(run.recipe.masks),  # the label maps are an input, as are the outliers' store and selection
+        "masks": bool(run.recipe.masks),  # the pseudo-masks are an input, as are the outliers' store and selection
         "validation": _held_out(plan, run.recipe), "outliers": _outlier_batches(plan, run.recipe)})
     return TrainNetwork.of(network=sections.network(run.network), recipe=MethodRecipe.taken_from(recipe),
                            released=run.released, steps=plan.config.limit.steps).dump()
@@ -130,57 +130,57 @@ def _outlier_batches(plan: Plan, recipe: Recipe) -> OutlierBatches | None:
 # -- choice among recipes -----------------------------------------------------------------------------------------
 
 
-def choose_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
+def select_best_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
     """Candidates' checkpoints, ID train images and held-out outliers."""
     run = plan.run(wildcards)
     return {"checkpoints": [paths.of_network(plan, "models", one, ".pt") for one in plan.candidates(run)],
             "data": paths.store(plan, run.id, "train"), "outliers": paths.store(plan, plan.held_out(run), "val")}
 
 
-def choose_section(plan: Plan, wildcards: Wildcards) -> str:
+def select_best_section(plan: Plan, wildcards: Wildcards) -> str:
     """By what the best network is chosen."""
     run = plan.run(wildcards)
-    assert run.recipe.choose is not None  # the rule's wildcards
+    assert run.recipe.select_best is not None  # the rule's wildcards
     recipe = plan.candidates(run)[0].recipe
-    return ChooseRecipe.of(
-        network=sections.network(run.network), candidates=list(run.among), by=run.recipe.choose.by,
+    return SelectBestRecipe.of(
+        network=sections.network(run.network), candidates=list(run.among), by=run.recipe.select_best.by,
         normalise=recipe.normalise, validation=_held_out(plan, recipe),
         batch_size=plan.config.features.batch_size).dump()
 
 
-def choose_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
+def select_best_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind the choice of a network."""
-    return digest("stages.choose_recipe", *sections.network_code(plan.run(wildcards).network))
+    return digest("stages.select_best_recipe", *sections.network_code(plan.run(wildcards).network))
 
 
 # -- what trainings read ------------------------------------------------------------------------------------------
 
 
-def trunk_section(plan: Plan, wildcards: Wildcards) -> str:
-    """How a frozen trunk's output is made."""
+def frozen_blocks_section(plan: Plan, wildcards: Wildcards) -> str:
+    """How a frozen blocks' output is made."""
     run = plan.run(wildcards)
-    return CacheTrunk.of(network=sections.network(run.network), normalise=sections.evaluated(run),
+    return CacheFrozenBlocks.of(network=sections.network(run.network), normalise=sections.evaluated(run),
                          batch_size=plan.config.features.batch_size).dump()
 
 
-def trunk_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
-    """Code behind a frozen trunk's output."""
-    return digest("stages.cache_trunk", *sections.network_code(plan.run(wildcards).network))
+def frozen_blocks_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
+    """Code behind a frozen blocks' output."""
+    return digest("stages.cache_frozen_blocks", *sections.network_code(plan.run(wildcards).network))
 
 
 def classifier(plan: Plan, wildcards: Wildcards) -> str:
-    """Checkpoint of the network that makes the label maps."""
+    """Checkpoint of the network that makes the pseudo-masks."""
     return paths.of_network(plan, "models", classifier_of(plan, plan.run(wildcards)), ".pt")
 
 
 def classifier_of(plan: Plan, run: Trained) -> Trained:
-    """The network that makes the label maps of a run."""
-    assert run.classifier is not None  # a recipe with label maps has one
+    """The network that makes the pseudo-masks of a run."""
+    assert run.classifier is not None  # a recipe with pseudo-masks has one
     return plan.sibling(run, run.classifier)
 
 
 def masks_section(plan: Plan, wildcards: Wildcards) -> str:
-    """How label maps are made."""
+    """How pseudo-masks are made."""
     run = plan.run(wildcards)
     assert run.recipe.masks is not None  # its output is read where a recipe has some
     return MakeMasks.of(network=sections.network(run.network), options=run.recipe.masks.options,
@@ -188,7 +188,7 @@ def masks_section(plan: Plan, wildcards: Wildcards) -> str:
 
 
 def masks_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
-    """Code behind label maps."""
+    """Code behind pseudo-masks."""
     return digest("stages.make_masks", *sections.network_code(plan.run(wildcards).network))
 
 

@@ -13,7 +13,7 @@ from workflow_scripts.config import fidelity
 from workflow_scripts.config.models import Config, Recipe
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.errors import OODError, unknown
-from workflow_scripts.stages.sections.choose_options import Sweep
+from workflow_scripts.stages.sections.tune_options import Sweep
 from workflow_scripts.work import declared
 from workflow_scripts.work.plan import Plan
 
@@ -36,15 +36,15 @@ def plugins_exist(config: Config) -> None:
         if own.is_file(score.module):
             own.check_score(score.module, f"scores[{i}].score")
         plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
-        if score.choose is not None:
-            sweep = Sweep.load(json.dumps(score.choose.sweep), f"scores[{i}].choose.sweep")
+        if score.tune is not None:
+            sweep = Sweep.load(json.dumps(score.tune.sweep), f"scores[{i}].tune.sweep")
             if not plugins.spec("scores", score.module).tune:
-                raise OODError(f"scores[{i}].choose: no options of '{score.module}' can be chosen by a sweep; "
+                raise OODError(f"scores[{i}].tune: no options of '{score.module}' can be chosen by a sweep; "
                                "leave the key out")
             for option in plugins.spec("scores", score.module).tune:
                 if not hasattr(sweep, option):
-                    raise OODError(f"scores[{i}].choose: a sweep has no values to try for option {option} of "
-                                   f"'{score.module}'; give Sweep in stages/sections/choose_options.py some")
+                    raise OODError(f"scores[{i}].tune: a sweep has no values to try for option {option} of "
+                                   f"'{score.module}'; give Sweep in stages/sections/tune_options.py some")
 
     for i, paper in enumerate(config.papers):
         for k, picture in enumerate(paper.pictures):
@@ -73,7 +73,7 @@ def weights(recipe: Recipe, learned: Recipe) -> None:
         raise OODError(f"{where}: the weights are of '{theirs}', the outliers of '{ours}'")
 
 
-def counted_once(recipe: Recipe, seeds: list[int], where: str) -> None:
+def check_single_seed(recipe: Recipe, seeds: list[int], where: str) -> None:
     """A file of weights is one network, whose copies have no spread over seeds."""
     given = recipe.checkpoint
     if given and len(seeds) > 1 and not (given.fresh or given.probe or given.head == "new"):

@@ -113,7 +113,7 @@ class _Expansion:
             for recipe_name in experiment.recipes:
                 for seed in seeds:
                     run = self._train(experiment.id, network, recipe_name, seed, f"{where}.recipes")
-                    checks.counted_once(run.recipe, seeds, where)
+                    checks.check_single_seed(run.recipe, seeds, where)
                     self._enter_scores(run, experiment, where)
                     keys.append(run.key)
         self.results.append((experiment, keys))
@@ -152,8 +152,8 @@ class _Expansion:
         if name in children:
             raise OODError(f"{where}: {' -> '.join([*children, name])} goes round in a circle (key `parent`)")
         recipe = _fitting(self.config.recipes, name, where, id, network.name)
-        if recipe.choose:
-            return self._choose(id, network, recipe, recipe.choose.among, seed, (*children, name))
+        if recipe.select_best:
+            return self._select_best(id, network, recipe, recipe.select_best.among, seed, (*children, name))
         defects = _defects(recipe, self.config)
         key = Key(id, network.name, recipe.name + suffix(defects), seed)
         if key in self.runs:
@@ -181,10 +181,10 @@ class _Expansion:
             weights=weights.path_name if weights else None)
         return self.runs[key]
 
-    def _choose(self, id: str, network: Network, recipe: Recipe, names: Sequence[str], seed: int,
-                children: tuple[str, ...]) -> Trained:
+    def _select_best(self, id: str, network: Network, recipe: Recipe, names: Sequence[str], seed: int,
+                     children: tuple[str, ...]) -> Trained:
         """A recipe that takes the best of others, and those."""
-        where = f"recipe '{recipe.name}', key choose.among"
+        where = f"recipe '{recipe.name}', key select_best.among"
         among = [self._train(id, network, name, seed, where, children) for name in names]
         pool = checks.candidates([run.recipe for run in among], where)
         if "val" not in _dataset(self.datasets, pool, where).splits:
@@ -205,8 +205,8 @@ def _seeds(experiment: Experiment, config: Config) -> list[int]:
 
 def _defects(recipe: Recipe, config: Config) -> tuple[str, ...]:
     """The defects of its release that a recipe reproduces, which its name in paths carries."""
-    if recipe.choose:  # it carries what any of those reproduces that it takes its weights from
-        named = [r for r in config.recipes if r.name in recipe.choose.among]
+    if recipe.select_best:  # it carries what any of those reproduces that it takes its weights from
+        named = [r for r in config.recipes if r.name in recipe.select_best.among]
         return tuple(sorted({bug for r in named for bug in _defects(r, config)}))
     # G-OE's defects are those of its own trainings; plain pretraining shares the method but has no outliers
     everywhere = [b for b in config.fidelity.released if recipe.outliers or not b.startswith("goe.")]

@@ -8,7 +8,7 @@ from workflow_scripts.work import released
 from workflow_scripts.work.plan import Key, Plan, Trained
 
 
-def relied_on(plan: Plan, paper: str) -> tuple[str, list[tuple[Trained, list[str]]]]:
+def headline_runs(plan: Plan, paper: str) -> tuple[str, list[tuple[Trained, list[str]]]]:
     """A paper's headline score, and (network, OOD sets) of what has it."""
     about = plan.about(paper)
     sets: dict[Key, dict[str, None]] = {}

@@ -50,7 +50,7 @@ class Trained:
     outliers: str | None = None
     """Dataset that it trains against; none where its method, corrected or as released, reads no outliers."""
     classifier: str | None = None
-    """Path name of the recipe whose network makes its label maps."""
+    """Path name of the recipe whose network makes its pseudo-masks."""
     among: tuple[str, ...] = ()
     """Path names of the recipes of which it takes the best."""
     weights: str | None = None
@@ -219,8 +219,8 @@ class Plan:
         row = self.datasets[dataset]
         if not catalogue.missing(row, split, self.data_root):
             return []
-        known = [PurePath(pattern).name for pattern in catalogue.files(row, split)]
-        return [name for name in known if name in self.sources][:1]
+        names = [PurePath(pattern).name for pattern in catalogue.files(row, split)]
+        return [name for name in names if name in self.sources][:1]
 
     def packed(self, dataset: str, split: str) -> str | None:
         """The row whose LMDB file a split is read from; none where it has no such form, or the file is there already.

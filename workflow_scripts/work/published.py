@@ -62,7 +62,7 @@ def _ours(plan: Plan, paper: str, reference: Reference, table: PublishedTable,
 
     def scores(run: Trained) -> list[str]:
         """Headline first: a source that does not state an option leaves several."""
-        found = [name for name, s in run.scores.items() if s.module == table.score.module and not s.choose
+        found = [name for name, s in run.scores.items() if s.module == table.score.module and not s.tune
                  and _within(table.score.options, "scores", s.module, s.options)]
         return sorted(found, key=lambda name: name != (about.headline if about else ""))
 

@@ -124,14 +124,14 @@ def download(urls: Sequence[str], target: str | os.PathLike, *, what: str = "", 
                     return target
                 except _Failure as failure:
                     failures.append(f"\n  {url}: {failure}")
-    known = f" ({expected.described()})" if expected.described() else ""
+    facts = f" ({expected.described()})" if expected.described() else ""
     reasons = "".join(failures)
     if offline:
         raise OODError(f"{job.what}: offline: true, so nothing is downloaded. Place this file by hand:"
-                       f"\n  {target}{known}, from {' or '.join(urls)}{f'{chr(10)}Tried:{reasons}' if reasons else ''}")
+                       f"\n  {target}{facts}, from {' or '.join(urls)}{f'{chr(10)}Tried:{reasons}' if reasons else ''}")
     kept = f" ({job.arrived():,} bytes are kept and continued)" if job.arrived() else ""
     raise OODError(f"{job.what}: {target.name} could not be fetched:{reasons}\nRun again{kept}, check the network and "
-                   f"the proxy (HTTPS_PROXY), add an address, or place the file by hand at {target}{known}")
+                   f"the proxy (HTTPS_PROXY), add an address, or place the file by hand at {target}{facts}")
 
 
 def local_path(url: str) -> Path | None:

@@ -70,13 +70,13 @@ OPERATIONS = {
     "grayscale": (grayscale, 1), "random_resized_crop": (random_resized_crop, 22),
 }
 
-# those that move pixels without mixing them: label maps go through them with the image; the others leave a label alone
+# those that move pixels without mixing them: pseudo-masks go through them with the image; others leave a label alone
 MOVING = {"random_crop", "horizontal_flip"}
 COLOURS = {"color_jitter", "grayscale"}
 
 
 def augment_masks(masks: Tensor, steps: Sequence[Step], seed: int, epoch: int, index: Tensor) -> Tensor:
-    """Apply to label maps what :func:`augment` applies to their images with the same arguments.
+    """Apply to pseudo-masks what :func:`augment` applies to their images with the same arguments.
 
     Args:
         masks: (B, H, W) integers of the images' size; what a crop adds at the edges is 0, background.
@@ -88,7 +88,8 @@ def augment_masks(masks: Tensor, steps: Sequence[Step], seed: int, epoch: int, i
         OODError: a step that mixes pixels (random_resized_crop).
     """
     for name in (name for step in steps for name, _ in step if name not in MOVING | COLOURS):
-        raise OODError(f"augment: '{name}' cannot be applied to label maps; use {', '.join(sorted(MOVING | COLOURS))}")
+        raise OODError(f"augment: '{name}' cannot be applied to pseudo-masks; use "
+                       f"{', '.join(sorted(MOVING | COLOURS))}")
     return augment(masks[..., None], steps, seed, epoch, index, left_out=COLOURS)[..., 0]
 
 

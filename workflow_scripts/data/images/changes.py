@@ -1,4 +1,4 @@
-"""What is done to images on their way to a network, as stages are told it; done by
+"""What is done to images on their way to a network, as stages read it; done by
 :mod:`workflow_scripts.data.images.augment`."""
 
 from __future__ import annotations

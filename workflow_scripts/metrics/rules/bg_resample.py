@@ -21,9 +21,9 @@ def trial(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
 
     The FPR counts ID scores at or below the linearly interpolated 95 % quantile of the OOD scores.
     """
-    known, novel = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
-    joined = curve(known, novel)
-    return {"auroc": auroc(joined), "fpr95_ood": float(np.mean(known <= np.quantile(novel, 0.95))),
+    id_scores, ood_scores = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
+    joined = curve(id_scores, ood_scores)
+    return {"auroc": auroc(joined), "fpr95_ood": float(np.mean(id_scores <= np.quantile(ood_scores, 0.95))),
             "aupr_out": average_precision(joined.flipped())}
 
 
@@ -35,13 +35,14 @@ def ood(id_scores: ArrayLike, ood_scores: ArrayLike, seed: int = 0) -> dict[str,
     Raises:
         OODError: fewer than 5 ID images, or fewer OOD images than a trial draws.
     """
-    known, novel = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
-    draw = ood_images(known.size, novel.size)
-    if not 0 < draw <= novel.size:
+    id_scores, ood_scores = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
+    draw = ood_images(id_scores.size, ood_scores.size)
+    if not 0 < draw <= ood_scores.size:
         raise OODError(f"compat 'bg-resample': a trial takes 20 % as many OOD as ID images, here {draw}; "
-                       f"found {novel.size} OOD images; use larger sets or take 'bg-resample' out of the compat list")
+                       f"found {ood_scores.size} OOD images; use larger sets or take 'bg-resample' out of the compat "
+                       "list")
     rng = np.random.default_rng(seed)
-    trials = [trial(known, rng.choice(novel, draw, replace=False)) for _ in range(TRIALS)]
+    trials = [trial(id_scores, rng.choice(ood_scores, draw, replace=False)) for _ in range(TRIALS)]
     return {metric: math.fsum(one[metric] for one in trials) / TRIALS for metric in trials[0]}
 
 

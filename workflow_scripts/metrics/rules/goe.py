@@ -22,19 +22,19 @@ def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
     Scores rise; at a tie ID leaves before OOD, the worst case (all tied: AUROC 0, FPR 1). The FPR is that of the
     nearest recall to 0.95; precision ends at 0, not 1. ``f1`` is taken at the score nearest to 0.5.
     """
-    known, novel = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
-    is_id = np.argsort(np.concatenate((known, novel)), kind="stable") < known.size
-    tp = known.size - np.concatenate(([0], np.cumsum(is_id)))  # (N + M + 1,), from all accepted to none
-    fp = novel.size - np.concatenate(([0], np.cumsum(~is_id)))
-    tpr, fpr = tp / known.size, fp / novel.size
-    caught, lost = novel.size - fp, known.size - tp  # OOD and ID images rejected so far
+    id_scores, ood_scores = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
+    is_id = np.argsort(np.concatenate((id_scores, ood_scores)), kind="stable") < id_scores.size
+    tp = id_scores.size - np.concatenate(([0], np.cumsum(is_id)))  # (N + M + 1,), from all accepted to none
+    fp = ood_scores.size - np.concatenate(([0], np.cumsum(~is_id)))
+    tpr, fpr = tp / id_scores.size, fp / ood_scores.size
+    caught, lost = ood_scores.size - fp, id_scores.size - tp  # OOD and ID images rejected so far
     return {
         "auroc": float(np.trapezoid(1 - fpr[::-1], tpr[::-1])),
         "fpr95": float(fpr[nearest(tp)]),
         "aupr_in": float(np.trapezoid(np.concatenate(([0.0], (tp[:-1] / (tp + fp)[:-1])[::-1])), tpr[::-1])),
         "aupr_out": float(np.trapezoid(np.concatenate(([0.0], caught[1:] / (caught + lost)[1:])), 1 - fpr)),
         "detection_error": 1 - float((tpr + 1 - fpr).max()) / 2,
-        "f1": _f1_at_half(curve(known, novel)),
+        "f1": _f1_at_half(curve(id_scores, ood_scores)),
     }
 
 

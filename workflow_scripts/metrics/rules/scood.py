@@ -22,11 +22,11 @@ def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
     Raises:
         OODError: a single ID image, of which 95 % is none.
     """
-    known, novel = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
-    rank = 95 * known.size // 100
+    id_scores, ood_scores = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
+    rank = 95 * id_scores.size // 100
     if not rank:
         raise OODError("compat 'scood': 95 % of one ID image is none; use a larger ID test set")
-    joined = curve(known, novel)
-    threshold = np.partition(known, known.size - rank)[known.size - rank]
-    return {"auroc": auroc(joined), "fpr95": float(np.mean(novel > threshold)),
+    joined = curve(id_scores, ood_scores)
+    threshold = np.partition(id_scores, id_scores.size - rank)[id_scores.size - rank]
+    return {"auroc": auroc(joined), "fpr95": float(np.mean(ood_scores > threshold)),
             "aupr_in": trapezoid_precision(joined), "aupr_out": trapezoid_precision(joined.flipped())}

@@ -116,7 +116,7 @@ def below_chance(rows: pd.DataFrame, names: Mapping[str, str], notes: Mapping[st
 
 def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str]) -> Paper:
     """A paper's section; files that are not there are listed as gaps."""
-    table, known, manifest = (here(path) for path in (entry.csv, entry.published, entry.manifest))
+    table, published_csv, manifest = (here(path) for path in (entry.csv, entry.published, entry.manifest))
     rows = results.read(table) if table else results.collect([])
     figures = [(path, here(path)) for path in entry.figures]
     gaps = [] if table else ["no table: none of its runs has finished"]
@@ -124,14 +124,14 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
     gaps += [f"figure {Path(path).name} is not there" for path, found in figures if found is None]
     gaps += [] if manifest else ["no manifest, so its provenance is not known"]
     files = [(path.name, path) for path in (table, here(entry.md), here(entry.tex)) if path]
-    files += [(f"{entry.name}.published.csv", known)] if known else []
+    files += [(f"{entry.name}.published.csv", published_csv)] if published_csv else []
     anchor = "paper-" + re.sub(r"\W+", "-", entry.name)
     return Paper(
         anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
         tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names)],
         figures=[figure(found) for _, found in figures if found],
         compared=comparison.laid_out(comparison.compared(rows, entry.compare), names),
-        published=published.read(known) if known else published.framed([]),
+        published=published.read(published_csv) if published_csv else published.framed([]),
         below=below_chance(rows, names, notes), gaps=gaps + results.gaps(rows),
         downloads=[(name, base64.b64encode(path.read_bytes()).decode("ascii")) for name, path in files],
         manifest=read_json(manifest) if manifest else None, results=rows,

@@ -1,1 +1,1 @@
-"""What each stage is told: a module per stage, named as it is, with one section; light, since the wiring imports it."""
+"""The sections of the stages: a module per stage, named as it is, with one class; light: the wiring imports it."""

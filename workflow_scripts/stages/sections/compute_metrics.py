@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.compute_metrics` is told."""
+"""The section of :mod:`workflow_scripts.stages.compute_metrics`."""
 
 from __future__ import annotations
 

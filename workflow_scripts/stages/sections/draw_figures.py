@@ -1,4 +1,4 @@
-"""What the stage of a paper's figures is told."""
+"""The section of the stage of a paper's figures."""
 
 from __future__ import annotations
 

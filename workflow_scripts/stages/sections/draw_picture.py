@@ -1,4 +1,4 @@
-"""What the stage of a paper's own picture is told."""
+"""The section of the stage of a paper's own picture."""
 
 from __future__ import annotations
 

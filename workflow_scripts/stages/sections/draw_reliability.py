@@ -1,4 +1,4 @@
-"""What the stage of the reliability figures is told."""
+"""The section of the stage of the reliability figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.extract_features` is told."""
+"""The section of :mod:`workflow_scripts.stages.extract_features`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.fetch_archive` is told."""
+"""The section of :mod:`workflow_scripts.stages.fetch_archive`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.fuse_scores` is told."""
+"""The section of :mod:`workflow_scripts.stages.fuse_scores`."""
 
 from __future__ import annotations
 

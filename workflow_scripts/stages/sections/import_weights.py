@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.import_weights` is told."""
+"""The section of :mod:`workflow_scripts.stages.import_weights`."""
 
 from __future__ import annotations
 

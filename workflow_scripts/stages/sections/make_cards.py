@@ -1,4 +1,4 @@
-"""What the stage of the dataset cards is told."""
+"""The section of the stage of the dataset cards."""
 
 from __future__ import annotations
 

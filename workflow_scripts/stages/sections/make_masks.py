@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.make_masks` is told."""
+"""The section of :mod:`workflow_scripts.stages.make_masks`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from workflow_scripts.networks.architecture import Network
 
 
 class MakeMasks(Section):
-    """The classifier, and how its activation becomes label maps."""
+    """The classifier, and how its activation becomes pseudo-masks."""
 
     network: Network
     """Architecture of the checkpoint."""
     normalise: Normalise
     """Pixel values to network inputs: mean and std per channel, or per_image."""
     options: MaskOptions = Field(default_factory=MaskOptions)
-    """From activation to label map."""
+    """From activation to pseudo-mask."""

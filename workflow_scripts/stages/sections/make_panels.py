@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.make_panels` is told."""
+"""The section of :mod:`workflow_scripts.stages.make_panels`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class MakePanels(Section):
     network: Network
     """Architecture of both checkpoints."""
     classifier_normalise: Normalise
-    """Pixel values to inputs of the classifier that made the label maps."""
+    """Pixel values to inputs of the classifier that made the pseudo-masks."""
     normalise: Normalise
     """Pixel values to inputs of the network that was trained on them."""
     options: MaskOptions
-    """From activation to label map."""
+    """From activation to pseudo-mask."""
     images: int
     """Images of each set."""

@@ -1,4 +1,4 @@
-"""What the stage of the results page is told."""
+"""The section of the stage of the results page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tables stage is told."""
+"""The section of the tables stage."""
 
 from __future__ import annotations
 

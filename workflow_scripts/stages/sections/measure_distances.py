@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.measure_distances` is told."""
+"""The section of :mod:`workflow_scripts.stages.measure_distances`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.pack_dataset` is told."""
+"""The section of :mod:`workflow_scripts.stages.pack_dataset`."""
 
 from __future__ import annotations
 

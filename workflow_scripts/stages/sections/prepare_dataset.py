@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.prepare_dataset` is told."""
+"""The section of :mod:`workflow_scripts.stages.prepare_dataset`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.score_sets` is told."""
+"""The section of :mod:`workflow_scripts.stages.score_sets`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which score, as the three stages that compute scores are told it."""
+"""Which score, as the three stages that compute scores read it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Scored(Section):
 
     score: str
     """A module of `workflow_scripts/scores`, or the path of an own one."""
-    name: str = Field(default_factory=lambda told: told["score"])
+    name: str = Field(default_factory=lambda fields: fields["score"])
     """Name in tables; left out: the module's."""
     options: Annotated[Any, options_of("scores", "score", "scores.{name}")] = Field({}, validate_default=True)
     """Options of the module."""

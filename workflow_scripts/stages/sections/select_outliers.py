@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.select_outliers` is told."""
+"""The section of :mod:`workflow_scripts.stages.select_outliers`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What :mod:`workflow_scripts.stages.train_network` is told."""
+"""The section of :mod:`workflow_scripts.stages.train_network`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stage of a paper's manifest is told."""
+"""The section of the stage of a paper's manifest."""
 
 from __future__ import annotations
 

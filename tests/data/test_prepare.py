@@ -1,0 +1,169 @@
+"""The prepare stage: choosing images, its command line, and the real samples through the same rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+
+from workflow_scripts.config import catalogue
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.store import load_store
+from workflow_scripts.stages.prepare_dataset import first_per_class, main, prepare, select
+from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset, Sample
+
+TABLE = Path(__file__).resolve().parents[2] / "config" / "datasets.yaml"
+ROWS = catalogue.load(TABLE)
+
+
+def made(name: str, split: str, folder: Path, root: Path | None = None, **changes: object):
+    """The store of a row, with changes to its section."""
+    section = PrepareDataset.of(**{**ROWS[name].section(split, root), **changes})
+    prepare(section, folder / "x.h5", root)
+    return load_store(folder / "x.h5")
+
+
+def test_first_per_class_is_the_svhn_rule():
+    labels = np.array([1, 1, 0, 1, 2, 0, 0, 2])
+    kept, seen = [], {}
+    for i, label in enumerate(labels.tolist()):  # the rule as the papers' users wrote it: walk and count
+        if seen.setdefault(label, 0) < 2:
+            kept.append(i)
+            seen[label] += 1
+    assert first_per_class(labels, 2).tolist() == kept
+
+
+def test_select():
+    labels = np.repeat(np.arange(5), 10)
+    rule = PrepareDataset.of(**ROWS["brick"].section("test", None)).model_copy(update={"classes": 5})
+    assert select(labels, rule).tolist() == list(range(50))
+    assert len(select(labels, rule.model_copy(update={"limit_per_class": 3}))) == 15
+    sampled = select(labels, rule.model_copy(update={"sample": Sample(n=20, seed=1)}))
+    assert len(set(sampled.tolist())) == 20
+    assert (np.diff(sampled) > 0).all()
+    assert sampled.tolist() == select(labels, rule.model_copy(update={"sample": Sample(n=20, seed=1)})).tolist()
+    assert sampled.tolist() != select(labels, rule.model_copy(update={"sample": Sample(n=20, seed=2)})).tolist()
+    assert len(select(labels, rule.model_copy(update={"sample": Sample(n=99, seed=0)}))) == 50
+    few = select(labels, rule.model_copy(update={"limit": 10}))
+    assert sorted(set(labels[few].tolist())) == [0, 1, 2, 3, 4]
+    assert len(few) == 10
+
+
+def test_sampled_list_is_frozen():
+    """numpy.random.RandomState is a frozen stream, so a published list stays true."""
+    rule = PrepareDataset.of(**ROWS["brick"].section("test", None)).model_copy(update={"sample": Sample(n=4)})
+    assert select(np.zeros(10), rule).tolist() == sorted(np.random.RandomState(0).permutation(10)[:4].tolist())
+    assert select(np.zeros(10), rule).tolist() == [2, 4, 8, 9]
+
+
+def test_svhn_subset_of_1000_per_digit(tmp_path):
+    y = np.random.default_rng(0).integers(1, 11, (13000, 1)).astype(np.uint8)
+    x = np.zeros((32, 32, 3, len(y)), np.uint8)
+    x[0, 0, 0] = y[:, 0] % 10  # each image knows its digit
+    (tmp_path / "svhn").mkdir()
+    scipy.io.savemat(tmp_path / "svhn" / "test_32x32.mat", {"X": x, "y": y})
+    full, subset = made("svhn", "test", tmp_path, tmp_path), made("svhn_10k", "test", tmp_path, tmp_path)
+    assert len(full.labels) == 13000
+    assert np.bincount(subset.labels).tolist() == [1000] * 10
+    assert np.array_equal(subset.images[:, 0, 0, 0], subset.labels)
+    assert subset.names[:5] == full.names[:5]
+    random = made("svhn_random_10k", "test", tmp_path, tmp_path)
+    assert len(random.names) == 10000
+    assert random.names != subset.names
+
+
+def test_default_run_sets(tmp_path):
+    stores = {(name, split): made(name, split, tmp_path) for name, row in ROWS.items()
+              if row.reader in ("digits", "pictures", "noise") and not name.endswith("_10k") for split in row.splits}
+    for (name, split), store in stores.items():
+        shape = store.inputs.shape[1:] if store.images is None else store.images.shape[1:]
+        assert shape == ((3, 32, 32) if ROWS[name].reader == "noise" else (32, 32, 3)), name
+        assert len(store.labels) == ROWS[name].counts[split], name
+    train, test = stores["digits", "train"], stores["digits", "test"]
+    assert np.bincount(train.labels).tolist() == [125] * 8
+    assert not set(train.names) & set(test.names)
+    assert not set(stores["digits89", "test"].names) & {*train.names, *test.names}
+    assert sum(len(store.labels) for store in stores.values()) < 7000  # minutes on two cores
+
+
+def test_command_writes_the_same_bytes_twice(tmp_path):
+    config = json.dumps(ROWS["brick"].section("test", None))
+    for name in ("a.h5", "b.h5"):
+        subprocess.run([sys.executable, "-m", "workflow_scripts.stages.prepare_dataset", "--config", config, "--out",
+                        tmp_path / name],
+                       check=True, cwd=TABLE.parent.parent)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert PrepareDataset.of(**load_store(tmp_path / "a.h5").attrs["definition"]) == PrepareDataset.load(config)
+
+
+def test_prepare_imports_neither_torch_nor_scikit_learn(tmp_path):
+    code = ("import sys; from pathlib import Path; from workflow_scripts.stages.prepare_dataset import PrepareDataset, "
+            "prepare; prepare(PrepareDataset.load(sys.argv[1]), Path(sys.argv[2]), None); "
+            "print(sorted({'torch', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)))")
+    config = json.dumps(ROWS["digits"].section("test", None))
+    result = subprocess.run([sys.executable, "-c", code, config, str(tmp_path / "x.h5")], capture_output=True,
+                            text=True, cwd=TABLE.parent.parent)
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_missing_raw_file_is_one_line(tmp_path, capsys):
+    config = json.dumps(ROWS["cifar10"].section("test", tmp_path))
+    with pytest.raises(SystemExit) as caught:
+        main(["--config", config, "--out", str(tmp_path / "x.h5"), "--data-root", str(tmp_path)])
+    assert caught.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: dataset 'cifar10' (test): cifar10/test_batch.bin or ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "x.h5").exists()
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"classes": 9}, "9 declared, the raw files have 8"),
+    ({"options": {"part": "train", "colour": 1}}, "unknown key 'colour'"), ({"geometry": "squish"}, "is not known")])
+def test_bad_section_is_named(tmp_path, changes, words):
+    with pytest.raises(OODError, match=words) as caught:
+        made("digits", "test", tmp_path, **changes)
+    assert str(caught.value).startswith("dataset 'digits' (test)")
+    assert not list(tmp_path.iterdir())
+
+
+def test_incomplete_set_is_noted(tmp_path):
+    section = PrepareDataset.of(**{**ROWS["brick"].section("test", None), "count": 5640})
+    notes = prepare(section, tmp_path / "x.h5", None)
+    assert notes == ["dataset 'brick' (test): 200 images; the complete set has 5,640"]
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "split", "count", "classes"), [  # counts: the README of the samples
+    ("cifar10", "train", 10000, 10), ("cifar10", "test", 10000, 10), ("cifar100", "test", 10000, 100),
+    ("svhn_sample", "train", 692, 0), ("svhn_sample", "test", 40, 0), ("textures", "test", 150, 0),
+    ("textures_crop32", "test", 150, 0), ("places", "test", 2000, 0), ("tiny_imagenet", "train", 5000, 200)])
+def test_real_samples(tmp_path, name, split, count, classes):
+    root = Path(os.environ["OOD_DATA"])
+    assert catalogue.missing(ROWS[name], split, root) == []
+    store = made(name, split, tmp_path, root)
+    assert store.images.shape == (count, 32, 32, 3)
+    assert len(store.classes) == classes
+    if classes:
+        assert np.bincount(store.labels).min() > 0
+    assert store.images.std() > 40  # real pictures, not black ones
+    assert all(len(digest) == 64 for digest in store.attrs["sources"].values())
+
+
+@pytest.mark.data
+def test_real_cifar_pixels(tmp_path):
+    """The store against the record as the official page describes it: label, then red, green, blue planes."""
+    root = Path(os.environ["OOD_DATA"])
+    store = made("cifar10", "test", tmp_path, root)
+    record = (root / "cifar10" / "test_batch.bin").read_bytes()[7 * 3073:8 * 3073]
+    assert store.labels[7] == record[0]
+    for y, x, channel in ((0, 0, 0), (3, 5, 1), (31, 30, 2)):
+        assert store.images[7, y, x, channel] == record[1 + channel * 1024 + y * 32 + x]
+    names = (root / "cifar10" / "batches.meta.txt").read_text().split()
+    assert store.classes == tuple(names)

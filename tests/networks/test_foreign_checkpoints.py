@@ -1,0 +1,239 @@
+"""Released and foreign weights: file layouts, strictness, the import stage, torchvision's networks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from tests import typed
+from tests.network_data import SECTION, network, write_all
+from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import sha256
+from workflow_scripts.models import densenet_bc, torchvision_imagenet
+from workflow_scripts.networks import checkpoint, foreign
+from workflow_scripts.scores import himplos
+from workflow_scripts.scores.base import Batch, Head, Known, Statistics
+from workflow_scripts.stages import import_weights as import_checkpoint
+from workflow_scripts.stages import score_network
+
+RELEASED = "ce37894e8984013740ca1a598e5d48d30e7b0a22525ee3cee8e8d27fab3ce4e7"  # HIMPLoS, CIFAR-100 DenseNet
+
+
+def saved(path: Path, content: object, **more: object) -> Path:
+    torch.save(content, path, **more)
+    return path
+
+
+# -- layouts ------------------------------------------------------------------------------------------------------
+
+
+def released_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the release's CIFAR-100 DenseNet, from the specification."""
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (24, 3, 3, 3), "fc.weight": (100, 342), "fc.bias": (100,)}
+
+    def norm(name: str, width: int) -> None:
+        shapes.update({f"{name}.{part}": (width,) for part in ("weight", "bias", "running_mean", "running_var")})
+        shapes[f"{name}.num_batches_tracked"] = ()
+
+    for block, first in ((1, 24), (2, 108), (3, 150)):
+        for i in range(16):
+            layer = f"block{block}.layer.{i}"
+            norm(f"{layer}.bn1", first + 12 * i)
+            norm(f"{layer}.bn2", 48)
+            shapes |= {f"{layer}.conv1.weight": (48, first + 12 * i, 1, 1), f"{layer}.conv2.weight": (12, 48, 3, 3)}
+    for number, width in ((1, 216), (2, 300)):
+        norm(f"trans{number}.bn1", width)
+        shapes[f"trans{number}.conv1.weight"] = (width // 2, width, 1, 1)
+    norm("bn1", 342)
+    return shapes
+
+
+def test_layout_of_the_released_densenet_loads_strictly(tmp_path):
+    shapes = released_shapes()
+    assert len(shapes) == 596
+    values = OrderedDict((name, torch.rand(shape) if not name.endswith("tracked") else torch.tensor(78_200))
+                         for name, shape in shapes.items())
+    path = saved(tmp_path / "densenet_parameter.pth", {"state_dict": values})
+    net = densenet_bc.build(densenet_bc.Options(), 100)
+    foreign.load(net, foreign.read(path, sha256(path), key="state_dict"), path, "densenet100")
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, values[name]), name
+
+
+LAYOUTS = [
+    ("plain", lambda s: s, {}),
+    ("key", lambda s: {"epoch": 3, "state_dict": s}, {"key": "state_dict"}),
+    ("data parallel", lambda s: {"net": {f"module.{k}": v for k, v in s.items()}},
+     {"key": "net", "strip_prefix": "module."}),
+    ("renamed", lambda s: {k.replace("fc.", "linear.").replace("layer1.0.bn1", "first"): v for k, v in s.items()},
+     {"rename": {"linear.": "fc.", "first": "layer1.0.bn1"}}),
+    ("longest prefix", lambda s: {f"a.{k}" if k != "fc.bias" else "a.b": v for k, v in s.items()},
+     {"rename": {"a.": "", "a.b": "fc.bias", "a.bn1": "bn1"}}),
+    ("parameters", lambda s: {k: torch.nn.Parameter(v, requires_grad=v.is_floating_point()) if v.is_floating_point()
+                              else v for k, v in s.items()}, {}),
+    ("before 0.4.1", lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")}, {}),
+]
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize(("change", "layout"), [row[1:] for row in LAYOUTS], ids=[row[0] for row in LAYOUTS])
+def test_layouts(tmp_path, change, layout, zipped):
+    source, target = network(), network()
+    for parameter in target.parameters():
+        parameter.zero_()
+    path = saved(tmp_path / "f.pth", change(source.state_dict()), _use_new_zipfile_serialization=zipped)
+    foreign.load(target, foreign.read(path, sha256(path).upper(), **layout), path, "tiny")
+    x = torch.rand(2, 3, 16, 16)
+    assert torch.equal(source(x), target(x))
+
+
+@pytest.mark.parametrize(("content", "layout", "message"), [
+    ({"state_dict": {}}, {"key": "state_dct"}, "no key 'state_dct'; did you mean 'state_dict'.*it holds state_dict"),
+    ({"state_dict": {}}, {"key": "state_dict"}, "key 'state_dict': expected a mapping of names to tensors"),
+    ({"epoch": 3, "model": {"a": torch.ones(1)}}, {}, "'epoch' is no tensor but int; set `key`, perhaps to model"),
+    ([1, 2], {}, "expected a mapping of names to tensors, found list"),
+    ([1, 2], {"key": "model"}, "no key 'model'; it holds list"),
+    ({"module.a": torch.ones(1), "b": torch.ones(1)}, {"strip_prefix": "module."},
+     "tensor 'b' does not begin with 'module.'"),
+    ({"a": torch.ones(1)}, {"rename": {"c": "d"}}, "no tensor begins with 'c'"),
+    ({"a": torch.ones(1), "b": torch.ones(1)}, {"rename": {"a": "b"}}, "two tensors would be called 'b'"),
+    ({"a": torch.tensor([1.0, float("nan")])}, {}, "tensor 'a' has NaN"),
+    ({"a": torch.ones(1)}, {"expected_sha256": RELEASED}, f"sha256 is .*, expected {RELEASED}; it is another file"),
+])
+def test_another_layout_than_said_is_refused(tmp_path, content, layout, message):
+    with pytest.raises(OODError, match=message):
+        foreign.read(saved(tmp_path / "f.pth", content), **layout)
+
+
+def test_no_code_is_unpickled_and_broken_files_are_named(tmp_path):
+    evil = saved(tmp_path / "evil.pth", {"a": Path("x")})
+    cut = tmp_path / "cut.pth"
+    cut.write_bytes(saved(tmp_path / "f.pth", {"a": torch.ones(1000)}).read_bytes()[:900])
+    for path in (evil, cut):
+        with pytest.raises(OODError, match=rf"{path.name} cannot be read"):
+            foreign.read(path)
+    with pytest.raises(OODError, match="none.pth is not there"):
+        foreign.read(tmp_path / "none.pth")
+
+
+# -- the stage ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path):
+    saved(tmp_path / "f.pth", {"state_dict": write_all(tmp_path).state_dict()})
+    return tmp_path
+
+
+def run(files, *classes, out="imported.pt", **config):
+    config = {"network": SECTION, "key": "state_dict", **config}
+    import_checkpoint.main(["--config", json.dumps(config), "--file", str(files / "f.pth"), "--out", str(files / out),
+                            *(classes or ("--classes-from", str(files / "rows.train.h5")))])
+
+
+def test_stage_writes_our_checkpoint(files):
+    run(files, sha256=sha256(files / "f.pth"), strip_prefix=None)
+    about = checkpoint.read(files / "imported.pt")["about"]
+    assert about["classes"] == ["class 0", "class 1", "class 2"] and about["network"] == "tiny"
+    assert about["source"] == {"file": "f.pth", "sha256": sha256(files / "f.pth")}
+    net = score_network.trained(typed.network(SECTION), str(files / "imported.pt"), torch.device("cpu"))
+    x = torch.rand(2, 3, 16, 16)
+    torch.testing.assert_close(net(x), network()(x))
+    run(files, "--classes", "3", out="numbered.pt")
+    assert checkpoint.read(files / "numbered.pt")["about"]["classes"] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(("classes", "config", "message"), [
+    (("--classes", "4"), {}, "f.pth of network 'tiny' has 3 classes, the ID set has 4"),
+    (("--classes", "0"), {}, "--classes: expected at least 1"),
+    ((), {"sha256": RELEASED}, "expected ce37894e"),
+    ((), {"key": ""}, "set `key`, perhaps to state_dict"),
+    ((), {"prefix": "module."}, "--config.prefix: unknown key 'prefix'"),
+    ((), {"network": None}, "--config.network: Input should be an object (found None)"),
+    ((), {"network": {**SECTION, "options": {"width": 4}}}, "not of network 'tiny': 48 tensors are missing"),
+    ((), {"network": {**SECTION, "options": {"blocks": [1, 1, 1, 1], "width": 8}}}, "bn1.bias is (4,), expected (8,)"),
+])
+def test_stage_refuses(files, capsys, classes, config, message):
+    with pytest.raises(SystemExit):
+        run(files, *classes, **config)
+    assert message in capsys.readouterr().err and not (files / "imported.pt").exists()
+
+
+def test_stage_refuses_a_set_without_classes(files, capsys):
+    with pytest.raises(SystemExit):
+        run(files, "--classes-from", str(files / "noise.test.h5"))
+    assert "noise.test.h5: this set has no classes" in capsys.readouterr().err
+
+
+# -- torchvision's networks ---------------------------------------------------------------------------------------
+
+# Parameters of the released classes (models/ of sunzh18/HIMPLoS at 7a01249), penultimate width, stages.
+NETWORKS = [("resnet50", 25_557_032, 2048, [64, 256, 512, 1024, 2048]), ("resnet18", 11_689_512, 512,
+            [64, 64, 128, 256, 512]), ("mobilenet_v2", 3_504_872, 1280, [16, 24, 32, 96, 1280])]
+
+
+@pytest.mark.parametrize(("name", "count", "width", "stages"), NETWORKS, ids=[row[0] for row in NETWORKS])
+def test_torchvision_names_and_counts(name, count, width, stages):
+    with torch.device("meta"):
+        ours = torchvision_imagenet.build(torchvision_imagenet.Options(name), 1000)
+        theirs = getattr(torchvision.models, name)(weights=None)
+        few = torchvision_imagenet.build(torchvision_imagenet.Options(name), 7)
+        outputs = list(few.eval().stages(torch.rand(1, 3, 64, 64)))
+    assert sum(p.numel() for p in ours.parameters()) == count
+    own, other = ([(key, tensor.shape) for key, tensor in net.state_dict().items()] for net in (ours, theirs))
+    assert own == other
+    assert few.head.weight.shape == (7, width) and few.last_batchnorm.num_features == width
+    assert [x.shape[1] for x in outputs] == stages
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_torchvision_outputs(name):
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, name)(weights=None, num_classes=7).eval()
+    ours = torchvision_imagenet.build(torchvision_imagenet.Options(name), 7).eval()
+    foreign.load(ours, theirs.state_dict(), "f", name)
+    x = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours.maps(x), list(ours.stages(x))[-1], rtol=0, atol=0)
+
+
+# -- the release's own file -----------------------------------------------------------------------------------------
+
+
+def test_released_densenet_gives_the_specified_numbers():
+    """HIMPLoS at 7a01249, checkpoints/network/baseline/CIFAR-100/densenet_parameter.pth; numbers of its own model."""
+    folder = os.environ.get("OOD_CHECKPOINTS")
+    if not folder:
+        pytest.skip("OOD_CHECKPOINTS does not name a folder with densenet_parameter.pth")
+    path = next((p for p in sorted(Path(folder).rglob("densenet_parameter.pth")) if sha256(p) == RELEASED), None)
+    if path is None:
+        pytest.skip("OOD_CHECKPOINTS holds no densenet_parameter.pth of the CIFAR-100 release")
+    net = densenet_bc.build(densenet_bc.Options(), 100)
+    foreign.load(net, foreign.read(path, RELEASED, key="state_dict"), path, "densenet100")
+    net.double().eval()
+    x = torch.sin(0.01 * torch.arange(6144, dtype=torch.float64)).reshape(2, 3, 32, 32)
+    with torch.inference_mode():
+        h = net.features(x)
+        z = net.head(h)
+
+    def near(found, expected):
+        assert found.tolist() == pytest.approx(expected, abs=6e-6)
+
+    assert z.argmax(1).tolist() == [60, 60]
+    near(z[0, :5], [10.54636, 1.99793, -1.87827, -5.52991, -6.82287])
+    near(z.amax(1), [21.80427, 22.95887])
+    near(h.sum(1), [122.78274, 124.57269])
+    near(z.logsumexp(1), [21.80445, 22.95896])
+    weight = net.head.weight.detach()
+    known = Known(head=Head(weight, net.head.bias.detach()), statistics=Statistics(weight.clamp(min=0), None, None))
+    for options, expected in (({"cosine": False}, [18.62627, 19.13146]), ({}, [11.47132, 12.13788]),
+                              ({"p": 0, "clip": 1e10}, [13.42969, 14.56648])):
+        options = himplos.Options(**options)
+        near(himplos.score(options, known, himplos.fit(options, known), Batch(features=h)), expected)

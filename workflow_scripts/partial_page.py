@@ -1,0 +1,57 @@
+"""The page of what there is: from an unfinished or failed run, whatever metrics, figures and cards it has.
+
+    uv run python -m workflow_scripts.partial_page                                    the default run
+    uv run python -m workflow_scripts.partial_page --configfile config/goe.yaml
+
+Writes ``results/{variant}/partial/report.html`` and the tables behind it. What has not run is said there, never 0. No
+job of the workflow reads these files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+from workflow_scripts.core.digest import ROOT
+from workflow_scripts.core.errors import stage
+from workflow_scripts.planning import setting
+from workflow_scripts.stages import make_report as report
+from workflow_scripts.stages import make_tables as tables
+from workflow_scripts.wiring import paths, reports
+from workflow_scripts.work.plan import Plan
+
+
+def write(plan: Plan) -> Path:
+    """The page of a plan's results as far as they are; returns its path."""
+    folder = Path(paths.root(plan)) / "partial"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads(reports.report_section(plan))
+    for paper in config["papers"]:
+        section = reports.table_section(plan, SimpleNamespace(paper=paper["name"]))
+        written = folder / f"{paper['name']}.json"  # longer than a command line may be
+        written.write_text(section, encoding="utf-8")
+        files = {kind: str(folder / f"{paper['name']}.{kind}") for kind in ("csv", "md", "tex")}
+        files["published"] = str(folder / f"{paper['name']}.published.csv")
+        tables.main(["--config", str(written), *(word for kind, path in files.items() for word in (f"--{kind}", path))])
+        paper |= files
+    written = folder / "report.json"
+    written.write_text(json.dumps(config), encoding="utf-8")
+    report.main(["--config", str(written), "--out", str(folder / "report.html"),
+                 "--overview", str(folder / "overview")])
+    return folder / "report.html"
+
+
+@stage
+def main(argv: list[str] | None = None) -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.partial_page", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configfile", type=Path, default=ROOT / "config.yaml", help="default: config.yaml")
+    args = parser.parse_args(argv)
+    print(f"page of what there is: {write(setting.read(args.configfile)).resolve().as_uri()}")
+
+
+if __name__ == "__main__":
+    main()
