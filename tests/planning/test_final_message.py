@@ -127,6 +127,14 @@ def test_failed_jobs_are_listed_once_with_the_end_of_their_logs(tmp_path, monkey
     assert final_message.failure(["not there"]).strip() == "log of the run: not there"
 
 
+def test_a_job_that_ends_without_its_outputs_is_listed():
+    text = ('MissingOutputException in rule draw_picture in file "rules/report.smk", line 83:\n'
+            "Job 156  completed successfully, but some output files are missing. Missing files after 5 seconds.\n"
+            "results/a.svg (missing locally, parent dir contents: )\nresults/a.png (missing locally, parent dir "
+            "contents: )\nExecute 1 jobs...\n")
+    assert final_message.failures(text) == [final_message.Failure("draw_picture", "results/a.svg, results/a.png", "")]
+
+
 def test_the_headline_table_says_missing(tmp_path):
     overview.write(tmp_path / "o.csv", overview.rows(results.collect([])).assign(title=[]))
     header = (tmp_path / "o.csv").read_text().strip()

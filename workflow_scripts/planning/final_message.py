@@ -25,12 +25,15 @@ class Failure:
 
 
 def failures(text: str) -> list[Failure]:
-    """The failed jobs in Snakemake's own log, each once."""
+    """The failed jobs in Snakemake's own log, each once; those that ended well without their outputs come last."""
     found: dict[Failure, None] = {}
     for block in re.split(r"^(?=Error in rule )", text, flags=re.MULTILINE)[1:]:
         rule = re.match(r"Error in rule ([^:\s]+)", block)[1]
         fields = dict(re.findall(r"^    (output|log): (.*?)(?: \(check log file.*)?$", block, re.MULTILINE)[:2])
         found[Failure(rule, fields.get("output", ""), fields.get("log", ""))] = None
+    without = r"^MissingOutputException in rule (\S+) .*\n.*\n((?:.+ \(missing locally.*\n)+)"
+    for rule, listed in re.findall(without, text, re.MULTILINE):
+        found[Failure(rule, ", ".join(re.findall(r"^(.+?) \(missing locally", listed, re.MULTILINE)), "")] = None
     return list(found)
 
 
