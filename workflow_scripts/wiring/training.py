@@ -1,4 +1,4 @@
-"""Jobs that make networks, and what they are trained on: pseudo-masks, selections, frozen trunks."""
+"""Jobs that make networks, and what they are trained on: pseudo-masks, selections, outputs of frozen blocks."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def tokens(plan: Plan, wildcards: Wildcards) -> str | list[str]:
     run = plan.run(wildcards)
     if not run.recipe.frozen_blocks:
         return []
-    assert run.parent is not None  # whose trunk it is: config.recipes
+    assert run.parent is not None  # whose blocks they are: config.recipes
     return paths.of_network(plan, "trunk", plan.sibling(run, run.parent), ".h5")
 
 
