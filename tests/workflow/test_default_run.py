@@ -106,8 +106,9 @@ def test_every_set_below_chance_is_explained_on_the_page(default_run, table):
              if metric == "auroc" and sum(seeds.values()) / len(seeds) < 0.5 and dataset in PLAN.ood["digits"]}
     assert bool(listed) == bool(below)
     for dataset, score in below:
-        entry = re.search(rf"<li><b>{re.escape(PLAN.names[dataset])}</b>.*?</li>", listed, re.DOTALL)
-        assert entry and PLAN.names[score] in entry[0]
+        # a set may be below chance on each ID set, by other scores
+        entries = re.findall(rf"<li><b>{re.escape(PLAN.names[dataset])}</b>.*?</li>", listed, re.DOTALL)
+        assert any(PLAN.names[score] in entry for entry in entries)
 
 
 def test_few_processes_import_torch(tmp_path):
