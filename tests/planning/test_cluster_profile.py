@@ -51,7 +51,7 @@ def test_a_labs_values_reach_every_place():
     default, of = content["default-resources"], content["set-resources"]
     assert (content["jobs"], content["slurm-status-command"]) == (7, "sacct")
     assert default | {"runtime": None, "mem_mb": None} == {
-        "slurm_partition": "accelerated", "gpu_model": "a100", "slurm_account": "vision", "nodes": 1,
+        "slurm_partition": "accelerated", "gpu_model": "a100", "slurm_account": "vision", "nodes": 1, "disk_mb": 1000,
         "runtime": None, "mem_mb": None}
     assert of["score_sets"]["slurm_partition"] == "batch" and of["score_sets"]["gpu_model"] == "''"
     assert "slurm_partition" not in of["train_network"]
