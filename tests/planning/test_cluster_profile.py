@@ -106,17 +106,18 @@ def cpu():
     return sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
 
 before = cpu()
-atexit.register(lambda: print("read in", cpu() - before, "s, torch:", "torch" in sys.modules))
+atexit.register(lambda: print("read in", cpu() - before, "s after", before, "s, torch:", "torch" in sys.modules))
 snakemake.cli.main(["--list-rules"])
 """
 
 
-def test_the_snakefile_is_read_in_under_a_second_and_without_torch():
-    """CPU seconds beyond Snakemake's own imports; each job of a cluster reads it anew."""
+def test_the_snakefile_is_read_fast_and_without_torch():
+    """CPU time as a multiple of Snakemake's own imports, so that neither the machine nor its load counts; each job of a
+    cluster reads it anew. Measured: 1.2 to 1.3 (n = 3)."""
     found = []
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", READING], cwd=ROOT, capture_output=True, text=True, check=True)
-        seconds, torch = re.search(r"read in ([\d.]+) s, torch: (\w+)", done.stdout).groups()
+        seconds, imports, torch = re.search(r"read in ([\d.]+) s after ([\d.]+) s, torch: (\w+)", done.stdout).groups()
         assert torch == "False" and "train_network" in done.stdout
-        found.append(float(seconds))
-    assert min(found) < 1, found
+        found.append(float(seconds) / float(imports))
+    assert min(found) < 1.5, found
