@@ -138,7 +138,7 @@ def run(files, *classes, out="imported.pt", **config):
 
 
 def test_stage_writes_our_checkpoint(files):
-    run(files, sha256=sha256(files / "f.pth"), strip_prefix=None)
+    run(files, sha256=sha256(files / "f.pth"))
     about = checkpoint.read(files / "imported.pt")["about"]
     assert about["classes"] == ["class 0", "class 1", "class 2"] and about["network"] == "tiny"
     assert about["source"] == {"file": "f.pth", "sha256": sha256(files / "f.pth")}
