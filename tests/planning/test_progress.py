@@ -142,7 +142,7 @@ def test_times_are_those_of_jobs_that_are_alike(tmp_path, plan, jobs):
         "goe/seed0", "goe/seed1", "cider/seed0"))
     make(tmp_path, goe, 60)
     make(tmp_path, named(jobs, "models/digits/resnet-small/oe/seed0"), 20)
-    snapshot = progress.Look(plan, tmp_path)
+    snapshot = progress.Snapshot(plan, tmp_path)
     assert snapshot.found[goe].left == 0 and snapshot.found[other].left == 60, "the same training with another seed"
     assert snapshot.found[cider].left == 40, "the median of all trainings"
     assert snapshot.found[named(jobs, "cards")].left is None
