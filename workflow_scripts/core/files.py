@@ -57,9 +57,9 @@ def read_yaml(path: str | os.PathLike, what: str = "file") -> Any:
     """
     import yaml  # only here: most jobs read none
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML has it: ten times as fast
+    SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML has it: ten times as fast
     try:
-        return yaml.load(Path(path).read_bytes(), Loader=loader)
+        return yaml.load(Path(path).read_bytes(), Loader=SafeLoader)
     except FileNotFoundError:
         raise OODError(f"{path}: the {what} is not there") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
