@@ -168,7 +168,7 @@ def test_jitter_takes_every_order_and_leaves_out_what_is_zero():
 @pytest.mark.parametrize(("step", "probability"), [({"grayscale": 0.2}, 0.2), ({"horizontal_flip": 0.5}, 0.5)])
 def test_how_often(step, probability):
     image = torch.from_numpy(RANDOM.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-    found = augment.augment(image.expand(N, 4, 4, 3), [step], 0, 0, torch.arange(N))
+    found = augment.augment(image.expand(N, 4, 4, 3), typed.steps([step]), 0, 0, torch.arange(N))
     changed = (found != image).flatten(1).any(1).float().mean()
     assert abs(changed - probability) < 5 * (probability * (1 - probability) / N) ** 0.5
 
