@@ -14,7 +14,7 @@ from pathlib import Path
 
 from workflow_scripts.core.errors import stage
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.reporting import curves, layout, plots, results
+from workflow_scripts.reporting import curves, layout, plots, plots_ood, results
 from workflow_scripts.reporting.inputs import Run
 from workflow_scripts.stages.sections.draw_figures import DrawFigures
 
@@ -43,7 +43,7 @@ def draw(section: DrawFigures, folder: Path) -> None:
         draw_run(run, files, section.headline, section.names, folder, salt)
     found = results.collect(section.runs)
     tables = layout.tables(found, ["auroc"], [], section.names)
-    figure = plots.draw_heatmap(tables) if tables else plots.empty(nothing)
+    figure = plots_ood.draw_heatmap(tables) if tables else plots.empty(nothing)
     plots.save(figure, folder, "heatmap", "AUROC by score and OOD set",
                f"AUROC in percent, mean over seeds {', '.join(map(str, results.seeds_of(found)))}. 50 is chance: blue "
                "above, orange below. Hatched: no number.", salt)
@@ -58,12 +58,12 @@ def draw_run(run: Run, files: Mapping[str, str], headline: str, names: Mapping[s
     who = (f"{names.get(run.network, run.network)} trained on {names.get(run.id, run.id)} "
            f"({names.get(run.label, run.label)}), seed {run.seed}")
     printed = names.get(score, score)
-    plots.save(plots.draw_histograms(curves.histograms(*scores[score], run.groups), names, printed), folder,
+    plots.save(plots_ood.draw_histograms(curves.histograms(*scores[score], run.groups), names, printed), folder,
                "histograms", f"{printed}: ID against each OOD set",
                f"{who}. Share of images per bin, one axis for all panels; the outermost bins hold what lies beyond.",
                salt)
     left_out = "" if len(shown) == len(files) else f" The first {len(shown)} of {len(files)} scores."
-    plots.save(plots.draw_rocs(curves.rocs(scores, run.groups), names), folder, "roc", "ROC curves by OOD set",
+    plots.save(plots_ood.draw_rocs(curves.rocs(scores, run.groups), names), folder, "roc", "ROC curves by OOD set",
                f"{who}. ID is positive; a dot marks the first threshold that accepts 95 % of the ID images, its "
                f"distance from the left edge is FPR95.{left_out}", salt)
 
