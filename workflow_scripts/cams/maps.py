@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from workflow_scripts.models.base import Classifier
 
 SCALES = (1.0, 0.5, 1.5, 2.0)
 _GRID = 16  # maps are resized to multiples of it, then cut
 
 
-def mirrored_pair(network: nn.Module, x: Tensor, flip: bool = True) -> tuple[Tensor, Tensor | None]:
+def mirrored_pair(network: Classifier, x: Tensor, flip: bool = True) -> tuple[Tensor, Tensor | None]:
     """Last feature maps of the images and of their mirror images, from one pass. (N, 3, H, W) -> (N, D, h, w) each."""
     if not flip:
         return network.maps(x), None
@@ -60,7 +62,7 @@ def rescaled(x: Tensor, scale: float) -> Tensor:
 
 
 @torch.inference_mode()
-def activation_maps(network: nn.Module, x: Tensor, classes: Tensor | None = None, scales: Sequence[float] = SCALES,
+def activation_maps(network: Classifier, x: Tensor, classes: Tensor | None = None, scales: Sequence[float] = SCALES,
                     flip: bool = True) -> tuple[Tensor, Tensor]:
     """The map of one class of each image.
 

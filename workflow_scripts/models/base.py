@@ -30,6 +30,8 @@ class Classifier(nn.Module):
     """A convolutional classifier with a linear head on globally averaged feature maps."""
 
     fc: nn.Linear
+    background: nn.Linear
+    """Penultimate features to the one logit of the background; only of networks that were trained with one."""
     BEHIND: ClassVar[Mapping[str, str]] = {}
     """Name of a batch norm -> name of the convolution beside it whose output, and nothing else, it always takes."""
 
@@ -83,6 +85,17 @@ class Classifier(nn.Module):
     def last_batchnorm(self) -> nn.BatchNorm2d | None:
         """The batch norm in front of the last ReLU, where the maps are exactly its rectified output; else ``None``."""
         return None
+
+
+class WithFrozenBlocks(Classifier):
+    """A classifier whose first blocks are never trained, so that their output can be computed once and kept."""
+
+    token_shape: tuple[int, int]
+    """Tokens of an image, and their width."""
+
+    def frozen_blocks(self, x: Tensor) -> Tensor:
+        """What the other blocks take in place of the images. (N, 3, H, W) -> (N, tokens, width)."""
+        raise NotImplementedError
 
 
 def upsampled(logits: Tensor, height: int, width: int) -> Tensor:

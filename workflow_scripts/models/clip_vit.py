@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ModelSpec
-from workflow_scripts.models.base import Classifier
+from workflow_scripts.models.base import WithFrozenBlocks
 
 SPEC = ModelSpec(maps=False)  # a transformer's tokens are no feature maps
 TEXTS = 512  # prompts of one pass
@@ -79,7 +79,7 @@ class CosineHead(nn.Linear):
         return functional.linear(functional.normalize(x, dim=1), self.weight)
 
 
-class ClipViT(Classifier):
+class ClipViT(WithFrozenBlocks):
     """See the module's docstring. ``classes`` is K."""
 
     def __init__(self, options: Options, classes: int):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store
+from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks.architecture import Pass
 from workflow_scripts.networks.batching import batch_size
 
@@ -21,11 +22,11 @@ def inputs(store: Store, how: Normalise, size: int, device: torch.device) -> Ite
         size: B, images at once.
     """
     for start in range(0, len(store.labels), size):
-        if store.images is None:
+        if store.inputs is not None:
             x = torch.from_numpy(store.inputs[start:start + size]).to(device)
             yield start, x.to(memory_format=torch.channels_last)
         else:
-            yield start, normalise(torch.from_numpy(store.images[start:start + size]).to(device), how)
+            yield start, normalise(torch.from_numpy(store.photos()[start:start + size]).to(device), how)
 
 
 def images_at_once(section: Pass, network: nn.Module, store: Store, device: torch.device) -> int:
@@ -34,7 +35,7 @@ def images_at_once(section: Pass, network: nn.Module, store: Store, device: torc
     return batch_size(section.batch_size, network, example)
 
 
-def penultimate(network: nn.Module, x: Tensor, precision: str = "float32") -> Tensor:
+def penultimate(network: Classifier, x: Tensor, precision: str = "float32") -> Tensor:
     """Penultimate features (B, D) float32; ``bfloat16`` computes what is before them in bfloat16."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         h = network.features(x)

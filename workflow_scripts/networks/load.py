@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from workflow_scripts.core import plugins
+from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import checkpoint
 from workflow_scripts.networks.architecture import Network
 
 
-def build(section: Network, classes: int) -> nn.Module:
+def build(section: Network, classes: int) -> Classifier:
     """A network with fresh weights and K = ``classes`` outputs."""
     return plugins.load("models", section.model).build(section.options, classes)
 
 
-def trained(section: Network, path: str, device: torch.device) -> nn.Module:
+def trained(section: Network, path: str, device: torch.device) -> Classifier:
     """The network of a checkpoint, in eval mode on ``where``, its weights frozen.
 
     A network with a background output becomes a classifier of the K ID classes, ``head`` their rows of its head, with
@@ -40,7 +41,7 @@ def trained(section: Network, path: str, device: torch.device) -> nn.Module:
     return network.to(device, memory_format=torch.channels_last).requires_grad_(False)
 
 
-def in_bfloat16(network: nn.Module) -> None:
+def in_bfloat16(network: Classifier) -> None:
     """Compute what is before the penultimate features in bfloat16; its results are float32 again, and so is the head.
 
     Weights stay float32 and are rounded where they are used, so state, optimiser and checkpoints are as always.
@@ -58,7 +59,7 @@ def in_bfloat16(network: nn.Module) -> None:
     network.head.__dict__["forward"] = run(network.head.forward, False)
 
 
-def randomise_head(network: nn.Module, seed: int) -> None:
+def randomise_head(network: Classifier, seed: int) -> None:
     """Uniform weights and biases within 1 / sqrt(D), torch's rule for a linear layer."""
     generator = torch.Generator().manual_seed(seed)
     bound = network.head.in_features ** -0.5
@@ -67,7 +68,7 @@ def randomise_head(network: nn.Module, seed: int) -> None:
             tensor.copy_((2 * torch.rand(tensor.shape, generator=generator) - 1) * bound)
 
 
-def split_background(network: nn.Module) -> None:
+def split_background(network: Classifier) -> None:
     """Divide a head of K + 1 rows: the first becomes ``network.background``, the others are the new head."""
     old = network.head
     for name, rows in (("background", slice(0, 1)), (head_name(network), slice(1, None))):
@@ -76,12 +77,12 @@ def split_background(network: nn.Module) -> None:
         network.set_submodule(name, layer) if name != "background" else network.add_module(name, layer)
 
 
-def head_name(network: nn.Module) -> str:
+def head_name(network: Classifier) -> str:
     """Name of the head among the network's modules."""
     return next(name for name, module in network.named_modules() if module is network.head)
 
 
-def start_from(network: nn.Module, parent: dict[str, Any], background: bool, path: str, name: str,
+def start_from(network: Classifier, parent: dict[str, Any], background: bool, path: str, name: str,
                head_too: bool = False) -> None:
     """Load the weights of another recipe; where the background is new, the head keeps its own fresh rows.
 

@@ -30,6 +30,8 @@ def count(model: str, options: dict[str, Any], side: int) -> dict[str, Any]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from workflow_scripts.models.base import WithFrozenBlocks
+
     with torch.device("meta"), torch.no_grad():
         network = plugins.load("models", model).build(plugins.parse_options("models", model, options, model),
                                                       networks.CLASSES)
@@ -44,7 +46,7 @@ def count(model: str, options: dict[str, Any], side: int) -> dict[str, Any]:
         row = {"gflops": gflops(x), "parameters": sum(p.numel() for p in network.parameters()),
                "features": network.head.in_features if isinstance(network.head, torch.nn.Linear) else
                network.features(x).shape[1]}
-        if hasattr(network, "frozen_blocks"):
+        if isinstance(network, WithFrozenBlocks):
             row |= {"tail": gflops(torch.empty(1, *network.token_shape)),
                     "tokens": network.token_shape[0] * network.token_shape[1]}
     return row

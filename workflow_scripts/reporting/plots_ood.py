@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,7 +14,7 @@ from workflow_scripts.reporting.layout import Table
 from workflow_scripts.reporting.plots import INK, WIDTH, head, legend, panels
 
 
-def draw_histograms(data: Sequence[Histogram], names: dict[str, str], score: str) -> Figure:
+def draw_histograms(data: Sequence[Histogram], names: Mapping[str, str], score: str) -> Figure:
     """Small multiples: ID and one OOD set each, the threshold that accepts 95 % of ID dashed."""
     figure, axes = panels(len(data), 3, height=0.98, gap=0.5, bottom=0.42)
     for i, (axis, panel) in enumerate(zip(axes, data, strict=True)):
@@ -36,7 +36,7 @@ def draw_histograms(data: Sequence[Histogram], names: dict[str, str], score: str
     return figure
 
 
-def draw_rocs(data: Sequence[Roc], names: dict[str, str]) -> Figure:
+def draw_rocs(data: Sequence[Roc], names: Mapping[str, str]) -> Figure:
     """Small multiples: one OOD set each, a curve per score, a dot where 95 % of ID are accepted."""
     figure, axes = panels(len(data), 4, height=1.58, gap=0.44, bottom=0.44)
     scores = list(dict.fromkeys(score for panel in data for score in panel.curves))

@@ -21,6 +21,7 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import streamed
+from workflow_scripts.models.base import WithFrozenBlocks
 from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
@@ -42,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     device = devices.pick(args.device, args.threads, args.tf32)
     section: CacheFrozenBlocks = args.config
     network = trained(section.network, args.checkpoint, device)
-    if not hasattr(network, "frozen_blocks"):
+    if not isinstance(network, WithFrozenBlocks):
         raise OODError(f"network '{section.network.name}' has no frozen blocks (model clip_vit has); take "
                        "`frozen_blocks` out of the recipe")
     with streamed(args.store) as store:

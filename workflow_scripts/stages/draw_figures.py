@@ -14,11 +14,11 @@ from pathlib import Path
 
 from workflow_scripts.core.errors import stage
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.reporting import curves, layout, plots, plots_ood, results
+from workflow_scripts.reporting import curves, layout, palette, plots, plots_ood, results
 from workflow_scripts.reporting.inputs import Run
 from workflow_scripts.stages.sections.draw_figures import DrawFigures
 
-MAX_CURVES = len(plots.palette.SERIES)
+MAX_CURVES = len(palette.SERIES)
 
 
 def first_run(runs: Sequence[Run]) -> tuple[Run | None, dict[str, str]]:

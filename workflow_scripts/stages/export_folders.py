@@ -21,7 +21,7 @@ from PIL import Image
 
 from workflow_scripts.core.errors import OODError, command, stage
 from workflow_scripts.core.files import atomic
-from workflow_scripts.data.images.store import open_store, streamed
+from workflow_scripts.data.images.store import streamed
 
 BLOCK = 1000  # images in memory at a time
 
@@ -32,16 +32,13 @@ def files(store: Path) -> Iterator[tuple[str, bytes]]:
     Raises:
         OODError: no whole store, network inputs instead of images, a class name that is no folder name.
     """
-    with open_store(store) as file:
-        if "inputs" in file:
-            raise OODError(f"{store}: it holds ready network inputs (a noise set), which are no images")
     with streamed(store) as content:
         for name in content.classes:
             if name in (".", "..") or "/" in name or "\0" in name:
                 raise OODError(f"{store}: class {name!r} cannot be the name of a folder; set `classes` of the row")
         labels = content.labels.tolist()
         for start in range(0, len(labels), BLOCK):
-            for i, image in enumerate(np.asarray(content.images[start:start + BLOCK]), start):
+            for i, image in enumerate(np.asarray(content.photos()[start:start + BLOCK]), start):
                 folder = content.classes[labels[i]] if content.classes else "unlabelled"
                 encoded = io.BytesIO()
                 Image.fromarray(image).save(encoded, "PNG", compress_level=1)

@@ -15,7 +15,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import torch
-from torch import nn
 
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
@@ -23,6 +22,7 @@ from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.jigsaw import jigsaw
 from workflow_scripts.data.images.store import Store, streamed
+from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import images_at_once, inputs, penultimate
 from workflow_scripts.networks.load import trained
@@ -90,7 +90,7 @@ def divided(sets: Sequence[str], files: Sequence[str]) -> dict[str, list[str]]:
 
 
 @torch.inference_mode()
-def extract(network: nn.Module, store: Store, section: ExtractFeatures, size: int, device: torch.device, name: str,
+def extract(network: Classifier, store: Store, section: ExtractFeatures, size: int, device: torch.device, name: str,
             file: h5py.Group) -> None:
     """Write ``features`` (N, D) and ``logits`` (N, K) float32 and ``labels`` of one set, batch by batch.
 
@@ -122,7 +122,7 @@ def extract(network: nn.Module, store: Store, section: ExtractFeatures, size: in
             file.create_dataset(f"shuffled/{key}", data=array, track_times=False)
 
 
-def shuffled(network: nn.Module, store: Store, section: ExtractFeatures, size: int, device: torch.device,
+def shuffled(network: Classifier, store: Store, section: ExtractFeatures, size: int, device: torch.device,
              ) -> dict[str, np.ndarray]:
     """``logits`` (M, K) and ``background`` (M,) of at most :data:`SHUFFLED` images, evenly spaced, as jigsaws."""
     step = -(-len(store.labels) // SHUFFLED)
@@ -130,14 +130,14 @@ def shuffled(network: nn.Module, store: Store, section: ExtractFeatures, size: i
     parts = []
     for start in range(0, len(numbers), size):
         rows = numbers[start:start + size]
-        x = normalise(torch.from_numpy(store.images[rows[0]:rows[-1] + 1:step]).to(device), section.normalise)
+        x = normalise(torch.from_numpy(store.photos()[rows[0]:rows[-1] + 1:step]).to(device), section.normalise)
         h = penultimate(network, jigsaw(x, 0, torch.from_numpy(rows).to(device)), section.precision)
         parts.append((network.head(h), network.background(h)[:, 0]))
     logits, background = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
     return {"logits": logits, "background": background}
 
 
-def write_head(network: nn.Module, target: str) -> None:
+def write_head(network: Classifier, target: str) -> None:
     """Write the head's ``weight`` (K, D), ``bias`` (K,), and the last batch norm's ``bn_weight``, ``bn_bias`` (D,)."""
     arrays = {"weight": network.head.weight, "bias": network.head.bias}
     if network.last_batchnorm is not None:

@@ -101,7 +101,8 @@ def gathered(section: ImportScores, files: list[Path]) -> dict[str, np.ndarray]:
     Raises:
         OODError: see :func:`read`, :func:`sides`; NaN, other shapes; no ID scores, or others in another file.
     """
-    id_set, found = section.id, {}
+    id_set = section.id
+    found: dict[str, tuple[np.ndarray, Path]] = {}  # and the file that they are from
     contents = [read(path) for path in files]
     for name, number in section.files.items():
         where = f"{files[number]} (set '{name}')"

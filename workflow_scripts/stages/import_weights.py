@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from workflow_scripts.core import plugins, sources
 from workflow_scripts.core.errors import OODError, stage
@@ -27,13 +26,14 @@ from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import open_store, streamed
 from workflow_scripts.methods import probe
+from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import checkpoint, devices, foreign
 from workflow_scripts.networks.forward import inputs
 from workflow_scripts.networks.load import build, head_name
 from workflow_scripts.stages.sections.import_weights import ImportWeights
 
 
-def class_names(store: str | None, count: int | None) -> list[str]:
+def class_names(store: str | None, count: int) -> list[str]:
     """Classes of the ID store, or numbers. Raises OODError when the store has no classes, or no class is asked for."""
     if store is None:
         if count < 1:
@@ -46,10 +46,10 @@ def class_names(store: str | None, count: int | None) -> list[str]:
     return names
 
 
-def fit_probe(network: nn.Module, given: argparse.Namespace, how: Normalise) -> None:
+def fit_probe(network: Classifier, given: argparse.Namespace, how: Normalise) -> None:
     """Replace the head by a linear probe of the ID train images."""
     device = devices.pick(given.device, given.threads, given.tf32)
-    network.to(device, memory_format=torch.channels_last)
+    network.to(device).to(memory_format=torch.channels_last)
     with streamed(given.classes_from) as store:
         batches = ((x, torch.from_numpy(store.labels[start:start + len(x)]).to(device))
                    for start, x in inputs(store, how, 256, device))
@@ -62,7 +62,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--file", required=True, help="the released file")
     classes = parser.add_mutually_exclusive_group(required=True)
     classes.add_argument("--classes-from", metavar="STORE", help="store of the ID set, whose class names are taken")
-    classes.add_argument("--classes", type=int, metavar="N", help="number of classes, where there is no store")
+    classes.add_argument("--classes", type=int, default=0, metavar="N",
+                         help="number of classes, where there is no store")
     parser.add_argument("--parent", help="checkpoint with the tensors that the file does not have")
     parser.add_argument("--seed", type=int, default=0, help="of the tensors that the file does not have")
     devices.add_arguments(parser)
@@ -97,12 +98,14 @@ def main(argv: list[str] | None = None) -> None:
         own, head = network.state_dict(), head_name(network)
         state |= {key: own[key] for key in (f"{head}.weight", f"{head}.bias")}
     foreign.load(network, state, given.file, section.network.name, section.fresh)
-    if hasattr(network, "meet") and given.classes_from:  # a user's module: before anything else is computed of it
+    meet = getattr(network, "meet", None)
+    if meet and given.classes_from:  # a user's module: before anything else is computed of it
         with streamed(given.classes_from) as store:
-            images = torch.from_numpy(np.asarray(store.images[:2])).permute(0, 3, 1, 2) / 255
+            images = torch.from_numpy(np.asarray(store.photos()[:2])).permute(0, 3, 1, 2) / 255
         with torch.inference_mode():
-            network.eval().meet(images)
-    if section.probe:
+            network.eval()
+            meet(images)
+    if section.probe and section.normalise:
         fit_probe(network, given, section.normalise)
     checkpoint.save(given.out, network, {
         "network": section.network.name, "classes": names, "seed": None, "history": [],

@@ -16,7 +16,6 @@ import time
 import h5py
 import numpy as np
 import torch
-from torch import nn
 
 from workflow_scripts.cams.files import create_masks
 from workflow_scripts.cams.maps import activation_maps
@@ -27,13 +26,14 @@ from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store, streamed
+from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import inputs
 from workflow_scripts.networks.load import trained
 from workflow_scripts.stages.sections.make_masks import MakeMasks
 
 
-def check(store: Store, network: nn.Module, path: str) -> None:
+def check(store: Store, network: Classifier, path: str) -> None:
     """Refuse a store that is not of the network's ID set.
 
     Raises:
@@ -51,10 +51,10 @@ def check(store: Store, network: nn.Module, path: str) -> None:
                        "every class needs at least one")
 
 
-def write_masks(network: nn.Module, store: Store, how: Normalise, options: MaskOptions, device: torch.device,
+def write_masks(network: Classifier, store: Store, how: Normalise, options: MaskOptions, device: torch.device,
                 file: h5py.File) -> tuple[int, list[str]]:
     """Fill ``file``. -> images without any activation, names of the classes that no pixel belongs to."""
-    count, (height, width) = len(store.labels), store.images.shape[1:3]
+    count, (height, width) = len(store.labels), store.photos().shape[1:3]
     masks = create_masks(file, count, height, width, len(store.classes))
     kept, empty = np.empty(count, np.int64), 0
     labels = torch.from_numpy(store.labels).to(device)

@@ -24,14 +24,14 @@ from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.store import Store, streamed
-from workflow_scripts.models.base import upsampled
+from workflow_scripts.models.base import Classifier, upsampled
 from workflow_scripts.networks import devices
 from workflow_scripts.networks.load import trained
 from workflow_scripts.stages.sections.make_panels import MakePanels
 
 
 @torch.inference_mode()
-def panels(classifier: nn.Module, network: nn.Module, store: Store, section: MakePanels,
+def panels(classifier: Classifier, network: Classifier, store: Store, section: MakePanels,
            device: torch.device) -> dict[str, np.ndarray]:
     """The arrays of one set, by name.
 
@@ -41,7 +41,7 @@ def panels(classifier: nn.Module, network: nn.Module, store: Store, section: Mak
     if not hasattr(network, "background"):
         raise OODError("--checkpoint: this network has no background output; give one that method dense trained")
     step = max(1, len(store.labels) // section.images)
-    pixels = store.images[::step][:section.images]
+    pixels = store.photos()[::step][:section.images]
     x = normalise(torch.from_numpy(pixels).to(device), section.classifier_normalise)
     options = section.options
     cams, classes = activation_maps(classifier, x, None, options.scales, options.flip)

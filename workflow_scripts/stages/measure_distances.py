@@ -43,10 +43,10 @@ def main(argv: list[str] | None = None) -> None:
         count = len(store.labels)
         index = np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(np.int64))
         found = []
-        example = normalise(torch.from_numpy(store.images[:1]).to(device), section.normalise)
+        example = normalise(torch.from_numpy(store.photos()[:1]).to(device), section.normalise)
         size = batch_size(section.batch_size, network, example)
         for part in np.array_split(index, -(-len(index) // size)):
-            pixels = torch.from_numpy(store.images[part]).to(device)
+            pixels = torch.from_numpy(store.photos()[part]).to(device)
             logits = network(normalise(pixels, section.normalise))
             log_msp = logits.log_softmax(1).amax(1)
             found.append(torch.stack((divergence(logits, "uniform_kl"), log_msp)).float().cpu().numpy())

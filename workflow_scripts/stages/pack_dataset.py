@@ -30,7 +30,8 @@ from workflow_scripts.data.archives.packing import pack
 from workflow_scripts.data.reading import raw_files
 from workflow_scripts.stages.sections.pack_dataset import PackDataset
 
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+_OPENERS: dict[bytes, type[gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
+    b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File, b"\xfd7": lzma.LZMAFile}
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def statistics(train: cached.Features, classes: int) -> tuple[np.ndarray, np.nda
     Raises:
         OODError: an empty class, a label outside 0..classes-1, or a feature that is not finite.
     """
-    sums, counts = 0.0, np.zeros(classes, np.int64)
+    sums, counts = np.zeros(()), np.zeros(classes, np.int64)
     given = train.labels
     for rows in train.chunks():
         labels = given[rows]

@@ -20,7 +20,7 @@ from dataclasses import asdict, replace
 import h5py
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, stage
@@ -28,6 +28,7 @@ from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store, streamed
+from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
@@ -54,7 +55,7 @@ def train_batches(store: Store, how: Normalise, size: int, device: torch.device)
         yield x, labels[start:start + len(x)]
 
 
-def prepared(section: ScoreNetwork, network: nn.Module, size: int, train_store: str | None, device: torch.device,
+def prepared(section: ScoreNetwork, network: Classifier, size: int, train_store: str | None, device: torch.device,
              ) -> Callable[[Tensor], np.ndarray]:
     """The fitted score as a function of a batch of network inputs. (B, 3, H, W) -> (B,).
 

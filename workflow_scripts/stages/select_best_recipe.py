@@ -20,15 +20,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
-from workflow_scripts.data.images.store import load_store
+from workflow_scripts.data.images.store import Rows, load_store
 from workflow_scripts.metrics.confidence import id_metrics, predict
 from workflow_scripts.metrics.ood import ood_metrics
+from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices
 from workflow_scripts.networks.architecture import Pass
 from workflow_scripts.networks.batching import batch_size
@@ -41,7 +42,7 @@ HIGHER = {"auroc": True, "fpr95": False, "aupr_in": True, "aupr_out": True, "det
 
 
 @torch.inference_mode()
-def logits(network: nn.Module, images: np.ndarray, section: Pass, device: torch.device) -> np.ndarray:
+def logits(network: Classifier, images: np.ndarray | Rows, section: Pass, device: torch.device) -> np.ndarray:
     """Outputs of the network. images (N, H, W, 3) uint8 -> (N, K) float64.
 
     Raises:
@@ -91,18 +92,14 @@ def main(argv: list[str] | None = None) -> None:
                        f"{len(args.checkpoints)}")
     device = devices.pick(args.device, args.threads, args.tf32)
     data, pool = load_store(args.data), load_store(args.outliers)
-    for path, store in ((args.data, data), (args.outliers, pool)):
-        if store.images is None:
-            raise OODError(f"{path} holds ready network inputs (a noise set); images are expected")
-    _, held = hold_out(section.validation, len(data.labels))
-    held = held.numpy()
+    held = hold_out(section.validation, len(data.labels))[1].numpy()
     if not len(held):
         raise OODError("--config validation: no ID train image is held out, so there is nothing to choose by")
     rows = []
     for name, path in zip(section.candidates, args.checkpoints, strict=True):
         network = trained(section.network, path, device)
-        rows.append({"recipe": name, **measure(logits(network, data.images[held], section, device), data.labels[held],
-                                               logits(network, pool.images, section, device))})
+        rows.append({"recipe": name, **measure(logits(network, data.photos()[held], section, device), data.labels[held],
+                                               logits(network, pool.photos(), section, device))})
     chosen = best(rows, section.by)
     with atomic(args.csv) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [*rows[0], "by", "chosen"], lineterminator="\n")

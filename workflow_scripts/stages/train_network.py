@@ -23,6 +23,8 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic, sha256
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import load_store, open_store
+from workflow_scripts.methods.base import Method
+from workflow_scripts.models.base import Classifier, WithFrozenBlocks
 from workflow_scripts.networks import checkpoint, devices
 from workflow_scripts.networks.load import build, in_bfloat16, start_from
 from workflow_scripts.networks.memory import keep_freed_memory
@@ -96,8 +98,9 @@ def train(args: argparse.Namespace, device: torch.device, ranks: parallel.Ranks)
     if recipe.training.precision == "bfloat16":
         in_bfloat16(network)
     method = plugins.load("methods", recipe.method).build(recipe.options, released)
+    data: Images
     if args.tokens:
-        if not hasattr(network, "token_shape"):
+        if not isinstance(network, WithFrozenBlocks):
             raise OODError(f"--tokens: network '{section.network.name}' has no frozen blocks (model clip_vit has)")
         labels = torch.from_numpy(store.labels).to(device)
         data = TokenImages(Tokens(args.tokens, len(labels), network.token_shape, device), labels)
@@ -107,7 +110,7 @@ def train(args: argparse.Namespace, device: torch.device, ranks: parallel.Ranks)
             masks = torch.from_numpy(read_masks(args.masks, len(store.labels), len(store.classes))).to(device)
         data = images_of(store, device, workers=max(0, args.threads // args.gpus - 1), masks=masks, ranks=ranks)
     outliers = None
-    if method.outliers and args.outliers:
+    if method.outliers and args.outliers and recipe.outliers:
         outliers = load_outliers(args.outliers, recipe.outliers, seed, device, store.images.shape[1:], args.selection)
     training = Training(network, method, data, recipe, seed, outliers, released, test_images(args.test, device),
                         ranks)
@@ -125,7 +128,7 @@ def train(args: argparse.Namespace, device: torch.device, ranks: parallel.Ranks)
             resume.done()
 
 
-def write(args: argparse.Namespace, network: torch.nn.Module, method: torch.nn.Module, classes: list[str],
+def write(args: argparse.Namespace, network: Classifier, method: Method, classes: list[str],
           history: list[dict[str, float]], background: bool) -> None:
     """Write the training record and the checkpoint."""
     if args.record:
@@ -149,7 +152,8 @@ def test_images(path: str | None, device: torch.device) -> Images | None:
 def identity(args: argparse.Namespace, data: dict[str, Any]) -> dict[str, Any]:
     """What a run's result depends on: progress of another one must not be continued."""
     section: TrainNetwork = args.config
-    files = {name: sha256(path) for name in ("parent", "selection", "masks") if (path := getattr(args, name))}
+    files: dict[str, Any] = {name: sha256(path) for name in ("parent", "selection", "masks")
+                             if (path := getattr(args, name))}
     for name in filter(partial(getattr, args), ("outliers", "test")):
         with open_store(getattr(args, name)) as file:
             files[name] = [len(file["labels"]), file.attrs["definition"], file.attrs["sources"]]

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, stage, unknown
@@ -39,6 +39,7 @@ from workflow_scripts.data.images.jigsaw import jigsaw
 from workflow_scripts.data.images.randomness import uniforms
 from workflow_scripts.data.images.store import Store, open_store, pixel_rows
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
+from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
@@ -78,7 +79,7 @@ def spaced(path: str, count: int) -> Store:
 
 
 @torch.inference_mode()
-def extract(network: nn.Module, store: Store, section: TuneOptions, device: torch.device) -> tuple[Tensor, Tensor]:
+def extract(network: Classifier, store: Store, section: TuneOptions, device: torch.device) -> tuple[Tensor, Tensor]:
     """Features of the images and of their pseudo-OOD copies, (N, D) each.
 
     Raises:
@@ -150,9 +151,9 @@ def best(rows: list[dict[str, Any]], criterion: str) -> dict[str, Any]:
     return min(rows, key=rank)
 
 
-def evidence(network: nn.Module, path: str, device: torch.device) -> Known:
+def evidence(network: Classifier, path: str, device: torch.device) -> Known:
     """Head and prototypes. Raises OODError when the statistics are of another network."""
-    statistics = cached.statistics(path)
+    statistics = cached.statistics(Path(path))
     head = network.head
     if statistics.class_means.shape != tuple(head.weight.shape):
         raise OODError(f"{path}: class means {statistics.class_means.shape}, but the checkpoint's head is "

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -34,8 +34,7 @@ _CACHE = 16 * 2**20  # bytes; blocks need not end where chunks end
 _NAMES = 2**16  # names in memory at once
 _ATTRIBUTES = ("dataset", "split", "classes", "definition", "sources")
 
-
-Rows = h5py.Dataset | CentreCrops | Encoded
+Rows: TypeAlias = h5py.Dataset | CentreCrops | Encoded
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,17 @@ class Store:
     """Class names in the order of the labels; empty for sets without labels."""
     attrs: dict[str, Any]
     """dataset, split, classes, definition, sources; JSON decoded."""
+
+    def photos(self) -> np.ndarray | Rows:
+        """:attr:`images`.
+
+        Raises:
+            OODError: the store holds ready network inputs.
+        """
+        if self.images is None:
+            raise OODError(f"set '{self.attrs['dataset']}.{self.attrs['split']}' holds ready network inputs (a noise "
+                           "set); images are expected")
+        return self.images
 
 
 def write_store(path: str | os.PathLike, images: Images, index: np.ndarray, classes: tuple[str, ...],
