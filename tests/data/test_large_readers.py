@@ -378,7 +378,7 @@ def test_export_command_refuses_noise(tmp_path):
     command += ["--out", tmp_path / "g.tar"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "which are no images" in done.stderr
+    assert "images are expected" in done.stderr
     assert not (tmp_path / "g.tar").exists()
 
 

@@ -35,10 +35,8 @@ def cluster(tmp_path_factory) -> Cluster:
         cluster.down()
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A checkout whose Slurm profile has the values of this cluster, and shorter waits."""
-    folder = checkout.copy(tmp_path_factory.mktemp("checkout"))
+def adapted(folder: Path, config: str) -> Path:
+    """A checkout whose Slurm profile gets the values of this cluster, and shorter waits."""
     profile = folder / "profiles/slurm/profile.yaml"
     text = profile.read_text()
     for key, value in LAB.items():
@@ -47,11 +45,16 @@ def folder(tmp_path_factory) -> Path:
     # networks run on the CPU here, and ask for a GPU all the same
     for old, new in {"latency-wait: 90": "latency-wait: 20", "checks: 20": "checks: 2",
                      "train_network:": "train_network:\n    gpu: 1",
-                     "rerun-incomplete": "configfile: [tests/cluster/config.yaml]\nrerun-incomplete"}.items():
+                     "rerun-incomplete": f"configfile: [{config}]\nrerun-incomplete"}.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     profile.write_text(text)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return adapted(checkout.copy(tmp_path_factory.mktemp("checkout")), CONFIG)
 
 
 @contextlib.contextmanager
