@@ -106,6 +106,17 @@ def candidates(among: Sequence[Recipe], where: str) -> str:
     return pool.dataset
 
 
+def papers(config: Config) -> None:
+    """Where a configuration says something about its papers, each has one entry."""
+    names = [paper.name for paper in config.papers]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise OODError(f"papers[{i}].name: '{name}' has an entry already; join the two")
+    for i, experiment in enumerate(config.experiments):
+        if names and experiment.paper not in names:
+            raise unknown(f"experiments[{i}].paper", experiment.paper, names)
+
+
 def headlines(config: Config) -> None:
     """The score that reliability figures are of is one of its paper's."""
     for paper in config.papers:

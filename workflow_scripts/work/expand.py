@@ -86,6 +86,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     checks.switches(plan)
     only.check(config, runs.values())
     only.check_some(config.only, plan.papers)
+    checks.papers(config)
     checks.headlines(config)
     return plan
 
