@@ -41,11 +41,11 @@ def test_a_network_of_two_experiments_has_the_scores_of_both():
     raw = small()
     first = raw["experiments"][0]
     name = first["scores"][0]
-    raw["experiments"] = [{**first, "scores": [name]}, {**first, "paper": "other", "scores": first["scores"][::-1]}]
+    raw["experiments"] = [{**first, "scores": [name]}, {**first, "paper": "himplos", "scores": first["scores"][::-1]}]
     plan = read_plan(raw, ROOT, {})
     for run in plan.runs.values():
         assert list(run.scores) == list(dict.fromkeys([name, *first["scores"][::-1]]))
-    assert plan.reported(first["paper"]) == plan.reported("other") == list(plan.runs.values())
+    assert plan.reported(first["paper"]) == plan.reported("himplos") == list(plan.runs.values())
 
 
 def test_downloads_of_weights_are_raw_files_of_the_plan():
