@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -72,6 +74,40 @@ def test_odin_agrees_with_pytorch_ood(released, golden_odin, options):
     options, x = odin.Options(**options), torch.from_numpy(golden_odin["x"])
     peer = detector.ODIN(released, eps=options.epsilon, temperature=options.temperature)
     np.testing.assert_allclose(odin.score(options, Known(), None, released, x).exp(), -peer.predict(x), atol=1e-5)
+
+
+def test_a_step_by_std_agrees_with_pytorch_ood(released, golden_odin):
+    std, x = (0.25, 0.2, 0.3), torch.from_numpy(golden_odin["x"])
+    peer = detector.ODIN(released, eps=0.01, temperature=10, norm_std=std)
+    found = odin.score(odin.Options(10.0, 0.01, by_std=True), Known(input_std=std), None, released, x)
+    np.testing.assert_allclose(found.exp(), -peer.predict(x), atol=1e-6)
+    plain = odin.score(odin.Options(10.0, 0.01), Known(input_std=std), None, released, x)
+    assert (found - plain).abs().max() > 1e-4
+
+
+def test_a_step_by_std_needs_a_std_of_each_channel():
+    section = ScoreNetwork.of(**{**CONFIG, "score": "odin", "sets": [], "options": {"by_std": True},
+                                 "normalise": "per_image"})
+    with pytest.raises(OODError, match="divides by the standard deviation of each channel, and normalise is per_image"):
+        score_network.prepared(section, network(), 1, None, torch.device("cpu"))
+
+
+@pytest.mark.data
+def test_odin_equals_its_own_released_scores():
+    """ShiyuLiang/odin-pytorch: T = 1000, epsilon = 0.0014, step by std; images 1000 to 1199 of CIFAR-10's test set."""
+    data = Path(os.environ["OOD_DATA"])
+    net = densenet_bc.build(densenet_bc.Options(depth=100, growth=12, reduction=0.5), 10)
+    arrays = np.load(data / "released/odin/densenet10_state.npz")
+    net.load_state_dict({key: torch.from_numpy(arrays[key]) for key in arrays}, strict=False)
+    records = np.fromfile(data / "cifar10/test_batch.bin", np.uint8).reshape(-1, 3073)[1000:1200, 1:]
+    mean, std = (np.array(v)[:, None, None] / 255 for v in ((125.3, 123.0, 113.9), (63.0, 62.1, 66.7)))
+    x = torch.from_numpy((records.reshape(-1, 3, 32, 32) / 255 - mean) / std).float()
+    net.eval().requires_grad_(False)
+    for name, options in (("Base", odin.Options(1.0, 0.0)), ("Our", odin.Options(1000.0, 0.0014, by_std=True))):
+        released = np.loadtxt(data / f"released/odin/scores_cifar10_tinyimagenet_crop/confidence_{name}_In.txt",
+                              delimiter=",")[:200, 2]
+        found = odin.score(options, Known(input_std=tuple(std.ravel())), None, net, x)
+        np.testing.assert_allclose(found.exp(), released, rtol=0, atol=1e-5 if name == "Base" else 1e-6)
 
 
 def test_odin_without_a_step_is_the_tempered_softmax(released, golden_odin):

@@ -31,6 +31,7 @@ ScoreInput = Literal[
     "scores",  # (N, 2) two other scores of the images to score
     "train_scores",  # (M, 2) of the ID train images
     "network",  # the network itself: gradients, perturbed inputs or feature maps
+    "input_std",  # of each channel, by which the network's inputs were divided
 ]
 PictureInput = Literal[
     "record",  # training record: history, and what the method learned

@@ -66,6 +66,7 @@ class Known:
     train_background: Any = None
     shuffled: Batch | None = None
     train_scores: Any = None
+    input_std: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True)

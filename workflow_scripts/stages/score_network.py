@@ -36,7 +36,7 @@ from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.scores import base
 from workflow_scripts.stages.sections.score_network import ScoreNetwork
 
-PROVIDED = frozenset({"network", "train_labels"})
+PROVIDED = frozenset({"network", "train_labels", "input_std"})
 
 
 @contextmanager
@@ -71,6 +71,11 @@ def prepared(section: ScoreNetwork, network: Classifier, size: int, train_store:
         raise OODError(f"score '{name}' needs {', '.join(sorted(kinds - PROVIDED))} besides the network, which this "
                        f"stage does not read; it provides {', '.join(sorted(PROVIDED))}")
     known, state = base.Known(), None
+    if "input_std" in kinds:
+        if isinstance(section.normalise, str):
+            raise OODError(f"score '{name}' divides by the standard deviation of each channel, and normalise is "
+                           f"{section.normalise}, which has none; leave by_std out")
+        known = replace(known, input_std=section.normalise.std)
     if "train_labels" in kinds:
         if train_store is None:
             raise OODError(f"--train-store: score '{name}' needs the ID train images; give their store")
