@@ -278,8 +278,7 @@ def load_store(path: str | os.PathLike, pixels: bool = True) -> Store:
         OODError: as :func:`open_store`; a class without images.
     """
     with open_store(path) as file:
-        attrs = {key: file.attrs[key] for key in _ATTRIBUTES}
-        attrs |= {key: json.loads(attrs[key]) for key in ("classes", "definition", "sources")}
+        attrs = _attributes(file)
         store = Store(
             images=(_in_memory(file) if pixels else pixel_rows(file)[0:0]) if "inputs" not in file else None,
             inputs=file["inputs"][slice(None) if pixels else slice(0)] if "inputs" in file else None,
@@ -290,6 +289,11 @@ def load_store(path: str | os.PathLike, pixels: bool = True) -> Store:
         )
     _check(store.labels, store.classes, str(path))
     return store
+
+
+def _attributes(file: h5py.File) -> dict[str, Any]:
+    attrs = {key: file.attrs[key] for key in _ATTRIBUTES}
+    return attrs | {key: json.loads(attrs[key]) for key in ("classes", "definition", "sources")}
 
 
 def _in_memory(file: h5py.File) -> np.ndarray | Rows:
@@ -307,6 +311,6 @@ def streamed(path: str | os.PathLike) -> Iterator[Store]:
         OODError: there is no whole store.
     """
     with open_store(path) as file:
+        attrs = _attributes(file)
         yield Store(images=None if "inputs" in file else pixel_rows(file), inputs=file.get("inputs"),
-                    labels=file["labels"][:], names=[],
-                    classes=tuple(json.loads(file.attrs["classes"])), attrs={})
+                    labels=file["labels"][:], names=[], classes=tuple(attrs["classes"]), attrs=attrs)
