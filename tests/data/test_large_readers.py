@@ -375,7 +375,7 @@ def test_export_command_refuses_noise(tmp_path):
         "dataset": "g", "split": "test", "reader": "noise", "options": {"kind": "gaussian", "count": 3}, "classes": 0,
         "geometry": "native", "limit_per_class": None, "sample": None, "count": 3, "raw": []}), tmp_path / "g.h5", None)
     command = [sys.executable, "-m", "workflow_scripts.stages.export_folders", "--store", tmp_path / "g.h5"]
-    done = subprocess.run([*command, "--out", tmp_path / "g.tar"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, "--out", tmp_path / "g.tar"], cwd=ROOT, check=False, text=True, stderr=-1)
     assert done.returncode == 1
     assert "images are expected" in done.stderr
     assert not (tmp_path / "g.tar").exists()
