@@ -75,20 +75,36 @@ def checks(rows: Rows, device: torch.device, small: bool) -> None:
     gpu_checks.all_checks(rows, device, small)
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=4.0)
+def command(name: str, doc: str, minutes: float, small: str) -> argparse.ArgumentParser:
+    """The options that the GPU's benchmarks share.
+
+    Args:
+        minutes: in which all is to be done, where the user says nothing.
+        small: what ``--small`` means.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=minutes)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--small", action="store_true", help="tiny networks and sets: a test of the command")
-    parser.add_argument("--only", choices=("checks", "speeds"), help="leave out the other half")
+    parser.add_argument("--small", action="store_true", help=small)
     parser.add_argument("--threads", type=int, default=min(16, os.cpu_count() or 1), help="of the CPU")
     parser.add_argument("--out", type=Path, default=OUT)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def device_of(args: argparse.Namespace) -> torch.device:
+    """The device that was asked for; ends the command with status 2 where there is none."""
     if args.device == "cuda" and not torch.cuda.is_available():
         print(f"no GPU: torch {torch.__version__} (CUDA build {torch.version.cuda}) finds none; check the driver, or "
               "give --device cpu --small to see the same code run", file=sys.stderr)
-        return 2
-    device = gpu_project.devices.pick(args.device, args.threads)
+        raise SystemExit(2)
+    return gpu_project.devices.pick(args.device, args.threads)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command("gpu_check", __doc__, 4.0, "tiny networks and sets: a test of the command")
+    parser.add_argument("--only", choices=("checks", "speeds"), help="leave out the other half")
+    args = parser.parse_args(argv)
+    device = device_of(args)
     rows = Rows("gpu_check", args.out, about(device, args.threads), args.minutes)
     if args.only != "speeds":
         checks(rows, device, args.small)

@@ -14,10 +14,8 @@ the result says. Each seed is scored and written as soon as it is trained. Needs
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +28,7 @@ from torch import Tensor, nn
 
 from benchmarks import gpu_data, gpu_step
 from benchmarks import gpu_project as project
-from benchmarks.gpu_check import OUT, about
+from benchmarks.gpu_check import about, command, device_of
 from benchmarks.gpu_rows import MEASURED, Rows
 
 EPOCHS = 100
@@ -234,20 +232,11 @@ def spread(values: list[float]) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_train", description=__doc__.splitlines()[0])
+    parser = command("gpu_train", __doc__, 6.0, "a tiny network, few images, one epoch: a test")
     parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
-    parser.add_argument("--minutes", type=float, default=6.0)
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--small", action="store_true", help="a tiny network, few images, one epoch: a test")
     parser.add_argument("--compiled", action="store_true", help="give the network's pass to torch.compile")
-    parser.add_argument("--threads", type=int, default=min(16, os.cpu_count() or 1), help="of the CPU")
-    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(argv)
-    if args.device == "cuda" and not torch.cuda.is_available():
-        print(f"no GPU: torch {torch.__version__} (CUDA build {torch.version.cuda}) finds none; check the driver, or "
-              "give --device cpu --small to see the same code run", file=sys.stderr)
-        return 2
-    device = project.devices.pick(args.device, args.threads)
+    device = device_of(args)
     notes = {"recipe": "OpenOOD v1.5, CIFAR-10, ResNet-18", "published far": "MNIST, SVHN, Textures and Places365 in "
              "full; here the sets of the table 'data'", "published": "leaderboard of OpenOOD v1.5, 3 seeds, best "
              "validation epoch"}

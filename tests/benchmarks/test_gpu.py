@@ -176,3 +176,10 @@ def test_the_fast_step_ends_with_the_weights_of_the_loop():
 
     found = gpu_checks.fast_step(torch.device("cpu"), small=True)
     assert found["passed"] and found["difference"] < 1e-6
+
+
+@pytest.mark.parametrize(("command", "words"), [("gpu_check", ()), ("gpu_train", ("--data", "nowhere"))])
+def test_a_machine_without_a_gpu_is_told_how_to_try(command, words, tmp_path):
+    done = subprocess.run([sys.executable, "-m", f"benchmarks.{command}", *words, "--out", tmp_path], cwd=ROOT,
+                          env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "--device cpu --small" in done.stderr
