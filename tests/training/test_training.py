@@ -20,6 +20,7 @@ from workflow_scripts.data.images.randomness import permutation, uniforms
 from workflow_scripts.methods import cross_entropy
 from workflow_scripts.models import resnet_cifar
 from workflow_scripts.networks import checkpoint
+from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.loop import Images, Training, batches
 from workflow_scripts.training.schedule import learning_rate
 
@@ -46,6 +47,23 @@ def plain(network: torch.nn.Module, recipe: dict = RECIPE) -> Training:
 def small() -> torch.nn.Module:
     torch.manual_seed(0)
     return resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=4), 3)
+
+
+def test_adam_is_torchs():
+    """Two steps of the loop, against torch's optimiser on the same batches; momentum is not read."""
+    recipe = {**RECIPE, "augment": [], "training": {
+        "epochs": 1, "batch_size": 48, "lr": 0.01, "optimiser": "adam", "weight_decay": 1e-3,
+        "schedule": {"name": "constant"}}}
+    trained, expected = small(), small()
+    plain(trained, recipe).run(report=lambda line: None)
+    optimiser = torch.optim.Adam(expected.parameters(), 0.01, weight_decay=1e-3)
+    channels_last(expected).train()
+    for batch in batches(images(), typed.recipe(recipe), 0, 0):
+        optimiser.zero_grad()
+        torch.nn.functional.cross_entropy(expected(batch.images), batch.labels).backward()
+        optimiser.step()
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], value, rtol=1e-5, atol=1e-6)
 
 
 def test_uniforms_are_uniform_and_independent_of_the_batch():

@@ -56,7 +56,7 @@ class Schedule(Strict):
 
 
 class Training(Strict):
-    """Optimisation of one network: SGD over shuffled ID images."""
+    """Optimisation of one network over shuffled ID images."""
 
     epochs: Annotated[int, Field(gt=0)] | None = None
     """Passes over the ID train images; left out exactly with schedule `bit`, which counts in steps."""
@@ -66,6 +66,8 @@ class Training(Strict):
     """Learning rate at the start."""
     schedule: Schedule
     """How the learning rate falls."""
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """`adam` has the moments of PyTorch's default (0.9 and 0.999), and neither `momentum` nor `nesterov`."""
     momentum: Fraction = 0.9
     """SGD momentum."""
     nesterov: bool = False
@@ -84,6 +86,8 @@ class Training(Strict):
     def _length(self) -> Training:
         if (self.epochs is None) != (self.schedule.name == "bit"):
             raise ValueError("epochs is required, but for schedule bit, where it is left out")
+        if self.optimiser == "adam" and (self.nesterov or "momentum" in self.model_fields_set):
+            raise ValueError("optimiser adam takes neither momentum nor nesterov, which are SGD's; leave them out")
         return self
 
 
@@ -221,7 +225,8 @@ class Select(Strict):
     size: Literal["drawn", "exact"] = "drawn"
     """`drawn`: as released, `learned` keeps each image or not by its own draw; `exact`: ratio times all images."""
     seed: Annotated[int, Field(ge=0)] | None = None
-    """Of the draw; left out: the seed of the network."""
+    """Of the draw, then the same for every ID set, network and recipe that gives it; left out: each of them has its own
+    draw for each of its seeds, as each run of the release has."""
 
     @model_validator(mode="after")
     def _weights(self) -> Select:
@@ -237,8 +242,10 @@ class Outliers(Strict):
     """A row of `config/datasets.yaml`; its train split."""
     batch_size: Annotated[int, Field(gt=0)] = 256
     """Outlier images per step."""
-    order: Literal["shuffled", "block"] = "shuffled"
-    """`block`: a contiguous run of images from a random place in each epoch."""
+    order: Literal["shuffled", "cycle", "block"] = "shuffled"
+    """`shuffled`: each epoch begins a pass over the set in a new random order; `cycle`: it goes on with the pass that
+    the epoch before left, so that all images are met before one is met again (background data resampling); `block`: a
+    contiguous run of images from a random place in each epoch (G-OE)."""
     select: Select | None = None
     """Train against a part of them; left out: all."""
 

@@ -96,9 +96,9 @@ class Method(nn.Module):
         """Called once, before the optimiser is made: parameters and buffers whose sizes depend on the run."""
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
-        """What the optimiser changes: groups of ``torch.optim.SGD``, which may set their own ``lr``, ``momentum``,
-        ``nesterov`` and ``weight_decay``. The schedule scales every group's ``lr`` by the same factor; a group with
-        ``"constant": True`` is left at its own."""
+        """What the optimiser changes: groups of ``torch.optim.SGD`` (or Adam, which has no momentum), which may set
+        their own ``lr``, ``momentum``, ``nesterov`` and ``weight_decay``. The schedule scales every group's ``lr`` by
+        the same factor; a group with ``"constant": True`` is left at its own."""
         return [{"params": list(network.parameters())}]
 
     def begin(self, network: nn.Module, eval_data: EvalData) -> None:

@@ -37,7 +37,7 @@ class Schedule(Section):
 
 
 class Optimisation(Section):
-    """SGD over shuffled ID images."""
+    """Descent over shuffled ID images."""
 
     epochs: int | None
     """Passes over the ID train images; null with schedule bit, which counts in steps."""
@@ -47,6 +47,8 @@ class Optimisation(Section):
     """Learning rate at the start."""
     schedule: Schedule
     """How the learning rate falls."""
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """adam: with PyTorch's default moments; momentum and nesterov are not read."""
     momentum: float = 0.9
     """SGD momentum."""
     nesterov: bool = False
@@ -77,8 +79,8 @@ class OutlierBatches(Section):
 
     batch_size: int = 256
     """Outlier images per step."""
-    order: Literal["shuffled", "block"] = "shuffled"
-    """block: a contiguous run of images from a random place in each epoch."""
+    order: Literal["shuffled", "cycle", "block"] = "shuffled"
+    """cycle: pass after pass, across epochs; block: contiguous images from a random place in each epoch."""
 
 
 class Recipe(Section):

@@ -2,7 +2,8 @@
 
     python -m workflow_scripts.stages.select_outliers --config JSON --store outliers.h5 --out kept.h5
 
-Written: ``kept`` (ascending int64) and the attributes ``images`` (N), ``rule``, ``ratio``, ``size`` and ``seed``.
+Written: ``kept`` (ascending int64) and the attributes ``images`` (N), ``rule``, ``ratio``, ``size``, ``seed`` and
+``stream``.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     section: SelectOutliers = args.config
     with open_store(args.store) as file:
         count = len(file["labels"])
-    rng = np.random.default_rng((section.seed, 0x73656C))
+    rng = selection.stream(section.seed, section.stream)
     exact = section.size == "exact"
     if section.rule == "random":
         kept = selection.random(count, section.ratio, exact, rng)

@@ -1,4 +1,4 @@
-"""The training loop: shuffled ID images (and outliers beside them), one method's loss, SGD."""
+"""The training loop: shuffled ID images (and outliers beside them), one method's loss, SGD or Adam."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def batches(data: Images, recipe: Recipe, seed: int, epoch: int, rows: Tensor | 
     rows = torch.arange(len(data.labels)) if rows is None else rows
     count, size = len(rows), training.batch_size
     whole = count // size * size if training.drop_last else count
-    parts = rows[permutation(seed, epoch, count)][:whole].split(size)[start:]
-    beside = outliers.batches(recipe, epoch, start, order) if outliers else None
+    parts = rows[permutation(seed, epoch, count)][:whole].split(size)
+    beside = outliers.batches(recipe, epoch, start, order, len(parts)) if outliers else None
+    parts = parts[start:]
     views = [data.batches(parts, recipe.augment, seed + SECOND_VIEW * view, epoch)
              for view in range(recipe.views)]
     for step, seen in enumerate(zip(*views, strict=True), start):
@@ -115,9 +116,11 @@ class Training:
             seed, self.epochs, self.per_epoch, len(data.labels), device,
             *((self.outliers.total, self.outliers.batch_size) if self.outliers else ())))
         method.to(device)
-        self.optimiser = torch.optim.SGD(method.parameter_groups(network), lr=training.lr,
-                                         momentum=training.momentum, nesterov=training.nesterov,
-                                         weight_decay=training.weight_decay)
+        groups = method.parameter_groups(network)
+        decay = training.weight_decay
+        self.optimiser = (
+            torch.optim.Adam(groups, training.lr, weight_decay=decay) if training.optimiser == "adam" else
+            torch.optim.SGD(groups, training.lr, training.momentum, weight_decay=decay, nesterov=training.nesterov))
         self.bases = [group["lr"] for group in self.optimiser.param_groups]
         self.best = _Best(recipe.keep == "best", len(held))
         self.history: list[dict[str, float]] = []

@@ -1,13 +1,16 @@
 """Outlier images for training: a store -> a batch for each step, on the device where the network is.
 
-A store of at most :data:`RESIDENT` bytes is held on the device as uint8. Of a larger one only what the batches need is
-ever read, in runs of rows. What a step sees is a function of (seed, epoch, step).
+A store of at most :data:`RESIDENT` bytes is held on the device as uint8. Of a larger one the images of a batch are read
+when they are needed, a few batches ahead, each on its own: the order is the same whatever the size. What a step sees is
+a function of (seed, epoch, step).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
 
 import h5py
 import numpy as np
@@ -19,11 +22,12 @@ from workflow_scripts.data.images.augment import augment, normalise
 from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.data.images.rows import CentreCrops
+from workflow_scripts.data.images.scattered import ScatteredRows
 from workflow_scripts.data.images.store import open_store, pixel_rows
 from workflow_scripts.methods.recipe import OutlierBatches, Recipe
 
 RESIDENT = 4 * 2**30  # bytes; 1.4 million images of 32x32 (300K Random Images: 0.9 GB, Tiny Images: 244 GB)
-CHUNKS = 64  # HDF5 chunks (of 1 MiB) that are in memory at once, and mixed, when a larger store is shuffled
+AHEAD = 4  # batches that are read, each by a thread, while the network trains
 _STREAM = 0x6F75746C  # added to the seed, so that outlier i is not changed in the way of ID image i
 
 
@@ -34,8 +38,10 @@ class Outliers:
         pixels: (N, H, W, 3) uint8, a tensor on ``device`` or the HDF5 dataset of a store; or images whose long side
             was kept, of which the recipe's random crop then takes windows.
         batch_size: M.
-        order: ``shuffled``: at random, each image at most once in a pass over the set; ``block``: contiguous images
-            from a random place in each epoch, the first after the last (as G-OE released).
+        order: ``cycle``: pass after pass over the set, each in an order of its own, and an epoch goes on where the one
+            before stopped (as background data resampling released); ``shuffled``: each epoch begins a new pass;
+            ``block``: contiguous images from a random place in each epoch, the first after the last (as G-OE released).
+            Of a pass the last, smaller batch is dropped.
         seed: of the run.
         device: where batches go.
         source: the store's name, for messages.
@@ -54,80 +60,91 @@ class Outliers:
                            f"lower it or take a larger set{'' if kept is None else ' or outliers.select.ratio'}")
         self.pixels, self.batch_size, self.order, self.device = pixels, batch_size, order, device
         self.seed, self.source = seed + _STREAM, source
-        self.resident = not isinstance(pixels, h5py.Dataset)
+        self.scattered = ScatteredRows(pixels) if isinstance(pixels, h5py.Dataset) else None
+        self._pass: tuple[tuple[int, int], Tensor] | None = None
 
     def __len__(self) -> int:
         return self.total if self.kept is None else len(self.kept)
 
-    def batches(self, recipe: Recipe, epoch: int, start: int = 0,
-                order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, recipe: Recipe, epoch: int, start: int = 0, order: Tensor | None = None,
+                steps: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless: (M, 3, H, W) inputs, augmented and normalised as `recipe` says, and (M,) int64 image numbers.
 
         Args:
             start: batches to leave out.
             order: numbers of the epoch's images, drawn elsewhere; ``None``: as ``order`` of the set says.
+            steps: batches of an epoch; needed where the set's ``order`` is ``cycle``.
         """
-        run = (self._drawn(order) if order is not None else self._block(epoch) if self.order == "block" else
-               self._shuffled(epoch) if self.resident else self._streamed(epoch))
-        for visit, pixels in islice(run, start, None):
+        if order is not None:
+            run = self._drawn(order, start)
+        elif self.order == "block":
+            run = self._block(epoch, start)
+        elif self.order == "cycle":
+            run = self._passes(0, epoch * steps + start)
+        else:
+            run = self._passes(epoch, start)
+        for visit, pixels in self._loaded(run):
             changed = augment(pixels, recipe.augment, self.seed, epoch, visit)
             yield normalise(changed, recipe.normalise), visit % self.total
 
-    # Each yields (M,) visits and (M, H, W, 3) pixels. A visit is the image number plus a multiple of the set's size,
-    # another one every time an epoch sees the image, so that it is then augmented in another way.
+    # Each of these yields (M,) visits and (M,) places among the kept images, on CPU. A visit is the image number plus a
+    # multiple of the set's size, another one every time an epoch sees the image, so that it is then augmented in
+    # another way.
 
-    def _drawn(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _drawn(self, order: Tensor, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The numbers of ``order``, with repetitions, round and round."""
-        turn = 0
-        while True:
-            for place, numbers in enumerate(order.split(self.batch_size)[:len(order) // self.batch_size]):
-                at = torch.arange(len(numbers)) + place * self.batch_size + turn * len(order)
-                yield (numbers + at * self.total).to(self.device), self._at(self._places(numbers))
-            turn += 1
+        parts = order.split(self.batch_size)[:len(order) // self.batch_size]
+        for step in count(start):
+            turn, place = divmod(step, len(parts))
+            at = torch.arange(self.batch_size) + place * self.batch_size + turn * len(order)
+            yield parts[place] + at * self.total, self._places(parts[place])
 
-    def _shuffled(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _passes(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pass after pass, each in an order of its own; the last, smaller batch of a pass is dropped."""
-        turn = 0
-        while True:
-            order = permutation(self.seed + turn, epoch, len(self))
-            for places in order.split(self.batch_size)[:len(self) // self.batch_size]:
-                yield self._visits(places, turn), self._at(places)
-            turn += 1
+        whole = len(self) // self.batch_size
+        for step in count(start):
+            turn, place = divmod(step, whole)
+            places = self._order(turn, epoch)[place * self.batch_size:(place + 1) * self.batch_size]
+            yield self._visits(places, turn), places
 
-    def _block(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _order(self, turn: int, epoch: int) -> Tensor:
+        """Places in the order of a pass; the last one is kept, since that of 80 million images takes seconds."""
+        if self._pass is None or self._pass[0] != (turn, epoch):
+            self._pass = (turn, epoch), permutation(self.seed + turn, epoch, len(self))
+        return self._pass[1]
+
+    def _block(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """From a random place on, round and round."""
-        start = int(np.random.default_rng((self.seed, epoch)).integers(len(self)))
-        while True:
-            places = torch.arange(start, start + self.batch_size)
-            turn, places = places // len(self), places % len(self)
-            if self.resident:
-                yield self._visits(places, turn), self._at(places)
-                start += self.batch_size
-                continue
-            first = start % len(self)
-            over = max(0, first + self.batch_size - len(self))
-            parts = [self._span(first, first + self.batch_size - over)] + ([self._span(0, over)] if over else [])
-            yield self._visits(places, turn), torch.cat(parts)
-            start += self.batch_size
+        first = int(np.random.default_rng((self.seed, epoch)).integers(len(self)))
+        for step in count(start):
+            places = torch.arange(self.batch_size) + first + step * self.batch_size
+            yield self._visits(places % len(self), places // len(self)), places % len(self)
 
-    def _streamed(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Random HDF5 chunks, mixed :data:`CHUNKS` at a time; what of a mixture fills no batch is dropped."""
-        size = self.pixels.chunks[0] if self.pixels.chunks else self.batch_size
-        occupied = torch.arange(-(-self.total // size)) if self.kept is None else (self.kept // size).unique()
-        together = max(CHUNKS, -(-self.batch_size // (size * len(self) // self.total or 1)) + 1)
-        turn = 0
-        while True:
-            order = permutation(self.seed + turn, epoch, len(occupied))
-            for number, chosen in enumerate((occupied[order] * size).split(together)):
-                spans = [(start, min(start + size, self.total)) for start in chosen.tolist()]
-                parts = [torch.arange(*self._places(torch.tensor(span)).tolist()) for span in spans]
-                pixels = torch.cat([self._rows(*span)[(self._numbers(part) - span[0]).to(self.device)]
-                                    for span, part in zip(spans, parts, strict=True)])
-                places = torch.cat(parts)
-                mixed = permutation(self.seed + turn, (number + 1) << 32 | epoch, len(places))
-                for part in mixed.split(self.batch_size)[:len(places) // self.batch_size]:
-                    yield self._visits(places[part], turn), pixels[part.to(self.device)]
-            turn += 1
+    def _loaded(self, run: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor | LongSide]]:
+        """Visits of each batch on the device, and its pixels (M, H, W, 3); those whose long side was kept are still to
+        be cut."""
+        if self.scattered is None:
+            for visits, places in run:
+                yield visits.to(self.device), self.pixels[places.to(self.device)]
+            return
+        with ThreadPoolExecutor(AHEAD) as readers:
+            waiting = deque((visits, readers.submit(self._read, places)) for visits, places in islice(run, AHEAD))
+            for visits, places in run:
+                seen, pixels = waiting.popleft()
+                waiting.append((visits, readers.submit(self._read, places)))
+                yield seen.to(self.device), pixels.result().to(self.device)
+
+    def _read(self, places: Tensor) -> Tensor:
+        """Images at these places of the kept ones, out of the file. A run of neighbours is read through HDF5, which
+        compares checksums; single images are not its affair."""
+        numbers = self._numbers(places)
+        if self.order == "block" and self.kept is None:
+            jumps = torch.nonzero(numbers.diff() != 1).flatten().tolist()
+            bounds = [0, *(jump + 1 for jump in jumps), len(numbers)]
+            return torch.cat([self._rows(int(numbers[a]), int(numbers[b - 1]) + 1)
+                              for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
+        numbers, back = numbers.unique(return_inverse=True)
+        return torch.from_numpy(self.scattered[numbers.numpy()])[back]
 
     def _numbers(self, places: Tensor) -> Tensor:
         """Image numbers in the store of these places of the kept ones."""
@@ -138,29 +155,12 @@ class Outliers:
         return numbers if self.kept is None else torch.searchsorted(self.kept, numbers)
 
     def _visits(self, places: Tensor, turn: int | Tensor) -> Tensor:
-        return (self._numbers(places) + turn * self.total).to(self.device)
-
-    def _at(self, places: Tensor) -> Tensor | LongSide:
-        """Images at these places of the kept ones; those whose long side was kept are still to be cut."""
-        if self.resident:
-            return self.pixels[places.to(self.device)]
-        numbers, back = self._numbers(places).unique(return_inverse=True)
-        size = self.pixels.chunks[0] if self.pixels.chunks else 1
-        starts, counts = (numbers // size * size).unique_consecutive(return_counts=True)
-        rows = [self._rows(start, min(start + size, self.total))[(part - start).to(self.device)]
-                for start, part in zip(starts.tolist(), numbers.split(counts.tolist()), strict=True)]
-        return torch.cat(rows)[back.to(self.device)]
-
-    def _span(self, start: int, stop: int) -> Tensor:
-        """Images at places start..stop-1 of the kept ones."""
-        if self.kept is None:
-            return self._rows(start, stop)
-        return self._at(torch.arange(start, stop))
+        return self._numbers(places) + turn * self.total
 
     def _rows(self, start: int, stop: int) -> Tensor:
-        """Rows start..stop-1 on the device. Raises OODError when the store cannot be read there."""
+        """Rows start..stop-1. Raises OODError when the store cannot be read there."""
         try:
-            return torch.as_tensor(self.pixels[start:stop]).to(self.device)
+            return torch.as_tensor(self.pixels[start:stop])
         except OSError as error:
             raise OODError(f"{self.source}: images {start}..{stop - 1} cannot be read, the store is damaged ({error}); "
                            "delete it and run again") from None

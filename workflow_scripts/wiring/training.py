@@ -204,8 +204,10 @@ def selection_section(plan: Plan, wildcards: Wildcards) -> str:
     given = run.recipe.outliers
     assert given is not None and given.select is not None  # its output is read where a recipe has one
     select = given.select
+    own = select.seed is None
     return SelectOutliers.of(rule=select.rule, ratio=select.ratio, size=select.size,
-                             seed=run.seed if select.seed is None else select.seed).dump()
+                             seed=run.seed if own else select.seed,
+                             stream=f"{run.id}/{run.network.name}/{run.recipe.name}" if own else "").dump()
 
 
 # -- released weights ---------------------------------------------------------------------------------------------

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 
 BLOCK = 2**22  # images looked at together
+
+
+def stream(seed: int, name: str) -> np.random.Generator:
+    """The random numbers of a draw; of one seed, draws of different names are independent."""
+    words = np.frombuffer(hashlib.sha256(name.encode()).digest(), "<u4").tolist() if name else []
+    return np.random.default_rng((seed, 0x73656C, *words))
 
 
 def random(count: int, ratio: float, exact: bool, rng: np.random.Generator) -> np.ndarray:

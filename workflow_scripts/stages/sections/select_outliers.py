@@ -18,3 +18,6 @@ class SelectOutliers(Section):
     """drawn: learned keeps each image or not by its own draw; exact: ratio times all images."""
     seed: int
     """Of the draw."""
+    stream: str = ""
+    """What the draw is for, such as cifar10/wrn40/bg-random: of one seed, each has a draw of its own; empty: they share
+    one."""
