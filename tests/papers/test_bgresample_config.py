@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy as copies
 import csv
 import io
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.rules.bg_resample import trial
 from workflow_scripts.scores import msp
 from workflow_scripts.scores.base import Batch
+from workflow_scripts.stages import select_outliers
 from workflow_scripts.wiring import training
 from workflow_scripts.work.expand import read_plan
 
@@ -31,7 +33,8 @@ PLAN = read_plan(RAW, ROOT, {})
 BACKGROUNDS = {"ilsvrc": PLAN.runs["cifar10", "wrn40", "bg-full-ilsvrc", 0].recipe.outliers.dataset,
                "tiny": "tiny_images_but_cifar"}
 # spec 1(a) and 1(d)
-SGD = {"precision": "float32", "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 5e-4}
+SGD = {"precision": "float32", "batch_size": 128, "lr": 0.1, "optimiser": "sgd", "momentum": 0.9, "nesterov": False,
+       "weight_decay": 5e-4}
 
 
 def wildcards(recipe: str, id: str = "cifar10", network: str = "wrn40") -> SimpleNamespace:
@@ -45,8 +48,9 @@ def section(recipe: str, **where: str) -> dict:
 def test_the_whole_paper():
     selections = [f"bg-{kind}-{background}" for background in BACKGROUNDS
                   for kind in ("full", "random", "learned", "weights")]
+    paper = read_plan({**RAW, "only": {"papers": ["bgresample"]}}, ROOT, {})
     for id in ("cifar10", "cifar100", "tiny_imagenet_id"):
-        found = {(r.path_name, r.seed) for r in PLAN.runs.values() if (r.id, r.network.name) == (id, "wrn40")}
+        found = {(r.path_name, r.seed) for r in paper.wanted.values() if (r.id, r.network.name) == (id, "wrn40")}
         assert found == {(name, seed) for name in ("bg-pretrain", *selections) for seed in range(3)}
         assert list(PLAN.ood[id]) == ["gaussian_10k", "uniform_10k", "textures_crop32", "lsun", "svhn_full",
                                       "places_crop32"]
@@ -73,11 +77,11 @@ def test_background_epochs(background, kind):
         "name": "multistep", "milestones": [30], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
     learning = {"lr_weights": 100.0, "momentum_weights": 0.9, "snapshots": [1]} if kind == "weights" else {}
     assert found["options"] == {"coefficient": 0.5, "divergence": "uniform_kl", "background_bn": "eval", **learning}
-    assert found["outliers"] == {"batch_size": 128, "order": "shuffled"}
+    assert found["outliers"] == {"batch_size": 128, "order": "cycle"}  # spec 1(d): one endless cycle across epochs
     assert run.parent == "bg-pretrain" and run.outliers == BACKGROUNDS[background]
     if kind in ("random", "learned"):
         assert json.loads(training.selection_section(PLAN, wildcards(recipe))) == {
-            "rule": kind, "ratio": 0.1, "size": "drawn", "seed": 0}
+            "rule": kind, "ratio": 0.1, "size": "drawn", "seed": 0, "stream": f"cifar10/wrn40/{recipe}"}
         assert training.selection(PLAN, wildcards(recipe)) == f"results/paper/selection/cifar10/wrn40/{recipe}/seed0.h5"
     else:
         assert training.selection(PLAN, wildcards(recipe)) == []
@@ -91,6 +95,34 @@ def test_one_vector_serves_every_ratio():
     inputs = {training.selection_weights(plan, SimpleNamespace(id="digits", network="resnet-small", recipe=r, seed="1"))
               for r in ("learned-10", "learned-30")}
     assert inputs == {"results/small/models/digits/resnet-small/weights/seed1.h5"}
+
+
+def test_what_the_flags_of_the_release_can_do():
+    """-p, --maxent, no --load-path, --optimizer Adam (spec 1a), and batch norm in train mode (1g-11)."""
+    runs = {run.path_name: run for run in PLAN.reported("bgresample_ablation") if run.seed == 0}
+    selects = [(s.rule, s.ratio) for run in runs.values() if (s := run.recipe.outliers.select)]
+    assert {(rule, ratio) for rule in ("random", "learned") for ratio in (0.01, 0.03, 0.1, 0.3)} == set(selects)
+    plain = section("bg-full-ilsvrc")
+    scratch = {"training": {**section("bg-pretrain")["training"], "drop_last": True}}
+    for recipe, parent, differs in (
+            ("bg-full-maxent", "bg-pretrain", {"options": {**plain["options"], "divergence": "entropy"}}),
+            ("bg-full-train-bn", "bg-pretrain", {"options": {**plain["options"], "background_bn": "train"}}),
+            ("bg-full-scratch", None, scratch),
+            ("bg-full-scratch-train-bn", None,
+             {**scratch, "options": {**plain["options"], "background_bn": "train"}}),
+            ("bg-full-adam", "bg-pretrain", {"training": {
+                **plain["training"], "optimiser": "adam", "lr": 0.001, "weight_decay": 0.0}})):
+        assert section(recipe) == {**plain, **differs} and runs[recipe].parent == parent
+    assert runs["bg-learned-maxent"].weights == "bg-weights-maxent"
+    assert section("bg-weights-maxent")["options"]["divergence"] == "entropy"
+    assert len({run.seed for run in PLAN.reported("bgresample_ablation")}) == 3
+
+
+def test_adam_takes_no_momentum():
+    raw = copies.deepcopy(RAW)
+    next(r for r in raw["recipes"] if r["name"] == "bg-full-adam")["training"]["momentum"] = 0.9
+    with pytest.raises(OODError, match=r"optimiser adam takes neither momentum nor nesterov"):
+        read_plan(raw, ROOT, {})
 
 
 def select(**changes) -> dict:
@@ -172,6 +204,38 @@ def random_data(root) -> None:
             content = io.BytesIO()
             Image.fromarray(rng.integers(0, 256, (64, 50, 3), dtype=np.uint8)).save(content, "JPEG")
             store.put(f"{i:040d}".encode(), content.getvalue())
+
+
+def test_each_network_and_id_set_has_its_own_draw(tmp_path):
+    """The release draws anew in each run; one stream of a seed would give all 12 networks the same tenth."""
+    store = tmp_path / "pool.h5"
+    with h5py.File(store, "w") as file:
+        file["images"] = np.zeros((5000, 1, 1, 3), np.uint8)
+        file["labels"], file["names"] = np.full(5000, -1), np.full(5000, b"x")
+        file.attrs.update(dataset="pool", split="train", classes="[]", definition="{}", sources="{}")
+    kept = {}
+    for id, network, seed in (("cifar10", "wrn40", "0"), ("cifar100", "wrn40", "0"), ("cifar10", "wrn28", "0"),
+                              ("cifar10", "wrn40", "1")):
+        at = SimpleNamespace(id=id, network=network, recipe="bg-random-ilsvrc", seed=seed)
+        for out in (tmp_path / "kept.h5", tmp_path / "again.h5"):
+            select_outliers.main(["--config", training.selection_section(PLAN, at), "--store", str(store),
+                                  "--out", str(out)])
+        with h5py.File(tmp_path / "kept.h5") as one, h5py.File(tmp_path / "again.h5") as again:
+            kept[id, network, seed] = set(one["kept"][:].tolist())
+            assert kept[id, network, seed] == set(again["kept"][:].tolist())
+    for one, other in itertools.combinations(kept.values(), 2):
+        assert 20 < len(one & other) < 80  # 50 expected of independent tenths, standard deviation 6.4
+
+
+def test_a_given_seed_is_one_draw_for_all():
+    """select.seed: the same images everywhere."""
+    raw = copies.deepcopy(RAW)
+    recipe = next(r for r in raw["recipes"] if r["name"] == "bg-random-ilsvrc")
+    recipe["outliers"] = {**recipe["outliers"], "select": {"rule": "random", "ratio": 0.1, "seed": 7}}
+    plan = read_plan(raw, ROOT, {})
+    assert {training.selection_section(plan, wildcards("bg-random-ilsvrc", id, network)) for id, network in (
+        ("cifar10", "wrn40"), ("cifar100", "wrn40"), ("cifar10", "wrn28"))} == {
+        '{"ratio":0.1,"rule":"random","seed":7,"size":"drawn","stream":""}'}
 
 
 @pytest.mark.slow
