@@ -14,6 +14,7 @@ import yaml
 from tests import typed
 from tests.checkout import ROOT, copy, snakemake
 from tests.papers.test_himplos_config import random_data, random_images
+from workflow_scripts.config import catalogue
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives.imagenet import class_list
@@ -53,8 +54,8 @@ def test_training_is_that_of_the_description(id, recipe):
     """Sections 2a, 2c and 2e: batch 128, SGD 0.003 with momentum 0.9, no decay, BiT's rule, 160 -> 128 and mirrored."""
     found = json.loads(training.train_section(PLAN, wildcards(id, recipe)))["recipe"]
     assert found["training"] == {
-        "epochs": None, "batch_size": 128, "lr": 0.003, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0,
-        "drop_last": True, "precision": "float32", "schedule": {
+        "epochs": None, "batch_size": 128, "lr": 0.003, "optimiser": "sgd", "momentum": 0.9, "nesterov": False,
+        "weight_decay": 0.0, "drop_last": True, "precision": "float32", "schedule": {
             "name": "bit", "milestones": [], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
     assert found["augment"] == [{"random_crop": {"size": 128, "padding": 0}}, {"horizontal_flip": 0.5}]
     assert found["normalise"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -70,7 +71,7 @@ def test_pseudo_masks_scores_and_fusion_are_those_of_the_description():
     options = section["options"]
     del options["batch_size"]
     assert options == {"by": "true", "scales": [1.0, 0.5, 1.5, 2.0], "flip": True, "sigma": 4.0, "threshold": 0.5}
-    run = PLAN.runs["cifar10_128", "bit-r50x1", "dfb", 0]
+    run = only("dfb").runs["cifar100_128", "bit-r50x1", "dfb", 0]  # without the ablation's scores
     assert run.scores["temperature"].options == {"temperature": 2}
     assert plugins.load("scores", "vim").dimension(None, 2048, "") == 1000
     assert run.scores["background"].options == {"form": "logit", "temperature": 1.0, "sign": "plus"}
@@ -83,6 +84,58 @@ def test_pseudo_masks_scores_and_fusion_are_those_of_the_description():
     assert evaluation.score_inputs(PLAN, needed)["sets"][-1].endswith("cifar10_128.train.h5")
 
 
+def only(paper: str):
+    return read_plan({**RAW, "only": {"papers": [paper]}}, ROOT, {})
+
+
+def test_the_target_dfb_asks_for_what_dfb_reads_and_no_imagenet():
+    """The release has CIFAR alone; ImageNet is a target of its own (154 GB). Three seeds of everything."""
+    def files(paper: str) -> set[str]:
+        plan = only(paper)
+        return {name for dataset, split in plan.used_datasets()
+                for name in catalogue.files(plan.datasets[dataset], split)}
+
+    for paper in ("dfb", "dfb_ablation"):
+        assert not any("imagenet" in name.lower() or "ilsvrc" in name.lower() for name in files(paper))
+        assert {run.seed for run in only(paper).wanted.values()} == {0, 1, 2}
+    assert "imagenet/ILSVRC2012_img_train.tar" in files("dfb_imagenet")
+    assert {run.id for run in only("dfb").wanted.values()} == {"cifar10_128", "cifar100_128"}
+
+
+def test_images_are_held_out_only_where_pixels_are_measured_on_them():
+    held = {run.path_name for run in PLAN.runs.values() if run.recipe.validation}
+    assert held == {"dfb-held-out"}
+
+
+def test_each_option_is_changed_alone():
+    """Spec 2e, stages 2 to 4: what the release's options offer or what is not known of the dense training."""
+    def found(recipe: str) -> dict:
+        at = wildcards("cifar10_128", recipe)
+        return {**json.loads(training.train_section(PLAN, at))["recipe"], "parent": PLAN.run(at).parent,
+                "cut": json.loads(training.masks_section(PLAN, at))["options"]}
+
+    plain, differs = found("dfb"), {}
+    for run in PLAN.reported("dfb_ablation"):
+        if run.network.name == "bit-r50x1":
+            own = found(run.path_name)
+            differs[run.path_name] = {key: own[key] for key in own if own[key] != plain[key]}
+    cut = plain["cut"]
+    assert differs == {
+        "dfb": {}, "dfb-predicted": {"cut": {**cut, "by": "predicted"}},
+        "dfb-one-scale": {"cut": {**cut, "scales": [1.0], "flip": False}},
+        "dfb-unfiltered": {"cut": {**cut, "sigma": 0.0}}, "dfb-wide": {"cut": {**cut, "threshold": 0.3}},
+        "dfb-tight": {"cut": {**cut, "threshold": 0.7}}, "dfb-mixup": {"options": {"head": "new", "mixup": 0.1}},
+        "dfb-tuned": {"parent": "classifier"},
+        "dfb-tuned-head": {"parent": "classifier", "options": {"head": "parent", "mixup": 0.0}},
+        "dfb-held-out": {"validation": {"count": 1000, "seed": 0, "list": None, "sha256": None}}}
+    halved = {run.network.name: run.network.options for run in PLAN.reported("dfb_ablation")}
+    assert halved["bit-r50x1-half"] == {"size": "R50x1", "half_stride": True}
+    scores = PLAN.runs["cifar10_128", "bit-r50x1", "dfb", 0].scores
+    assert [scores[f"energy_fused_{name}"].options.get(key) for name, key in (
+        ("0.1", "weight"), ("0.5", "weight"), ("2", "weight"), ("raw", "normalise"), ("softmax", "background"))] == [
+        0.1, 0.5, 2.0, "none", "background_softmax"]
+
+
 def test_the_network():
     network = PLAN.config.networks[0]
     assert network.options == {"size": "R50x1", "half_stride": False}
@@ -93,7 +146,7 @@ def test_the_network():
 
 def test_as_released_both_recipes_carry_the_defect():
     plan = read_plan({**RAW, "fidelity": {"released": ["dfb.2h-1"]}}, ROOT, {})
-    assert {key[2] for key in plan.runs} == {"bit-m", "classifier+2h-1", "dfb+2h-1"}
+    assert {key[2] for key in plan.runs if key[0] == "cifar100_128"} == {"bit-m", "classifier+2h-1", "dfb+2h-1"}
     assert plan.runs["cifar10_128", "bit-r50x1", "dfb+2h-1", 0].classifier == "classifier+2h-1"
 
 
@@ -168,7 +221,7 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     np.savez(data / "checkpoints" / "bit" / "BiT-M-R50x1-ILSVRC2012.npz", **arrays)
     (folder / "classes.txt").write_text("".join(f"n9{label:07d}\n" for label in range(5)))
     raw = yaml.safe_load((ROOT / "config" / "dfb.yaml").read_text())
-    raw |= {"variant": "limited", "limit": {"steps": 2, "images": 8}, "device": "cpu", "threads": 1,
+    raw |= {"variant": "limited", "limit": {"steps": 2, "images": 8}, "seeds": [0], "device": "cpu", "threads": 1,
             "features": {"batch_size": 10}}
     for row in raw["datasets"].values():
         row |= {"options": {"labels": "folders", "only": "classes.txt"}, "classes": 5}
@@ -177,7 +230,7 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
         if "training" in recipe:
             recipe["training"] = {**recipe["training"], "batch_size": 4}
             recipe |= {"validation": {"count": 2}} if "masks" in recipe else {}
-    whole, _, _, _, subset, _ = raw["experiments"]
+    whole, _, _, _, subset, *_ = raw["experiments"]
     whole = {**whole, "scores": ["background", "msp", "temperature", "energy", "vim", "odin"]}
     raw["experiments"] = [whole, {**subset, "scores": ["background", "energy"]}]
     (folder / "limited.yaml").write_text(yaml.safe_dump(raw))
