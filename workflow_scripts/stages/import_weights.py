@@ -62,8 +62,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--file", required=True, help="the released file")
     classes = parser.add_mutually_exclusive_group(required=True)
     classes.add_argument("--classes-from", metavar="STORE", help="store of the ID set, whose class names are taken")
-    classes.add_argument("--classes", type=int, default=0, metavar="N",
-                         help="number of classes, where there is no store")
+    classes.add_argument("--classes", type=int, metavar="N", help="number of classes, where there is no store")
     parser.add_argument("--parent", help="checkpoint with the tensors that the file does not have")
     parser.add_argument("--seed", type=int, default=0, help="of the tensors that the file does not have")
     devices.add_arguments(parser)
@@ -84,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
                        "; OOD_DATA or the config key data_root names it)")
     given.file = found[0]
     state = foreign.read(given.file, section.sha256, section.key, section.strip_prefix, section.rename, section.drop)
-    names = class_names(given.classes_from, given.classes)
+    names = class_names(given.classes_from, given.classes or 0)
     torch.manual_seed(given.seed)
     network = build(section.network, len(names) + section.background)
     if given.parent:
