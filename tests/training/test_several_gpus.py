@@ -138,7 +138,7 @@ import os, signal, sys, time
 rank = int(sys.argv[sys.argv.index("--rank") + 1])
 if rank == 1:
     {how}
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -152,7 +152,7 @@ def test_a_dying_process_ends_the_others_and_its_message_is_the_run_s(how, messa
     started = time.monotonic()
     with pytest.raises((SystemExit, OODError)) as caught:
         launch.launch("dying", [], 3, "cpu")
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 300  # the others would have slept on
     assert message in capsys.readouterr().err + str(caught.value)
 
 
