@@ -237,7 +237,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     config["papers"][0]["published"] = str(tmp_path / "published.csv")
     write(numbers)
     text = render(config)
-    found = {row[10]: [cell.strip() for cell in row[6:10]] for row in Checker(text).rows if row[1:2] == ["R18"]}
+    found = {row[12]: [cell.strip() for cell in row[6:10]] for row in Checker(text).rows if row[1:2] == ["R18"]}
     assert found == {
         "Table 1": ["90.40", "90.00 ± 0.00", "−0.40", "yes"], "Table 2": ["88.00", "90.00 ± 0.00", "+2.00", "no"],
         "hearsay (not verified)": ["90.00", "90.00 ± 0.00", "–", "not comparable: the source is not verified"],

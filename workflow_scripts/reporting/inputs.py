@@ -69,7 +69,7 @@ class Ours(Section):
 
 
 class PublishedRow(Section):
-    """Published numbers of one training on one set, in print."""
+    """Published numbers of one training on one set, in print, and one run of ours."""
 
     training: str
     """Name in the source."""
@@ -81,10 +81,20 @@ class PublishedRow(Section):
     """The run that compares."""
     because: str = ""
     """Why none does."""
+    but_for: list[str] = []
+    """Declared differences between the two trainings, or their scores."""
+    inferred: list[str] = []
+    """What of the training the source does not say."""
     datasets: list[str] | None = None
     """Our sets."""
     because_sets: str = ""
     """Why there are none."""
+    but_for_sets: list[str] = []
+    """Declared differences between the sets."""
+    inferred_sets: list[str] = []
+    """What of the sets the source does not say."""
+    counts: dict[str, int] = {}
+    """Test images that the ID set and our sets have where they are complete."""
 
 
 class PublishedTable(Section):

@@ -1,96 +1,192 @@
 """Our runs that published numbers (:mod:`workflow_scripts.config.published_numbers`) may be held against.
 
-A number is comparable where ID set, network, training, epochs, score and OOD sets are those of a run of that paper;
-else the first of these that no run has is the reason it is not.
+A run compares where all that stands behind a number is what the source declares: ID set, network, every key of the
+training, score, images. Each run that does has rows of its own, which carry the words of declared differences that are
+left. Where none does, the reason names the keys in which the nearest differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from workflow_scripts.config.published_numbers import PublishedTable, Reference, read
-from workflow_scripts.core import plugins
+from workflow_scripts.config.published_numbers import MEAN, Column, PublishedTable, Reference, Taught, read
+from workflow_scripts.work import likeness
+from workflow_scripts.work.likeness import Likeness
 from workflow_scripts.work.plan import Plan, Trained
 
 SMALL = "small run"
-MEAN = "mean"
+
+
+class Match(NamedTuple):
+    """A run of ours that a training of a table is held against, by one of its scores."""
+
+    run: Trained
+    score: str
+    but_for: tuple[str, ...]
+
+
+class Images(NamedTuple):
+    """The sets of ours behind a column."""
+
+    datasets: list[str]
+    but_for: tuple[str, ...] = ()
+    inferred: tuple[str, ...] = ()
+    because: str = ""
+    """Why there are none."""
 
 
 def published(plan: Plan, paper: str) -> dict[str, Any]:
-    """A paper's numbers for :mod:`workflow_scripts.reporting.published`, each with our run or why there is none."""
+    """A paper's numbers for :mod:`workflow_scripts.reporting.published`, each with our runs or why there is none."""
     reference = read(paper)
     if reference is None:
         return {}
-    small = plan.config.small or plan.config.limit.steps or plan.config.limit.images
-    tables = []
-    for table in reference.tables:
-        rows = []
-        for training, numbers in table.values.items():
-            run, score, because = (None, "", SMALL) if small else _ours(plan, paper, reference, table, training)
-            named = {name: reference.sets.get(name) for name in numbers if name != MEAN}
-            for name, values in numbers.items():
-                sets = list(named.values()) if name == MEAN else [named[name]]
-                row: dict[str, Any] = {"training": training, "sets": name, "values": values}
-                if run is not None:
-                    row["ours"] = {"id": run.id, "network": run.network.name, "recipe": run.path_name, "score": score}
-                    scored = plan.ood[run.id]
-                    absent = [name for name in sets if name is not None and name not in scored]
-                    if None in sets:
-                        row["because_sets"] = "its OOD sets are not stated"
-                    elif absent:
-                        row["because_sets"] = f"not scored here: {', '.join(absent)}"
-                    else:
-                        row["datasets"] = sets
-                rows.append(row | ({"because": because} if because else {}))
-        tables.append(table.model_dump(include={"source", "verified", "id", "network", "metrics"})
-                      | {"score": table.score.label, "rows": rows})
+    tables = [table.model_dump(include={"source", "verified", "id", "network", "metrics"})
+              | {"score": table.score.label, "rows": [
+                  row for training in table.values for row in _rows(plan, paper, reference, table, training)]}
+              for table in reference.tables]
     return {"published": tables}
 
 
+def _rows(plan: Plan, paper: str, reference: Reference, table: PublishedTable, training: str) -> list[dict[str, Any]]:
+    """The numbers of one training of a table, once for each run that they are held against."""
+    taught, numbers = reference.training(table, training), table.values[training]
+    found, because = _ours(plan, paper, reference, table, taught)
+    if not found:
+        return [{"training": training, "sets": name, "values": values, "because": because}
+                for name, values in numbers.items()]
+    columns = {name: reference.column(table, name) for name in numbers if name != MEAN}
+    rows = []
+    for match in found:
+        run = match.run
+        each = {name: _images(plan, run, column) for name, column in columns.items()}
+        for name, values in numbers.items():
+            images = _mean(each.values()) if name == MEAN else each[name]
+            rows.append({
+                "training": training, "sets": name, "values": values, "but_for": list(match.but_for),
+                "inferred": [taught.inferred] if taught.inferred else [],
+                "ours": {"id": run.id, "network": run.network.name, "recipe": run.path_name, "score": match.score},
+                "datasets": images.datasets or None, "because_sets": images.because,
+                "but_for_sets": list(images.but_for), "inferred_sets": list(images.inferred),
+                "counts": {name: count for name in (run.id, *images.datasets)
+                           if (count := plan.datasets[name].counts.get("test"))}})
+    return rows
+
+
+def _images(plan: Plan, run: Trained, column: Column) -> Images:
+    """The sets of a column, or declared others, that a run is scored on."""
+    if column.absent:
+        return Images([], because=column.absent)
+    inferred = (column.inferred,) if column.inferred else ()
+    scored = plan.ood[run.id]
+    for but_for, names in (((), column.of), *(((words,), other) for words, other in column.but_for.items())):
+        if all(name in scored for name in names):
+            return Images(names, but_for, inferred, _other_images(plan, names))
+    lacking = [[name for name in names if name not in scored] for names in (column.of, *column.but_for.values())]
+    lacking.sort(key=len)
+    return Images([], because=f"not scored here: {', '.join(lacking[0])}")
+
+
+def _mean(each: Iterable[Images]) -> Images:
+    """All sets of several columns, or the first reason why there are none."""
+    each = list(each)
+    if because := next((images.because for images in each if images.because), ""):
+        return Images([], because=because)
+    return Images([name for images in each for name in images.datasets],
+                  tuple(dict.fromkeys(words for images in each for words in images.but_for)),
+                  tuple(dict.fromkeys(words for images in each for words in images.inferred)))
+
+
 def _ours(plan: Plan, paper: str, reference: Reference, table: PublishedTable,
-          training: str) -> tuple[Trained | None, str, str]:
-    """The run that a training of a table is, the name of its score, and why there is none."""
-    network, wanted, about = reference.networks[table.network], reference.trainings[training], plan.about(paper)
-    if network is None:
-        return None, "", "no such network here"
-    if not wanted.method:
-        return None, "", "no such training here"
-    if wanted.epochs is None:
-        return None, "", "its epochs are not stated"
-    architecture = network.model, _options("models", network.model, network.options)
-
-    def scores(run: Trained) -> list[str]:
-        """Headline first: a source that does not state an option leaves several."""
-        found = [name for name, s in run.scores.items() if s.module == table.score.module and not s.tune
-                 and _within(table.score.options, "scores", s.module, s.options)]
-        return sorted(found, key=lambda name: name != (about.headline if about else ""))
-
-    def same_network(run: Trained) -> bool:
-        given = run.network
-        return (given.model, _options("models", given.model, given.options)) == architecture
-
-    checks: list[tuple[str, Callable[[Trained], bool]]] = [
-        (f"no run with ID set {table.id}", lambda run: run.id == table.id),
-        ("another network", same_network),
-        ("another training", lambda run: run.recipe.method == wanted.method and not run.released and not
-         run.recipe.checkpoint and _within(wanted.options, "methods", wanted.method, run.recipe.options)),
-        ("another number of epochs", lambda run: run.recipe.training is not None and
-         run.recipe.training.epochs == wanted.epochs),
-        ("another score", lambda run: bool(scores(run)))]
-    left = plan.reported(paper)
-    for reason, check in checks:
-        left = [run for run in left if check(run)]
-        if not left:
-            return None, "", reason
-    return left[0], scores(left[0])[0], ""
+          taught: Taught) -> tuple[list[Match], str]:
+    """The runs that a training of a table is held against; where there is none, why."""
+    if because := _cut(plan) or taught.absent:
+        return [], because
+    runs = list({run.key[:3]: run for run in plan.reported(paper) if run.id == table.id}.values())
+    if not runs:
+        return [], f"no run with ID set {table.id}"
+    theirs = reference.networks[table.network]
+    architecture = likeness.architecture(theirs.model, theirs.options)
+    networks = {run.network.name: likeness.compare(likeness.network(run.network), architecture) for run in runs}
+    runs = [run for run in runs if not networks[run.network.name].differing]
+    if not runs:
+        return [], _nearest("network", networks)
+    method = taught.recipe.method if taught.recipe else ""
+    runs = [run for run in runs if run.recipe.method == method]
+    if not runs:
+        return [], f"no training by method {method}"
+    trainings = {run.path_name: _training(plan, reference, table, taught, run) for run in runs}
+    runs = [run for run in runs if not trainings[run.path_name].differing]
+    if not runs:
+        return [], _nearest("training", trainings)
+    found: list[Match] = []
+    reasons = []
+    for run in runs:
+        scores = _scores(table, run)
+        alike = [name for name, like in scores.items() if not like.differing]
+        because = _other_images(plan, [run.id, *([run.outliers] if run.outliers else [])])
+        if alike and not because:
+            found += [Match(run, name, trainings[run.path_name].but_for + scores[name].but_for) for name in alike]
+        else:
+            reasons.append(because or _nearest("score", scores))
+    return found, "" if found else reasons[0]
 
 
-def _within(wanted: dict[str, Any], package: str, module: str, given: dict[str, Any]) -> bool:
-    """Whether the options, defaults filled in, are those wanted."""
-    return _options(package, module, given) == _options(package, module, {**given, **wanted})
+def _cut(plan: Plan) -> str:
+    """What of the whole configuration makes its numbers others than any paper's."""
+    config = plan.config
+    if config.small:
+        return SMALL
+    limits = [f"limit.{key} is {value}" for key, value in config.limit.model_dump().items() if value]
+    if config.features.precision != "float32":
+        limits.append(f"features.precision is {config.features.precision}")
+    return "; ".join(limits)
 
 
-def _options(package: str, module: str, given: dict[str, Any]) -> Any:
-    """The options of a plugin, defaults filled in; equal where they are the same."""
-    return plugins.parse_options(package, module, given, f"{package}.{module}")
+def _training(plan: Plan, reference: Reference, table: PublishedTable, taught: Taught, run: Trained) -> Likeness:
+    """A run's training against that of the source, each with what it starts from."""
+    assert taught.recipe is not None  # _ours: it is not absent
+    alternatives = {words: likeness.recipe(other, other.released)
+                    for words, other in ((words, taught.other(patch)) for words, patch in taught.but_for.items())}
+    like = likeness.compare(likeness.recipe(run.recipe, run.released),
+                            likeness.recipe(taught.recipe, taught.recipe.released), alternatives, taught.ignore)
+    if taught.apart:
+        like = like._replace(but_for=(*like.but_for, taught.apart))
+    start = plan.sibling(run, run.parent) if run.parent else None
+    named = reference.training(table, taught.recipe.parent) if taught.recipe.parent else None
+    if start and named:
+        before = _training(plan, reference, table, named, start)
+        return Likeness(like.differing + tuple(f"parent: {phrase}" for phrase in before.differing),
+                        like.but_for + before.but_for)
+    if start or named:
+        ours, theirs = start.path_name if start else "nothing", named.name if named else "nothing"
+        return Likeness((*like.differing, f"parent is {ours}, published with {theirs}"), like.but_for)
+    return like
+
+
+def _scores(table: PublishedTable, run: Trained) -> dict[str, Likeness]:
+    """The scores of a run by a table's module, against the table's options."""
+    wanted = table.score
+    theirs = likeness.score(wanted.module, wanted.options)
+    alternatives = {words: likeness.score(wanted.module, options) for words, options in wanted.but_for.items()}
+    return {name: likeness.compare(likeness.score(score.module, score.options), theirs, alternatives)
+            for name, score in run.scores.items() if score.module == wanted.module and not score.tune}
+
+
+def _other_images(plan: Plan, names: Iterable[str]) -> str:
+    """Keys in which the configuration's own row of a dataset makes other images of it than the table's."""
+    rows = likeness.shipped() if plan.config.datasets else {}
+    for name in names:
+        if name in plan.config.datasets and name in rows:
+            ours, theirs = (likeness.dataset(row) for row in (plan.datasets[name], rows[name]))
+            if reason := likeness.compare(ours, theirs).reason:
+                return f"dataset {name}: {reason}"
+    return ""
+
+
+def _nearest(kind: str, likes: dict[str, Likeness]) -> str:
+    """Why the one with the fewest differing keys does not compare."""
+    if not likes:
+        return f"another {kind}"
+    name = min(likes, key=lambda name: len(likes[name].differing))
+    return f"{kind} {name}: {likes[name].reason}"
