@@ -137,7 +137,7 @@ def write(plan: Plan, run: Trained, folder: Path, licence: str, place: Path) -> 
     written = entry(plan, run, about, folder)
     (folder / ENTRY).write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     papers = [plan.about(e.paper) for e in plan.config.experiments if run in plan.runs_of(e)]
-    references = sorted({p.reference for p in papers if p and p.reference})
+    references = sorted({p.published for p in papers if p and p.published})
     rows: dict[str, Dataset] = {name: plan.datasets[name] for name, _ in stores}
     facts = {
         "format": FORMAT, "network": "/".join(map(str, run.key[:3])), "seed": run.seed, "licence": licence,

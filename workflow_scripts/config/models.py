@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from workflow_scripts.config import citation
 from workflow_scripts.config.base import Name, Strict, Where
 from workflow_scripts.config.only import Only
 from workflow_scripts.config.recipes import Recipe
@@ -157,7 +158,9 @@ class Paper(Strict):
     about: str = ""
     """A paragraph."""
     reference: str = ""
-    """Where it was published."""
+    """Where it was published, in your own words."""
+    cite: Annotated[str, AfterValidator(citation.known)] = ""
+    """Instead: one of the papers of `CITATION.cff` by its abbreviation, which gives the reference."""
     headline: str = ""
     """Score whose histograms are drawn; left out: the first of the experiment."""
     pictures: list[Picture] = []
@@ -165,6 +168,17 @@ class Paper(Strict):
     reliability: bool = False
     """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram; and
     AURC and ECE in the tables."""
+
+    @model_validator(mode="after")
+    def _one_reference(self) -> Paper:
+        if self.reference and self.cite:
+            raise ValueError(f"paper '{self.name}': either reference or cite expected, found both")
+        return self
+
+    @property
+    def published(self) -> str:
+        """Where it was published."""
+        return citation.works()[self.cite].short if self.cite else self.reference
 
 
 class Fidelity(Strict):

@@ -187,7 +187,8 @@ def report_section(plan: Plan) -> str:
     papers = []
     for paper in plan.papers:
         about = plan.about(paper)
-        said = about.model_dump(include={"title", "about", "reference", "headline"}) if about else {"title": paper}
+        said = {"title": about.title, "about": about.about, "reference": about.published,
+                "headline": about.headline} if about else {"title": paper}
         papers.append({"name": paper, **said, **{kind: paths.of_paper(plan, paper, kind) for kind in FILES},
                        "figures": figures(plan, paper), **extras.compared(plan, paper),
                        **extras.id_task(plan, paper)})
