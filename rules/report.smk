@@ -3,7 +3,8 @@
 
 rule make_tables:
     input:
-        of(reports.metrics),
+        metrics=of(reports.metrics),
+        train=of(reports.compared_train_stores),
     output:
         csv=report(
             "<results>/tables/{paper}.csv",

@@ -46,7 +46,7 @@ def random_data(root: Path) -> None:
 
 def limited() -> dict:
     """The configuration with each network and each method once, a choice of k, and its evaluation as released too."""
-    tiny = FULL["datasets"]["tiny_images_all"]
+    tiny = yaml.safe_load((ROOT / "config" / "datasets.yaml").read_text())["tiny_images_all"]
     goe = next(r for r in FULL["recipes"] if r["name"] == "goe" and r["where"] == {"id": ["cifar10"]})
     first, second = FULL["experiments"]
     own = {"seeds": 1, "scores": ["msp"]}

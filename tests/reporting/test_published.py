@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests import network_data
 from tests.checkout import ROOT
 from workflow_scripts.config import published_numbers as printed
 from workflow_scripts.core.errors import OODError
@@ -92,7 +93,8 @@ def compare(config, folder, auroc=(0.90, 0.91), seeds=(0, 1), counts=(10_000, No
 
 def numbers_of(values):
     section = MakeTables.of(**values)
-    return published.numbers(results.collect(section.runs), section.published)
+    return published.numbers(results.collect(section.runs), section.published,
+                             tables.incomplete(section.train_images))
 
 
 def tex(values):
@@ -217,6 +219,16 @@ def test_incomplete_sets_are_not_compared(reference, tmp_path, counts, verdict):
     values, _ = compare(raw(), tmp_path, counts=counts)
     row = next(r for r in numbers_of(values).itertuples() if (r.sets, r.metric) == ("SVHN", "auroc"))
     assert row.verdict in (verdict, f"not comparable: {verdict}")
+
+
+def test_a_network_trained_on_a_part_is_not_compared(reference, tmp_path):
+    values, _ = compare(raw(), tmp_path)
+    assert values["train_images"] == {"cifar10": {"store": "results/full/data/cifar10.train.h5", "count": 50_000}}
+    pixels, labels = network_data.images(20)
+    store = network_data.write_store(tmp_path / "cifar10.train.h5", labels, images=pixels)
+    values["train_images"]["cifar10"] = {"store": str(store), "count": 50_000}
+    assert set(numbers_of(values)["because"]) == {"dataset cifar10 has 20 train images, complete 50,000"}
+    assert section(raw(small=True))["train_images"] == {}
 
 
 def test_a_metric_by_a_papers_rule_must_be_computed(reference, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from tests import reporting_data
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import layout, results
+from workflow_scripts.reporting import layout, published, results
 from workflow_scripts.reporting.inputs import Run
 from workflow_scripts.reporting.statistics import METRICS, Metric, Seeds, average, best, noise, show
 from workflow_scripts.stages import make_tables as tables
@@ -43,7 +43,8 @@ def collect(*runs, **metrics):
 
 def markdown(config):
     section = MakeTables.of(**config)
-    return tables.markdown(section, results.collect(section.runs))
+    found = results.collect(section.runs)
+    return tables.markdown(section, found, published.numbers(found, section.published))
 
 
 def metrics_rows(a, b, c, accuracy=0.9):

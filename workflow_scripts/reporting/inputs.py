@@ -97,6 +97,15 @@ class PublishedRow(Section):
     """Test images that the ID set and our sets have where they are complete."""
 
 
+class TrainImages(Section):
+    """The train images of an ID set."""
+
+    store: str
+    """Path of the store."""
+    count: int
+    """Images of the complete set."""
+
+
 class PublishedTable(Section):
     """Published numbers from one source."""
 

@@ -59,10 +59,14 @@ def against(ours: Seeds | None, paper: float, name: str, verified: bool, because
             "values": "" if ours is None else ours.text() or "none"}
 
 
-def numbers(results: pd.DataFrame, published: Sequence[PublishedTable]) -> pd.DataFrame:
+def numbers(results: pd.DataFrame, published: Sequence[PublishedTable],
+            incomplete: Mapping[str, str] | None = None) -> pd.DataFrame:
     """All published numbers of a paper, in the order of their file, with the columns :data:`HEADER`.
 
     A number that several runs are held against has a row for each.
+
+    Args:
+        incomplete: ID sets that have other train images than the complete set -> what is the matter.
     """
     single = results[results["group"] != AVERAGE]
     found = single.set_index(["id", "network", "recipe", "score", "dataset", "metric"])
@@ -73,7 +77,8 @@ def numbers(results: pd.DataFrame, published: Sequence[PublishedTable]) -> pd.Da
     for of in published:
         for row in of.rows:
             for name, paper in zip(of.metrics, row.values, strict=True):
-                ours, because = _ours(row, name, seeds, images, computed)
+                because = (incomplete or {}).get(row.ours.id, "") if row.ours else ""
+                ours, because = (None, because) if because else _ours(row, name, seeds, images, computed)
                 apart = name in ID_METRICS  # test sets are no part of it
                 rows.append({"id": of.id, "network": of.network, "training": row.training, "score": of.score,
                              "sets": row.sets, "metric": name, "source": of.source,

@@ -6,12 +6,17 @@ Command: ``python -m workflow_scripts.stages.make_tables --config JSON --csv tab
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import pandas as pd
 
 from workflow_scripts.core.errors import stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
+from workflow_scripts.data.images.store import open_store
 from workflow_scripts.reporting import comparison, layout, printing, published, results
+from workflow_scripts.reporting.inputs import TrainImages
 from workflow_scripts.reporting.statistics import metric
 from workflow_scripts.stages.sections.make_tables import MakeTables
 
@@ -23,9 +28,26 @@ def lay_out(section: MakeTables, found: pd.DataFrame, numbers: pd.DataFrame) -> 
             *([published.laid_out(numbers)] if published.compares(numbers) else [])]
 
 
-def markdown(section: MakeTables, found: pd.DataFrame) -> str:
+def incomplete(sets: Mapping[str, TrainImages]) -> dict[str, str]:
+    """ID sets that have other train images than the complete set -> what is the matter.
+
+    A store that is not there says nothing: a page of an unfinished run is made without it.
+
+    Raises:
+        OODError: a store cannot be read.
+    """
+    found = {}
+    for name, images in sets.items():
+        if Path(images.store).is_file():
+            with open_store(images.store) as file:
+                count = len(file["labels"])
+            if count != images.count:
+                found[name] = f"dataset {name} has {count:,} train images, complete {images.count:,}"
+    return found
+
+
+def markdown(section: MakeTables, found: pd.DataFrame, numbers: pd.DataFrame) -> str:
     """The Markdown page of a paper: conventions, a table per ID set and network, what is missing."""
-    numbers = published.numbers(found, section.published)
     lines = [f"## {section.title}", "",
              "In percent unless the heading says otherwise; mean ± sample standard deviation over seeds; averages are "
              "unweighted over sets, per seed first.", ""]
@@ -51,8 +73,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     section: MakeTables = args.config
     found = results.collect(section.runs, section.metrics, section.id_metrics)
-    numbers = published.numbers(found, section.published)
-    pages = {args.md: markdown(section, found),
+    numbers = published.numbers(found, section.published, incomplete(section.train_images))
+    pages = {args.md: markdown(section, found, numbers),
              args.tex: printing.latex_page(section.title, lay_out(section, found, numbers))}
     results.write(args.csv, found)
     if args.published:

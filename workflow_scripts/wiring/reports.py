@@ -19,7 +19,7 @@ from workflow_scripts.work import extras
 from workflow_scripts.work.fusion import columns
 from workflow_scripts.work.imported import of_paper
 from workflow_scripts.work.plan import Key, Plan, Taken, Trained
-from workflow_scripts.work.published import published
+from workflow_scripts.work.published import compared_sets, published
 
 MANIFEST_STAGES = ("stages.prepare_dataset", "stages.train_network", "stages.extract_features", "stages.score_sets",
                    "stages.compute_metrics", "stages.make_tables")
@@ -50,6 +50,11 @@ def stores(plan: Plan, wildcards: Wildcards) -> list[str]:
     return [paths.store(plan, *pair) for id in ids for pair in plan.sets(id)]
 
 
+def compared_train_stores(plan: Plan, wildcards: Wildcards) -> list[str]:
+    """Train stores of the ID sets whose networks published numbers are held against."""
+    return [paths.store(plan, id, "train") for id in compared_sets(plan, wildcards.paper)]
+
+
 def table_section(plan: Plan, wildcards: Wildcards) -> str:
     """What a paper's table shows."""
     paper = wildcards.paper
@@ -57,7 +62,9 @@ def table_section(plan: Plan, wildcards: Wildcards) -> str:
     return MakeTables.of(
         paper=paper, title=about.title if about else paper, runs=_table_rows(plan, paper),
         names=extras.names_of(plan, paper), **extras.compared(plan, paper), **extras.id_task(plan, paper),
-        **published(plan, paper)).dump(ordered=True)
+        **published(plan, paper), train_images={
+            id: {"store": paths.store(plan, id, "train"), "count": count}
+            for id, count in compared_sets(plan, paper).items()}).dump(ordered=True)
 
 
 def figures_section(plan: Plan, wildcards: Wildcards) -> str:

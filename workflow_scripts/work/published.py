@@ -48,6 +48,14 @@ def published(plan: Plan, paper: str) -> dict[str, Any]:
     return {"published": tables}
 
 
+def compared_sets(plan: Plan, paper: str) -> dict[str, int]:
+    """ID sets whose networks published numbers are held against -> train images of the complete set, where known."""
+    rows = [row for table in published(plan, paper).get("published", []) for row in table["rows"]]
+    counts = {id: plan.datasets[id].counts.get("train") for id in dict.fromkeys(
+        row["ours"]["id"] for row in rows if "ours" in row)}
+    return {id: count for id, count in counts.items() if count}
+
+
 def _rows(plan: Plan, paper: str, reference: Reference, table: PublishedTable, training: str) -> list[dict[str, Any]]:
     """The numbers of one training of a table, once for each run that they are held against."""
     taught, numbers = reference.training(table, training), table.values[training]

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from workflow_scripts.core.section import Section
-from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS, Compare, PublishedTable, Run
+from workflow_scripts.reporting.inputs import (
+    DEFAULT_ID_METRICS,
+    DEFAULT_METRICS,
+    Compare,
+    PublishedTable,
+    Run,
+    TrainImages,
+)
 
 
 class MakeTables(Section):
@@ -23,3 +30,5 @@ class MakeTables(Section):
     """What ran both corrected and as released."""
     published: list[PublishedTable] = []
     """Numbers of the paper itself."""
+    train_images: dict[str, TrainImages] = {}
+    """ID set -> its train images, where a published number is held against a network trained on them."""
