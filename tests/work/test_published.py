@@ -225,18 +225,17 @@ def test_cider_at_another_batch_size_is_another_training():
     raw = copy.deepcopy(NPOS)
     found = list(rows_of(raw, "npos", "cifar10", "ResNet-18", "CIDER"))
     assert {row["because"].split(";")[2].strip() for row in found} == {"training.batch_size is 256, published with 512"}
-    mine = copy.deepcopy(next(r for r in raw["recipes"] if r["name"] == "cider" and r["where"]["id"] == ["cifar10"]))
-    mine["name"] = "as-published"
-    mine["normalise"] = {"mean": [0.491, 0.482, 0.447], "std": [0.247, 0.244, 0.262]}
-    mine["options"] |= {"w_disp": 1.0, "w_comp": 2.0, "snapshots": [500]}
-    mine["training"] |= {"batch_size": 512, "drop_last": False, "schedule": {
-        "name": "cosine_epochs", "floor": 0.001, "warmup": {"epochs": 10, "start": 0.002}}}
-    raw["recipes"].append(mine)
-    first = raw["experiments"][0]
-    raw["experiments"] = [{**first, "recipes": ["as-published"]}]
-    found = list(rows_of(raw, "npos", "cifar10", "ResNet-18", "CIDER"))
+
+
+@pytest.mark.parametrize(("number", "id", "network", "score"), [
+    (0, "cifar10", "ResNet-18", "knn_100"), (3, "cifar100", "ResNet-34", "knn_300")])
+def test_cider_by_its_own_scripts_is_compared(number, id, network, score):
+    raw = copy.deepcopy(NPOS)
+    raw["experiments"] = [{**raw["experiments"][number], "recipes": ["cider-own"]}]
+    found = list(rows_of(raw, "npos", id, network, "CIDER"))
     assert {(row["ours"]["recipe"], row["ours"]["score"], *row["but_for"]) for row in found} == {
-        ("as-published", "knn_100", "npos.B13 corrected")}
+        ("cider-own", score, "npos.B13 corrected")}
+    assert len(found) == 6 and not any(row["because_sets"] for row in found)
     places = next(row for row in found if row["sets"] == "Places365")
     assert places["inferred_sets"] == ["the 10,000 images of Places365, drawn without a list"]
 
