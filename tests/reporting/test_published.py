@@ -347,6 +347,15 @@ def test_latex_of_all_kinds_of_tables_is_well_formed(reference, tmp_path):
     assert text.startswith("% A_paper & more\n% \\usepackage{booktabs,graphicx}\n")
 
 
+def test_latex_has_long_sentences_as_notes(reference, tmp_path):
+    reference(table={"values": {"CE": {"iSUN": [95.0, 1.0, 1.0], "SVHN": [95.0, 90.0, 80.0]}}})
+    text = tex(compare(raw(), tmp_path)[0])
+    caption = next(line for line in text.splitlines() if line.startswith(r"\caption{Published"))
+    assert caption.endswith(
+        "(1) not comparable: the source does not say which AUPR. (2) not comparable: not scored here: isun.}")
+    assert (text.count("& (1) &"), text.count("& (2) &"), text.count("& yes &")) == (2, 1, 3) and structure(text)
+
+
 def test_latex_says_missing_and_marks_the_best(tmp_path):
     from tests import reporting_data
     values = reporting_data.write_paper(tmp_path)

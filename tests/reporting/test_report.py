@@ -243,7 +243,7 @@ def test_published_numbers_stand_beside_ours(tmp_path):
         "hearsay (not verified)": ["90.00", "90.00 ± 0.00", "–", "not comparable: the source is not verified"],
         "Table 3": ["90.00", "–", "–", "not comparable: another network"]}
     assert "4 published numbers, 2 of them compared, 1 within the tolerance" in text
-    assert text.count('class="within-no"') == 1 and 'download="posthoc.published.csv"' in text
+    assert text.count('within-no"') == 1 and 'download="posthoc.published.csv"' in text
     write([(source, None, number, verified, "small run") for source, _, number, verified, _ in numbers])
     text = render(config)
     assert "4 published numbers; none is compared (small run, not comparable)." in text

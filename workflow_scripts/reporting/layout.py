@@ -41,7 +41,8 @@ class Column:
     tag: str = ""
     """The configuration's group of a set, which the page shows behind the title."""
     style: str = ""
-    """``average`` (over sets, or the ID task) or ``same`` (nothing that tells rows apart), which the page shades."""
+    """``average`` (over sets, or the ID task) or ``same`` (nothing that tells rows apart), which the page shades;
+    ``prose``, which it breaks into lines."""
     numbers: bool = True
     """Whether it holds numbers, which stand on the right, and not words."""
     of: str = ""

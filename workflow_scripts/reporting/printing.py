@@ -19,6 +19,8 @@ _SPECIAL = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": 
             "≤": r"$\le$", "\n": " "}
 WIDE = 8
 """Columns of numbers from which a table is scaled to the width of the text."""
+LONG = 30
+"""Characters beyond which a sentence in a cell is a note below the table."""
 
 
 def groups(table: Table) -> list[tuple[str, list[Column]]]:
@@ -69,14 +71,22 @@ def latex(table: Table) -> str:
         rules += [rf"\cmidrule(lr){{{at}-{at + len(columns) - 1}}}"] if title else []
         at += len(columns)
     above = [" & ".join(top) + r" \\", " ".join(rules)] if rules else []
-    body = [[rf"\textbf{{{escape(cell.text)}}}" if cell.best else escape(cell.text) for cell in row]
-            for row in table.cells.itertuples(index=False, name=None)]
+    notes: dict[str, str] = {}
+
+    def printed(column: Column, cell: Cell) -> str:
+        text = cell.text
+        if column.style == "prose" and len(text) > LONG:
+            text = notes.setdefault(text, f"({len(notes) + 1})")
+        return rf"\textbf{{{escape(text)}}}" if cell.best else escape(text)
+
+    body = [list(map(printed, table.cells.columns, row)) for row in table.cells.itertuples(index=False, name=None)]
+    said = " ".join([table.caption, *(f"{mark} {text}." for text, mark in notes.items())])
     lines = [rf"\begin{{tabular}}{{{sides}}}", r"\toprule", *above,
              " & ".join(escape(column.title) for column in table.cells) + r" \\", r"\midrule",
              *(" & ".join(row) + r" \\" for row in body), r"\bottomrule", r"\end{tabular}"]
     if sides.count("r") >= WIDE:
         lines = [r"\resizebox{\textwidth}{!}{%", *lines, "}"]
-    return "\n".join([r"\begin{table}[tbp]", r"\centering", *lines, rf"\caption{{{escape(table.caption)}}}",
+    return "\n".join([r"\begin{table}[tbp]", r"\centering", *lines, rf"\caption{{{escape(said)}}}",
                       r"\end{table}", ""])
 
 

@@ -19,6 +19,7 @@ HEADER = ["id", "network", "training", "score", "sets", "metric", "paper", "ours
 HEADS = ("ID set", "Network", "Training", "Score", "OOD sets", "Metric", "Paper", "Ours", "Difference",
          "Within tolerance?", "Our run", "Remarks", "Source")
 NUMBERS = ("Paper", "Ours", "Difference")
+PROSE = ("Within tolerance?", "Remarks", "Source")
 PRINTED = ["id", "network", "training", "score", "sets", "metric", "source"]
 """What tells one published number from the others."""
 TOLERANCE = ("the larger of two standard deviations over our seeds and what the metric allows: 0.5 points, "
@@ -157,7 +158,7 @@ def laid_out(rows: pd.DataFrame, names: Mapping[str, str] | None = None) -> Tabl
     """The numbers as a table."""
     said = summary(rows)
     lines = [_cells(row, names or {}) for row in rows.itertuples()]
-    columns = {Column(head, numbers=head in NUMBERS): cells
+    columns = {Column(head, style="prose" if head in PROSE else "", numbers=head in NUMBERS): cells
                for head, cells in zip(HEADS, zip(*lines, strict=True), strict=True)}
     return table("Published numbers", f"Published numbers. {said}", columns, before=(said,))
 
