@@ -10,12 +10,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from sklearn.metrics import precision_recall_curve
 
+from workflow_scripts.config.models import Score
+from workflow_scripts.core import plugins
 from workflow_scripts.metrics import compat
 from workflow_scripts.metrics.confidence import id_metrics, predict
 from workflow_scripts.metrics.ood import ood_metrics
 from workflow_scripts.metrics.rules import goe, scood
+from workflow_scripts.scores.base import Batch, Known
 from workflow_scripts.stages import compute_metrics as stage
+from workflow_scripts.stages.sections.compute_metrics import ComputeMetrics
+from workflow_scripts.wiring import sections
 
 CONFIG = {"id": "digits.test", "groups": {"near": ["digits89.test"], "far": ["faces.test", "noise.test"]}}
 SIZES = {"digits.test": 50, "digits89.test": 20, "faces.test": 31, "noise.test": 12}
@@ -95,6 +101,40 @@ def test_compat_adds_each_papers_rules_with_the_images_they_use(run):
     assert found["energy", "faces", "aupr_out@goe"]["n_ood"] == "31"
     correct = run.logits.argmax(1) == run.labels
     assert float(found["energy", "digits", "aurc@goe"]["value"]) == goe.confidence(id_scores, correct)["aurc"]
+
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "goe.npz")
+
+
+@pytest.mark.parametrize(("confidence", "entry"), [
+    ("conf_mcp", {"name": "msp"}), ("conf_mcp", {"name": "msp32", "score": "msp", "options": {"precision": "float32"}}),
+    ("conf_margin", {"name": "margin"}), ("conf_entropy", {"name": "entropy"}), ("conf_energy", {"name": "energy"})])
+@pytest.mark.parametrize("cut", [8, 24, 33])
+def test_f1_is_that_of_the_released_confidences(tmp_path, confidence, entry, cut):
+    """From logits through the score that is stored to the metric, against the release's confidences of these logits."""
+    score = Score.model_validate(entry)
+    module, logits = plugins.load("scores", score.module), GOLDEN["conf_logits"]
+    values = module.score(module.Options(**score.options), Known(), None, Batch(logits=logits))
+    path, features = tmp_path / f"{score.name}.h5", tmp_path / "a.test.h5"
+    with h5py.File(path, "w") as file:
+        file["a.test"], file["b.test"] = values[:cut], values[cut:]
+    with h5py.File(features, "w") as file:
+        file["logits"], file["labels"] = logits[:cut], GOLDEN["conf_targets"][:cut]
+    section = ComputeMetrics.of(id="a.test", groups={"far": ["b.test"]}, compat=["goe"],
+                                confidence={score.name: sections.confidence(score)})
+    found = {row.metric: row.value for row in stage.evaluate([path], features, section)}
+    precision, recall, thresholds = precision_recall_curve(np.arange(len(logits)) < cut, GOLDEN[confidence])
+    at = np.argmin(np.abs(thresholds - 0.5))
+    both = precision[at] + recall[at]  # 0 where no ID image is accepted: the release has F1 0 there
+    assert found["f1@goe"] == pytest.approx(2 * precision[at] * recall[at] / both if both else 0, abs=1e-12)
+
+
+def test_a_score_that_no_release_thresholds_has_no_f1(run):
+    metrics = {r["score"]: set() for r in run.main()}
+    for row in run.main(CONFIG | {"compat": ["goe"], "confidence": {"msp": "exp"}}):
+        metrics[row["score"]].add(row["metric"])
+    assert "f1@goe" in metrics["msp"] and metrics["msp"] - metrics["energy"] == {"f1@goe"}
+    assert {sections.confidence(Score(name=name)) for name in ("knn", "mahalanobis", "fusion")} == {""}
 
 
 def test_images_like_id_join_the_id_side_of_their_set_alone(run):

@@ -85,6 +85,10 @@ class ScoreSpec(EvaluatedSpec):
     """Options that can be chosen on ID images alone (`scores[].tune`), with values to try in
     ``stages/tune_options.py``. Of a score that needs the train features one option, which counts train images; such a
     score offers ``among_train(options)``, the options by which an image of the train set itself is scored."""
+    confidence: dict[str, Literal["score", "exp", "plus_one"]] = field(default_factory=dict)
+    """How its values become the confidence that a release thresholds (a probability, ...): they are it, its logarithm,
+    or it less 1. By the options for which that holds, written ``option=value``; ``""``: all others. Empty: no release
+    thresholds this score."""
     joined: bool = True
     """False: `fusion` cannot join it with a background score."""
 

@@ -11,7 +11,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits"})
+SPEC = ScoreSpec(needs={"logits"}, confidence={"": "score"})
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.metrics.compat import ID_RULES, OOD_RULES, ood_images
+from workflow_scripts.metrics.compat import ID_RULES, OOD_RULES, by_rule, ood_images
 from workflow_scripts.metrics.confidence import id_metrics
 from workflow_scripts.metrics.ood import checked, ood_metrics
 from workflow_scripts.metrics.rows import BLOCK, Row, dataset_of, opened, read_id_task, write
@@ -86,7 +86,7 @@ def rows_of(path: Path, section: ComputeMetrics, correct: NDArray[np.bool_], pro
                 like = [sets[section.id_like[name]]] if paper == "scood" and name in section.id_like else []
                 accepted = np.concatenate([id_scores, *like])
                 try:
-                    values = OOD_RULES[paper](accepted, ood_scores)
+                    values = by_rule(paper, accepted, ood_scores, section.confidence.get(score, ""))
                 except OODError as error:
                     raise OODError(f"{path}, set '{name}': {error}") from None
                 count = ood_images(paper, id_scores.size, ood_scores.size)

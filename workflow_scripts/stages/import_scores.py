@@ -24,7 +24,7 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import open_store
-from workflow_scripts.metrics.compat import OOD_RULES, ood_images
+from workflow_scripts.metrics.compat import by_rule, ood_images
 from workflow_scripts.metrics.ood import checked, ood_metrics
 from workflow_scripts.metrics.rows import Row, write
 from workflow_scripts.stages.sections.import_scores import ImportScores
@@ -147,7 +147,7 @@ def rows(section: ImportScores, scores: dict[str, np.ndarray]) -> list[Row]:
             values = {metric: (value, ood_scores.size) for metric, value in ood_metrics(id_scores, ood_scores).items()}
             for paper in section.compat:
                 count = ood_images(paper, id_scores.size, ood_scores.size)
-                found_by_rule = OOD_RULES[paper](id_scores, ood_scores)
+                found_by_rule = by_rule(paper, id_scores, ood_scores)  # what another tool thresholds is not known
                 values |= {f"{m}@{paper}": (value, count) for m, value in found_by_rule.items()}
             found += [Row(section.score, name, group, metric, value, id_scores.size, count)
                       for metric, (value, count) in values.items()]

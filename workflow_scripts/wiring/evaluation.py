@@ -197,12 +197,15 @@ def metrics_statistics(plan: Plan, wildcards: Wildcards) -> str | list[str]:
 
 def metrics_section(plan: Plan, wildcards: Wildcards) -> str:
     """Which sets metrics compare, and by which papers' rules."""
-    id = plan.run(wildcards).id
+    run = plan.run(wildcards)
+    id = run.id
     groups: dict[str, list[str]] = {}
     for name, group in plan.ood[id].items():
         groups.setdefault(group, []).append(f"{name}.test")
     like = {f"{name}.test": f"{other}.test" for name, other in plan.id_like[id].items()}
-    return ComputeMetrics.of(id=f"{id}.test", groups=groups, compat=plan.compat(id), id_like=like).dump()
+    confidence = {name: kind for name, score in run.scores.items() if (kind := sections.confidence(score))}
+    return ComputeMetrics.of(id=f"{id}.test", groups=groups, compat=plan.compat(id), confidence=confidence,
+                             id_like=like).dump()
 
 
 def metrics_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:

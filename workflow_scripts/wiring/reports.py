@@ -138,7 +138,8 @@ def reliability_section(plan: Plan, wildcards: Wildcards) -> str:
              **_confidences(plan, run, score)} for run, sets in runs]
     return DrawReliability.of(
         paper=wildcards.paper, score=score, runs=rows, names=extras.names_of(plan, wildcards.paper),
-        probability=all(run.scores[score].module == "msp" for run, _ in runs)).dump(ordered=True)
+        probability=all(run.scores[score].module == "msp" and sections.confidence(run.scores[score]) == "exp"
+                        for run, _ in runs)).dump(ordered=True)
 
 
 def _confidences(plan: Plan, run: Trained, score: str) -> dict[str, str]:

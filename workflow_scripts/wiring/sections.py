@@ -39,6 +39,13 @@ def score_code(entry: Score) -> str | Code:
     return own.script(entry.module) if own.is_file(entry.module) else f"scores.{entry.module}"
 
 
+def confidence(entry: Score) -> str:
+    """How a score's values become the confidence that releases threshold (``ScoreSpec.confidence``); "" for none."""
+    kinds = plugins.spec("scores", entry.module).confidence
+    given = [f"{name}={value}" for name, value in options("scores", entry.module, entry.options).items()]
+    return next((kinds[name] for name in (*given, "") if name in kinds), "")
+
+
 def rules_code(compat: list[str]) -> list[str]:
     """The modules of metric rules, for the code digest."""
     return [f"metrics.rules.{plugins.metric_rules()[rule]}" for rule in compat]

@@ -10,6 +10,9 @@ release does not compute is absent. It is one module in this folder, named as in
     the OOD task;
 ``confidence(confidence, correct) -> {metric: value}``
     optional; the ID task: confidence (N,), correct (N,) 0/1 or bool;
+``thresholded(id_confidence, ood_confidence) -> {metric: value}``
+    optional; metrics of the OOD task at a threshold that the release sets itself. They depend on more than the order
+    of the scores, so they get what the release thresholds (``ScoreSpec.confidence``), of scores that have it;
 ``ood_images(id_count, ood_count) -> int``
     optional; how many OOD images stand behind one number; left out: all of them.
 """

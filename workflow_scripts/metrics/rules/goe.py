@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from workflow_scripts.core.specs import RuleSpec
 from workflow_scripts.metrics.confidence import errors_curve, excess
-from workflow_scripts.metrics.ood import Curve, auroc, average_precision, checked, curve
+from workflow_scripts.metrics.ood import auroc, average_precision, checked, curve
 from workflow_scripts.metrics.rules.base import corners, nearest
 
 SPEC = RuleSpec(defects={"goe.2g-8": (
@@ -20,7 +20,7 @@ def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
     """OOD task: ID positive, trapezoids over a staircase that drops one image at a time.
 
     Scores rise; at a tie ID leaves before OOD, the worst case (all tied: AUROC 0, FPR 1). The FPR is that of the
-    nearest recall to 0.95; precision ends at 0, not 1. ``f1`` is taken at the score nearest to 0.5.
+    nearest recall to 0.95; precision ends at 0, not 1.
     """
     id_scores, ood_scores = checked(id_scores, "ID scores"), checked(ood_scores, "OOD scores")
     is_id = np.argsort(np.concatenate((id_scores, ood_scores)), kind="stable") < id_scores.size
@@ -34,15 +34,19 @@ def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:
         "aupr_in": float(np.trapezoid(np.concatenate(([0.0], (tp[:-1] / (tp + fp)[:-1])[::-1])), tpr[::-1])),
         "aupr_out": float(np.trapezoid(np.concatenate(([0.0], caught[1:] / (caught + lost)[1:])), 1 - fpr)),
         "detection_error": 1 - float((tpr + 1 - fpr).max()) / 2,
-        "f1": _f1_at_half(curve(id_scores, ood_scores)),
     }
 
 
-def _f1_at_half(curve: Curve) -> float:
-    """F1 of accepting at the score nearest to 0.5, the lower of two; ID positive."""
-    at = curve.threshold.size - 1 - int(np.argmin(np.abs(curve.threshold[::-1] - 0.5)))
-    tp, fp = int(curve.tp[at]), int(curve.fp[at])
-    return 2 * tp / (tp + fp + curve.positives)
+def thresholded(id_confidence: ArrayLike, ood_confidence: ArrayLike) -> dict[str, float]:
+    """F1 of accepting at the confidence nearest to 0.5, the lower of two; ID positive.
+
+    Confidences as the release has them, (N,) and (M,): probability, margin of two probabilities, negative entropy in
+    nats, log-sum-exp of the logits. Of the last two, 0.5 is no sensible threshold; it is the release's all the same.
+    """
+    joined = curve(id_confidence, ood_confidence)
+    at = joined.threshold.size - 1 - int(np.argmin(np.abs(joined.threshold[::-1] - 0.5)))
+    tp, fp = int(joined.tp[at]), int(joined.fp[at])
+    return {"f1": 2 * tp / (tp + fp + joined.positives)}
 
 
 def confidence(confidence: ArrayLike, correct: ArrayLike) -> dict[str, float]:

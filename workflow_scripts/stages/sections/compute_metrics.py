@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import model_validator
 
@@ -18,6 +18,9 @@ class ComputeMetrics(Section):
     """OOD sets by group."""
     compat: list[str] = []
     """Papers whose own counting rules are computed as well."""
+    confidence: dict[str, Literal["score", "exp", "plus_one"]] = {}
+    """Score -> what its values are to the confidence that releases threshold: it, its logarithm, or it less 1. Metrics
+    at a release's own threshold are computed for these scores alone."""
     id_like: dict[str, str] = {}
     """OOD set -> the set of images beside it that `scood` counts as ID."""
 
