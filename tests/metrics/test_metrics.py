@@ -300,8 +300,21 @@ def test_bg_resample_draws_a_fifth_of_id_five_times():
     rng = np.random.default_rng(1)
     id_, ood_ = rng.normal(1, 1, 1000), rng.normal(0, 1, 700)
     assert bg_resample.ood(id_, ood_) == bg_resample.ood(id_, ood_) != bg_resample.ood(id_, ood_, 1)
-    ood_ = ood_[:200]
-    assert bg_resample.ood(id_, ood_) == pytest.approx(bg_resample.trial(id_, ood_), abs=1e-14)
+    ood_ = ood_[:200]  # all of them in each draw
+    once = bg_resample.trial(id_, ood_)
+    assert bg_resample.ood(id_, ood_) == pytest.approx({**once, **{f"{name}_std": 0 for name in once}}, abs=1e-14)
+
+
+def test_bg_resample_prints_mean_and_population_deviation_of_its_draws():
+    id_, ood_ = np.random.default_rng(0).normal(1, 1, 500), np.random.default_rng(1).normal(0, 1, 400)
+    rng = np.random.default_rng(0)
+    draws = [bg_resample.trial(id_, rng.choice(ood_, 100, replace=False)) for _ in range(5)]
+    found = bg_resample.ood(id_, ood_)
+    assert set(found) == {*draws[0], *(f"{name}_std" for name in draws[0])}
+    for name in draws[0]:
+        values = [draw[name] for draw in draws]
+        assert (found[name], found[f"{name}_std"]) == pytest.approx((np.mean(values), np.std(values)), abs=1e-14)
+        assert found[f"{name}_std"] > 0
 
 
 @pytest.mark.parametrize(("id_", "ood_"), [(1000, 199), (4, 10)])

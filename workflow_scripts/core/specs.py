@@ -150,6 +150,14 @@ class ReaderSpec(EvaluatedSpec):
 class RuleSpec(EvaluatedSpec):
     """A module of ``metrics/rules``: how a paper's release counts."""
 
+    columns: tuple[str, ...] = ()
+    """Metrics of the OOD task that the paper's tables, or its release, print, in their order; they get a table of their
+    own. Empty: what the rule counts stands in the CSV alone."""
+    id_columns: tuple[str, ...] = ()
+    """Metrics of the ID task beside them, as in the CSV (``aurc@goe``); empty: those of the other tables."""
+    says: str = ""
+    """How it counts, for readers of that table."""
+
 
 KINDS: dict[str, type[Spec]] = {"scores": ScoreSpec, "methods": MethodSpec, "models": ModelSpec,
                                 "pictures": PictureSpec, "data.readers": ReaderSpec, "metrics.rules": RuleSpec}

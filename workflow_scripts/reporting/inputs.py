@@ -29,6 +29,24 @@ class Run(Section):
     """Path of its metrics file, null where it has not run."""
 
 
+class Counting(Section):
+    """A paper's own rule of counting, whose numbers have tables of their own."""
+
+    rule: str
+    """Its name in metrics (`auroc@goe`)."""
+    metrics: list[str]
+    """OOD metrics that these tables show, without the rule's name."""
+    id_metrics: list[str]
+    """Metrics of the ID task that they show, with it where it counts them."""
+    says: str
+    """How it counts."""
+
+    @property
+    def names(self) -> list[str]:
+        """The OOD metrics as results have them."""
+        return [f"{name}@{self.rule}" for name in self.metrics]
+
+
 class TrainingPair(Section):
     """Two trainings that differ in the defects that one of them reproduces."""
 
@@ -150,8 +168,10 @@ class PaperFiles(Section):
     """Where the numbers come from."""
     figures: list[str] = []
     """SVG or PNG, in order."""
+    countings: list[Counting] = []
+    """The paper's own rules, whose tables stand first."""
     metrics: list[str] = DEFAULT_METRICS
-    """OOD metrics that the tables show."""
+    """OOD metrics that the other tables show."""
     id_metrics: list[str] = DEFAULT_ID_METRICS
     """Metrics of the ID task that they show."""
     compare: Compare | None = None

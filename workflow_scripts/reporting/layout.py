@@ -10,9 +10,13 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS
+from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS, Counting
 from workflow_scripts.reporting.results import AVERAGE, corrected, seeds_of
-from workflow_scripts.reporting.statistics import Seeds, best, metric, show
+from workflow_scripts.reporting.statistics import Seeds, best, metric, show, spread_of
+
+STRICT = ("Strict rules, the same for every paper: all images, equal scores together, FPR95 at the first threshold "
+          "that accepts 95 % of its positive class, AUPR as average precision.")
+"""What is said of the tables beside those by a paper's own rules."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +87,29 @@ def label(name: str) -> str:
     return f"{metric(name).label} {metric(name).arrow}".strip()
 
 
-def number(name: str, seeds: Seeds | None, bold: bool = False) -> Cell:
-    """A metric over seeds."""
+def number(name: str, seeds: Seeds | None, bold: bool = False, spread: Seeds | None = None) -> Cell:
+    """A metric over seeds; in brackets its ``spread`` over the draws of a counting rule, where it has one."""
     if seeds is None or not seeds.n:
         return Cell(show(seeds, name), flag="missing")
-    scale, below = metric(name).scale, name == "auroc" and seeds.mean < 0.5
+    scale, below = metric(name).scale, name.partition("@")[0] == "auroc" and seeds.mean < 0.5
     each = [f"seed {seed}: " + ("missing" if v is None else f"{v * scale:.2f}".replace("nan", "NaN"))
             for seed, v in seeds.values]
-    return Cell(show(seeds, name), seeds.mean, bold, ", ".join(each), "below" if below else "")
+    drawn = f" [{spread.mean * scale:.1f}]" if spread is not None and spread.mean is not None else ""
+    return Cell(show(seeds, name) + drawn, seeds.mean, bold, ", ".join(each), "below" if below else "")
 
 
 def tables(results: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS,
-           id_metrics: Sequence[str] = DEFAULT_ID_METRICS, names: Mapping[str, str] | None = None) -> list[Table]:
-    """One table per ID set and network, in the order of ``results``: a row per recipe and score, columns for sets by
-    group, averages over several sets and the ID task. Test sets as released have a table of their own."""
-    return [_table(rows, metrics, id_metrics, names or {})
-            for _, rows in results[corrected(results)].groupby(["id", "network"], sort=False)]
+           id_metrics: Sequence[str] = DEFAULT_ID_METRICS, names: Mapping[str, str] | None = None,
+           countings: Sequence[Counting] = ()) -> list[Table]:
+    """The tables of each ID set and network, in the order of ``results``: one by each of the paper's own rules, then
+    one by the strict rules. A row per recipe and score, columns for sets by group, averages over several sets and the
+    ID task. Test sets as released have a table of their own."""
+    found = []
+    for _, rows in results[corrected(results)].groupby(["id", "network"], sort=False):
+        found += [_table(rows, counting.names, counting.id_metrics, names or {}, counting) for counting in countings]
+        strict = _table(rows, metrics, id_metrics, names or {})
+        found.append(replace(strict, after=(STRICT, *strict.after)) if countings else strict)
+    return found
 
 
 def _columns(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str]) -> list[tuple[str, str, str]]:
@@ -111,27 +122,35 @@ def _columns(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence
     return [(*head, m) for head in heads for m in metrics] + [(results["id"].iloc[0], "id", m) for m in id_metrics]
 
 
-def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str], names: Mapping[str, str]) -> Table:
+def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str], names: Mapping[str, str],
+           counting: Counting | None = None) -> Table:
     found = results.set_index(["recipe", "score", "dataset", "group", "metric"])["seeds"].to_dict()
     heads = results.loc[results["group"] != "id", ["recipe", "label", "score"]].drop_duplicates()
     columns: dict[Column, Sequence[Cell | str]] = {
         Column("Training", numbers=False): [names.get(x, x) for x in heads["label"]],
         Column("Score", numbers=False): [names.get(x, x) for x in heads["score"]]}
     shown: list[Seeds | None] = []
+    counted_by = f" @{counting.rule}" if counting else ""  # the title says it
     for dataset, group, name in _columns(results, metrics, id_metrics):
         # A metric of the ID task that does not depend on the score stands under the empty score.
         seeds = [found.get((recipe, score, dataset, group, name),
                            found.get((recipe, "", dataset, group, name)) if group == "id" else None)
                  for recipe, score in zip(heads["recipe"], heads["score"], strict=True)]
         bold = _best_of_task(seeds, list(heads["recipe"]), name) if group == "id" else best(seeds, metric(name))
-        head = Column(label(name), heading(dataset, group, names), "" if group in ("id", AVERAGE) else group,
-                      "average" if group in ("id", AVERAGE) else "", of=f"{group}/{dataset}")
-        columns[head] = [number(name, s, k in bold) for k, s in enumerate(seeds)]
+        spreads = [found.get((recipe, score, dataset, group, spread_of(name)))
+                   for recipe, score in zip(heads["recipe"], heads["score"], strict=True)]
+        one = group not in ("id", AVERAGE)
+        head = Column(label(name).replace(counted_by, ""), heading(dataset, group, names), group if one else "",
+                      "" if one else "average", of=f"{group}/{dataset}")
+        columns[head] = [number(name, s, k in bold, spread)
+                         for k, (s, spread) in enumerate(zip(seeds, spreads, strict=True))]
         shown += seeds
-    id, network = (names.get(x, x) for x in results[["id", "network"]].iloc[0])
-    said = counts(results, names), rule(any(seeds is not None and seeds.n == 1 for seeds in shown))
-    return table(f"{id}, {network}", f"{id}, {network}. Mean ± sample standard deviation over seeds. {' '.join(said)}",
-                 columns, after=said)
+    title = ", ".join(names.get(x, x) for x in results[["id", "network"]].iloc[0])
+    said = counts(results[results["metric"].isin([*metrics, *id_metrics])], names), rule(
+        any(seeds is not None and seeds.n == 1 for seeds in shown))
+    if counting:
+        title, said = f"{title}, counted as {counting.rule}", (counting.says, *said)
+    return table(title, f"{title}. Mean ± sample standard deviation over seeds. {' '.join(said)}", columns, after=said)
 
 
 def _best_of_task(column: Sequence[Seeds | None], recipes: Sequence[str], name: str) -> set[int]:

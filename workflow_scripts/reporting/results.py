@@ -13,8 +13,7 @@ A frame of results has a row for each metric of each score on each set, on each 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -22,7 +21,7 @@ import pandas as pd
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
 from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS, Run
-from workflow_scripts.reporting.statistics import Seeds, average
+from workflow_scripts.reporting.statistics import Seeds, average, is_spread
 
 METRICS_HEADER = ["score", "dataset", "group", "metric", "value", "n_id", "n_ood"]
 OF_ERRORS = {"aupr_error", "aupr_correct", "auroc_correct", "fpr95_error"}  # undefined without a misclassified image
@@ -73,8 +72,8 @@ def collect(runs: Sequence[Run], metrics: Sequence[str] = DEFAULT_METRICS,
             id_metrics: Sequence[str] = DEFAULT_ID_METRICS) -> pd.DataFrame:
     """All results of a paper's runs, in their order.
 
-    Each score of each run is listed on each set of its groups for each metric that any run has (and those of
-    ``metrics`` and ``id_metrics``), so that what is missing has a row that says so. A run whose metrics file is not
+    Each score of each run is listed on each set of its groups for each metric that any run has of that score (and those
+    of ``metrics`` and ``id_metrics``), so that what is missing has a row that says so. A run whose metrics file is not
     there counts as missing, so that a partial run still gives a table.
 
     Raises:
@@ -88,11 +87,13 @@ def collect(runs: Sequence[Run], metrics: Sequence[str] = DEFAULT_METRICS,
                            f"{run.id}/{run.network}/{run.recipe} again; take one out")
         others.append(run)
     measured = {key: _measured(of) for key, of in networks.items()}
-    wanted = dict.fromkeys(metrics)
+    wanted: dict[str, dict[str, None]] = {}
     for key, of in networks.items():
         sets = {name for run in of for names in run.groups.values() for name in names}
-        wanted |= dict.fromkeys(measured[key].loc[measured[key]["dataset"].isin(sets), "metric"])
-    parts = [_network(of, measured[key], list(wanted), id_metrics) for key, of in networks.items()]
+        for score in dict.fromkeys(score for run in of for score in run.scores):
+            there = measured[key].loc[measured[key]["dataset"].isin(sets) & (measured[key]["score"] == score), "metric"]
+            wanted[score] = wanted.get(score, dict.fromkeys(metrics)) | dict.fromkeys(there)
+    parts = [_network(of, measured[key], wanted, id_metrics) for key, of in networks.items()]
     results = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
     return results.astype({"n_id": "Int64", "n_ood": "Int64"})
 
@@ -117,27 +118,39 @@ def _measured(runs: Sequence[Run]) -> pd.DataFrame:
     return frame
 
 
-def _network(runs: Sequence[Run], measured: pd.DataFrame, wanted: Sequence[str],
+def _network(runs: Sequence[Run], measured: pd.DataFrame, wanted: Mapping[str, Iterable[str]],
              id_metrics: Sequence[str]) -> pd.DataFrame:
-    """All results of one recipe of a network: each score on each set, the averages, then the ID task."""
+    """All results of one recipe of a network: each score on each set, the averages, then the ID task.
+
+    ``wanted``: score -> its metrics of the OOD task.
+    """
     scores = list(dict.fromkeys(score for run in runs for score in run.scores))
     groups = list(dict.fromkeys(group for run in runs for group in run.groups))
     sets = dict.fromkeys((name, group) for group in groups for run in runs for name in run.groups.get(group, ()))
-    ood = pd.DataFrame(itertools.product(scores, wanted, sets), columns=["score", "metric", "set"])
+    pairs = [(score, metric) for score in scores for metric in wanted[score]]
+    ood = pd.DataFrame([(*pair, name) for pair in pairs for name in sets], columns=["score", "metric", "set"])
     ood[["dataset", "group"]] = ood["set"].to_list() or pd.DataFrame(columns=[0, 1])
     ood = _over_seeds(ood, measured, runs)
-    everything = ood[~ood["group"].str.contains("+", regex=False)].assign(group="all")
+    single = ood[~ood["metric"].map(is_spread).astype(bool)]  # spreads of several sets have no mean
     means = [part.groupby(["score", "metric", "group"], sort=False, as_index=False)["seeds"].agg(average)
-             .rename(columns={"group": "dataset"}).assign(group=AVERAGE) for part in (ood, everything) if len(part)]
-    ood = pd.concat([ood, *means]).sort_values(
-        ["score", "metric"], key=lambda column: column.map((scores if column.name == "score" else wanted).index),
-        kind="stable")
+             .rename(columns={"group": "dataset"}).assign(group=AVERAGE)
+             for part in (single, *(single[single["group"].isin(of)].assign(group=name)
+                                    for name, of in _everything(groups).items())) if len(part)]
+    order = {pair: place for place, pair in enumerate(pairs)}
+    ood = pd.concat([ood, *means], ignore_index=True)
+    ood = ood.iloc[sorted(range(len(ood)), key=[order[pair] for pair in zip(
+        ood["score"], ood["metric"], strict=True)].__getitem__)]
     id = runs[0].id
     task = measured.loc[(measured["dataset"] == id) & measured["score"].isin([*scores, "", "-"]), QUANTITY]
     lacking = [("", id, metric) for metric in id_metrics if metric not in set(task["metric"])]
     task = pd.concat([task, pd.DataFrame(lacking, columns=QUANTITY)]).drop_duplicates().assign(group="id")
     task = _over_seeds(task, measured, runs).replace({"score": {"-": ""}})
     return pd.concat([ood, task]).assign(**{key: getattr(runs[0], key) for key in NETWORK})[COLUMNS]
+
+
+def _everything(groups: Sequence[str]) -> dict[str, list[str]]:
+    """The groups that averages over all sets take."""
+    return {"all": [group for group in groups if "+" not in group]}
 
 
 def _over_seeds(quantities: pd.DataFrame, measured: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:

@@ -52,24 +52,47 @@ METRICS = {
                               "thresholds"),
     "accuracy": Metric("ACC", True, 100, "share of ID test images given their right class"),
     "accuracy_prototype": Metric("ACC (prototype)", True, 100, "as ACC, by the nearest class mean of the features"),
+    "f1": Metric("F1", True, 100, "F1 score of accepting at a confidence of 0.5; ID is positive"),
     "ece": Metric("ECE", False, 100, "expected calibration error of the largest softmax probability, ID test images"),
     "aurc": Metric("AURC ×10³", False, 1000, "area under the risk-coverage curve over the ID test images, times 1000",
                    OF_VALUE),
     "eaurc": Metric("E-AURC ×10³", False, 1000, "AURC less that of the best possible order, times 1000",
                     OF_VALUE),
     "aupr_error": Metric("AUPR-error", True, 100, "average precision with misclassified ID test images positive"),
+    "auroc_correct": Metric("AUROC (correct)", True, 100, "chance that a random ID test image that is classified right "
+                            "has a higher confidence than one that is not"),
+    "aupr_correct": Metric("AUPR-correct", True, 100, "average precision with ID test images that are classified right "
+                           "positive"),
     "fpr95_error": Metric("FPR95 (errors)", False, 100, "share of misclassified ID test images still accepted where "
                           "95 % of the right ones are"),
 }
 
 
+SPREAD = "_std"
+"""How the name of a metric ends that is the spread of another one, over the draws of a counting rule."""
+
+
+def spread_of(name: str) -> str:
+    """The name of a metric's spread: ``auroc@bg-resample`` -> ``auroc_std@bg-resample``."""
+    base, at, paper = name.partition("@")
+    return f"{base}{SPREAD}{at}{paper}"
+
+
+def is_spread(name: str) -> bool:
+    """Whether a metric is the spread of another."""
+    return name.partition("@")[0].endswith(SPREAD)
+
+
 def metric(name: str) -> Metric:
-    """How ``name`` is shown. ``fpr95@goe`` is a metric by a paper's own counting rule.
+    """How ``name`` is shown. ``fpr95@goe`` is a metric by a paper's own counting rule, ``fpr95_std@...`` its spread.
 
     A metric not described here is shown under its own name in percent, without a best.
     """
     base, _, paper = name.partition("@")
-    found = METRICS.get(base, Metric(base, None, 100, "not described"))
+    found = METRICS.get(base.removesuffix(SPREAD), Metric(base, None, 100, "not described"))
+    if is_spread(name):
+        found = replace(found, label=f"{found.label}, spread", higher=None,
+                        means=f"standard deviation of {found.label} over the draws of its rule")
     if not paper:
         return found
     return replace(found, label=f"{found.label} @{paper}", means=f"{found.label} counted by the rule of {paper}'s code")

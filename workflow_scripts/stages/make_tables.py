@@ -22,8 +22,9 @@ from workflow_scripts.stages.sections.make_tables import MakeTables
 
 
 def lay_out(section: MakeTables, found: pd.DataFrame, numbers: pd.DataFrame) -> list[layout.Table]:
-    """The tables of a paper: one per ID set and network, corrected against as released, published numbers."""
-    return [*layout.tables(found, section.metrics, section.id_metrics, section.names),
+    """The tables of a paper: for each ID set and network by its own rules and by the strict ones, corrected against as
+    released, published numbers."""
+    return [*layout.tables(found, section.metrics, section.id_metrics, section.names, section.countings),
             *comparison.laid_out(comparison.compared(found, section.compare), section.names),
             *([published.laid_out(numbers)] if published.compares(numbers) else [])]
 
@@ -51,7 +52,9 @@ def markdown(section: MakeTables, found: pd.DataFrame, numbers: pd.DataFrame) ->
     lines = [f"## {section.title}", "",
              "In percent unless the heading says otherwise; mean ± sample standard deviation over seeds; averages are "
              "unweighted over sets, per seed first.", ""]
-    lines += [f"- {metric(m).label}: {metric(m).means}." for m in (*section.metrics, *section.id_metrics)] + [""]
+    shown = [m for c in section.countings for m in (*c.names, *c.id_metrics)]
+    lines += [f"- {metric(m).label}: {metric(m).means}." for m in dict.fromkeys(
+        [*shown, *section.metrics, *section.id_metrics])] + [""]
     lines += map(printing.markdown, lay_out(section, found, numbers))
     if len(numbers) and not published.compares(numbers):
         lines += ["### Published numbers", "", published.summary(numbers), ""]
@@ -72,7 +75,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--published", help="CSV of the paper's numbers against ours to write")
     args = parser.parse_args(argv)
     section: MakeTables = args.config
-    found = results.collect(section.runs, section.metrics, section.id_metrics)
+    counted = [name for counting in section.countings for name in counting.names]
+    counted_id = [name for counting in section.countings for name in counting.id_metrics]
+    found = results.collect(section.runs, [*section.metrics, *counted], [*section.id_metrics, *counted_id])
     numbers = published.numbers(found, section.published, incomplete(section.train_images))
     pages = {args.md: markdown(section, found, numbers),
              args.tex: printing.latex_page(section.title, lay_out(section, found, numbers))}

@@ -61,8 +61,8 @@ def table_section(plan: Plan, wildcards: Wildcards) -> str:
     about = plan.about(paper)
     return MakeTables.of(
         paper=paper, title=about.title if about else paper, runs=_table_rows(plan, paper),
-        names=extras.names_of(plan, paper), **extras.compared(plan, paper), **extras.id_task(plan, paper),
-        **published(plan, paper), train_images={
+        names=extras.names_of(plan, paper), **extras.countings(plan, paper), **extras.compared(plan, paper),
+        **extras.id_task(plan, paper), **published(plan, paper), train_images={
             id: {"store": paths.store(plan, id, "train"), "count": count}
             for id, count in compared_sets(plan, paper).items()}).dump(ordered=True)
 
@@ -198,8 +198,8 @@ def report_section(plan: Plan) -> str:
         said = {"title": about.title, "about": about.about, "reference": about.published,
                 "headline": about.headline} if about else {"title": paper}
         papers.append({"name": paper, **said, **{kind: paths.of_paper(plan, paper, kind) for kind in FILES},
-                       "figures": figures(plan, paper), **extras.compared(plan, paper),
-                       **extras.id_task(plan, paper)})
+                       "figures": figures(plan, paper), **extras.countings(plan, paper),
+                       **extras.compared(plan, paper), **extras.id_task(plan, paper)})
     return MakeReport.of(variant=config.variant, title=config.title or f"Results of {config.variant}",
                          about=config.about, small=config.small, papers=papers, notes=config.notes,
                          cards=f"{paths.root(plan)}/cards.json", names=plan.names).dump(ordered=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from workflow_scripts.core import plugins
 from workflow_scripts.work import released
 from workflow_scripts.work.plan import Key, Plan, Trained
 
@@ -24,6 +25,18 @@ def id_task(plan: Plan, paper: str) -> dict[str, Any]:
     """What tables show of the ID task, where it is more than accuracy."""
     about = plan.about(paper)
     return {"id_metrics": ["accuracy", "aurc", "ece"]} if about and about.reliability else {}
+
+
+def countings(plan: Plan, paper: str) -> dict[str, Any]:
+    """The rules of counting that a paper's experiments name (`compat`) and that print numbers: its own tables."""
+    found = []
+    own = id_task(plan, paper).get("id_metrics", ["accuracy"])
+    for rule in dict.fromkeys(rule for e in plan.experiments(paper) for rule in e.compat):
+        spec = plugins.spec("metrics.rules", plugins.metric_rules()[rule])
+        if spec.columns:
+            found.append({"rule": rule, "metrics": list(spec.columns), "id_metrics": list(spec.id_columns or own),
+                          "says": spec.says})
+    return {"countings": found} if found else {}
 
 
 def names_of(plan: Plan, paper: str) -> dict[str, str]:

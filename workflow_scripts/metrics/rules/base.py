@@ -1,8 +1,8 @@
 """What a metric rule of a paper offers, and what several of them compute.
 
 A rule repeats what the released code computes, under the strict metrics' names and as fractions; a metric that a
-release does not compute is absent. It is one module in this folder, named as in `compat` and in metrics
-(`auroc@bg-resample`) but for its dashes, with
+release does not compute is absent. A name that ends in ``_std`` is the spread of the metric before it. A rule is one
+module in this folder, named as in `compat` and in metrics (`auroc@bg-resample`) but for its dashes, with
 
 ``SPEC``
     a :class:`~workflow_scripts.core.specs.RuleSpec`;

@@ -12,8 +12,13 @@ from workflow_scripts.metrics.confidence import errors_curve, excess
 from workflow_scripts.metrics.ood import auroc, average_precision, checked, curve
 from workflow_scripts.metrics.rules.base import corners, nearest
 
-SPEC = RuleSpec(defects={"goe.2g-8": (
-    "tied scores are ordered to the method's disadvantage", "metrics: G-OE's own rules (`auroc@goe`, ...)")})
+SPEC = RuleSpec(
+    columns=("fpr95", "auroc", "aupr_in", "aupr_out"),
+    id_columns=("accuracy", "aurc@goe", "fpr95_error@goe"),
+    says="ID is positive; FPR95 at the recall nearest to 95 %; AUPR by trapezoids whose ends lie at 0.5 and 0; tied "
+         "scores in the order worst for the method. FPR95 (errors) is what its README calls FRR at 95 % TPR.",
+    defects={"goe.2g-8": (
+        "tied scores are ordered to the method's disadvantage", "metrics: G-OE's own rules (`auroc@goe`, ...)")})
 
 
 def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:

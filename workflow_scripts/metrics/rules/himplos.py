@@ -8,7 +8,9 @@ from workflow_scripts.core.specs import RuleSpec
 from workflow_scripts.metrics.ood import auroc, average_precision, curve
 from workflow_scripts.metrics.rules.base import hendrycks_fpr
 
-SPEC = RuleSpec()
+SPEC = RuleSpec(
+    columns=("fpr95", "auroc", "aupr_in", "aupr_out"),
+    says="ID is positive; FPR95 at the recall nearest to 95 %; AUPR is average precision.")
 
 
 def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:

@@ -8,7 +8,10 @@ from workflow_scripts.core.specs import RuleSpec
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.metrics.rules.base import corners, trapezoid_precision
 
-SPEC = RuleSpec()
+SPEC = RuleSpec(
+    columns=("fpr95_ood", "auroc", "aupr_in", "aupr_out"),
+    says="OOD is positive; FPR95 at the first corner of the ROC curve with a recall of at least 95 %; AUPR "
+         "by trapezoids.")
 
 
 def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:

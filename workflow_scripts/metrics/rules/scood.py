@@ -10,7 +10,10 @@ from workflow_scripts.core.specs import RuleSpec
 from workflow_scripts.metrics.ood import auroc, checked, curve
 from workflow_scripts.metrics.rules.base import trapezoid_precision
 
-SPEC = RuleSpec()
+SPEC = RuleSpec(
+    columns=("fpr95", "auroc", "aupr_in", "aupr_out"),
+    says="ID is positive; images of an OOD set that SC-OOD's lists give an ID class count as ID; FPR95 above "
+         "the ID score of rank 95 %; AUPR by trapezoids.")
 
 
 def ood(id_scores: ArrayLike, ood_scores: ArrayLike) -> dict[str, float]:

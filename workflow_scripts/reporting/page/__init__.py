@@ -128,7 +128,8 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
     anchor = "paper-" + re.sub(r"\W+", "-", entry.name)
     return Paper(
         anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
-        tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names)],
+        tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names,
+                                                                  entry.countings)],
         figures=[figure(found) for _, found in figures if found],
         compared=comparison.laid_out(comparison.compared(rows, entry.compare), names),
         published=published.read(published_csv) if published_csv else published.framed([]),
@@ -168,7 +169,8 @@ def context(section: Page) -> dict[str, Any]:
     papers = [paper(entry, names, section.notes) for entry in section.papers]
     rows = pd.concat([overview.rows(results.collect([])), *(p.rows for p in papers)], ignore_index=True)
     metrics = [m for p, entry in zip(papers, section.papers, strict=True) if p.tables
-               for m in (*entry.metrics, *entry.id_metrics)]
+               for m in (*entry.metrics, *entry.id_metrics,
+                         *(m for counting in entry.countings for m in (*counting.names, *counting.id_metrics)))]
     cards = here(section.cards)
     filters = [("paper", "Paper", list(rows["title"].unique()) if len(rows) else [])]
     filters += [(key, title, list(rows[key].unique())) for key, title in (("id", "ID set"), ("network", "Network"))]

@@ -7,6 +7,7 @@ from workflow_scripts.reporting.inputs import (
     DEFAULT_ID_METRICS,
     DEFAULT_METRICS,
     Compare,
+    Counting,
     PublishedTable,
     Run,
     TrainImages,
@@ -22,8 +23,10 @@ class MakeTables(Section):
     """The networks whose results it reports."""
     names: dict[str, str] = {}
     """Printed names by key."""
+    countings: list[Counting] = []
+    """The paper's own rules, whose tables stand first."""
     metrics: list[str] = DEFAULT_METRICS
-    """OOD metrics that the Markdown and LaTeX show; the CSV has all."""
+    """OOD metrics that the other tables show; the CSV has all."""
     id_metrics: list[str] = DEFAULT_ID_METRICS
     """Metrics of the ID task that they show."""
     compare: Compare | None = None
