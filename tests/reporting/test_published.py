@@ -340,7 +340,7 @@ def test_latex_of_all_kinds_of_tables_is_well_formed(reference, tmp_path):
     values, _ = compare(raw(), tmp_path)
     values["names"] = {"svhn": "SVHN_100% {x}", "msp": "MSP & co"}
     values["compare"] = {"trainings": [{"id": "cifar10", "network": "r18", "corrected": "ce", "released": "ce",
-                                      "defects": ["npos.B_1"]}], "rules": {}, "sets": []}
+                                      "defects": ["npos.B_1"]}], "rules": {}, "sets": {}}
     text = tex(values)
     found = structure(text)
     assert len(found) == 3 and r"SVHN\_100\% \{x\}" in text and r"MSP \& co" in text and r"npos.B\_1" in text

@@ -154,6 +154,23 @@ def test_images_like_id_join_the_id_side_of_their_set_alone(run):
     assert not any(dataset == "like" for _, dataset, _ in found)
 
 
+def test_a_set_that_holds_images_like_id_is_divided_for_the_reference_protocol_alone(run):
+    """The other CIFAR: whole by G-OE's rule; by SC-OOD's, what its list gives an ID class is no OOD image."""
+    with h5py.File(run.scores[0]) as file:
+        id_scores, whole = (file[f"{name}.test"][()] for name in ("digits", "faces"))
+    for path in run.scores:
+        run.set(path, "part.test", whole[:20])
+        run.set(path, "like.test", whole[20:])
+    config = CONFIG | {"compat": ["scood", "goe"], "id_like": {"faces.test": "like.test"},
+                       "listed": {"faces.test": "part.test"}}
+    found = {(r["score"], r["dataset"], r["metric"]): r for r in run.main(config)}
+    row = found["energy", "faces", "auroc@scood"]
+    assert float(row["value"]) == scood.ood(np.concatenate([id_scores, whole[20:]]), whole[:20])["auroc"]
+    assert (row["n_id"], row["n_ood"]) == (str(50 + 11), "20")
+    row = found["energy", "faces", "auroc@goe"]
+    assert float(row["value"]) == goe.ood(id_scores, whole)["auroc"] and (row["n_id"], row["n_ood"]) == ("50", "31")
+
+
 def test_a_network_without_errors_gives_nan_where_undefined(run):
     run.set(run.features, "labels", run.logits.argmax(1))
     found = {r["metric"]: float(r["value"]) for r in run.main() if r["group"] == "id"}
@@ -219,6 +236,8 @@ def test_what_is_wrong_in_a_file_is_named_and_the_old_table_stays(run, capsys, b
     (CONFIG | {"groups": {"near": ["digits.test"]}}, ["'digits.test' is named more than once"]),
     (CONFIG | {"compat": ["himplo"]}, ["--config.compat: 'himplo' is not known", "did you mean 'himplos'?"]),
     (CONFIG | {"id_like": {"face.test": "x"}}, ["id_like: OOD sets of groups expected", "'face.test'"]),
+    (CONFIG | {"listed": {"face.test": "x"}}, ["listed: OOD sets of groups expected", "'face.test'"]),
+    (CONFIG | {"listed": {"faces.test": "x"}}, ["listed: 'faces.test'", "id_like"]),
     (CONFIG | {"compat": "goe"}, ["--config.compat: Input should be a valid array"]),
     (CONFIG | {"compat": ["bg-resample"], "groups": {"far": ["small.test"]}}, ["set 'small.test'", "20 %", "found 9"]),
 ])

@@ -51,11 +51,40 @@ def test_the_lists_of_cifar100_stand_beside_those_of_cifar10():
     table = json.loads(reports.table_section(plan, wildcards()))
     run = next(r for r in table["runs"] if r["id"] == "cifar10")
     assert run["groups"]["far+2g-1"] == [*(f"scood_cifar100_{name}" for name in NATURAL), "blobs_10k", "gaussian_10k"]
-    assert "near+2g-1" not in run["groups"] and table["compare"]["sets"] == ["goe.2g-1"]
+    assert "near+2g-1" not in run["groups"] and table["compare"]["sets"] == {"+2g-1": "goe.2g-1"}
     assert not any("+" in group for r in table["runs"] if r["id"] == "cifar100" for group in r["groups"])
     figures = json.loads(reports.figures_section(plan, wildcards()))
     assert not any("+" in group for r in figures["runs"] for group in r["groups"])
     assert all("+" not in key[2] for key in plan.runs)  # nothing is trained anew
+
+
+def test_squashed_images_stand_beside_cut_ones_and_together_with_the_lists():
+    """goe.2c: the published table is of the code of 2022, which cuts; its rows of E-OE are of 2024, which squashes."""
+    plan = full("goe.2c", "goe.2g-1")
+    groups = plan.groups_otherwise("cifar10", {"near": ["cifar100"], "far": list(plan.ood["cifar10"])[1:8]})
+    noise = ["blobs_10k", "gaussian_10k"]
+    assert groups == {"far+2c": [*(f"scood_cifar10_{name}_squash" for name in NATURAL), *noise],
+                      "far+2g-1": [*(f"scood_cifar100_{name}" for name in NATURAL), *noise],
+                      "far+2c+2g-1": [*(f"scood_cifar100_{name}_squash" for name in NATURAL), *noise]}
+    assert set(plan.otherwise["cifar100"]) == {("goe.2c",)}  # its lists are those of the release
+    for id in ("cifar10", "cifar100"):
+        for name, group in plan.ood[id].items():
+            row = plan.datasets[name]
+            if row.reader == "scood":
+                assert row.geometry == ("squash32" if "+2c" in group else "crop32"), name
+        for name, (ood, like) in plan.parts[id].items():  # the protocol's parts are of the same geometry and lists
+            rows = [plan.datasets[part] for part in (ood, like)]
+            assert rows[0].geometry == rows[1].geometry
+            assert rows[0].options_of("test")["benchmark"] == rows[1].options_of("test")["benchmark"], name
+    table = json.loads(reports.table_section(plan, wildcards()))
+    assert table["compare"]["sets"] == {"+2c": "goe.2c", "+2g-1": "goe.2g-1", "+2c+2g-1": "goe.2c, goe.2g-1"}
+
+
+def test_a_set_of_the_lists_name_is_not_divided_by_it():
+    """LSUN's own 10,000 images are not those of SC-OOD's list; the official CIFAR test sets are."""
+    datasets = full().datasets
+    assert set(released.parts(datasets, "cifar10", ["lsun", "svhn", "cifar100", "scood_cifar10_lsun"])) == {
+        "cifar100", "scood_cifar10_lsun"}
 
 
 def test_corrected_lists_are_those_of_the_id_set():
@@ -69,6 +98,7 @@ def test_corrected_lists_are_those_of_the_id_set():
 
 @pytest.mark.parametrize(("bugs", "raw", "message"), [
     (["goe.2g-1"], small(), r"fidelity\.released: no ID set .* 'goe\.2g-1'"),
+    (["goe.2c"], small(), r"fidelity\.released: no ID set .* 'goe\.2c'"),
     (["goe.2g-8"], {**small(), "experiments": small()["experiments"][:1]}, r"fidelity\.released: .*compat: \[goe\]"),
     (["goe.2g-2"], small(), r"fidelity\.released: no recipe of this configuration has a switch for 'goe\.2g-2'"),
 ])
@@ -94,9 +124,13 @@ def test_the_reference_protocol_gets_the_images_like_id():
     plan = full()
     section = json.loads(evaluation.metrics_section(plan, wildcards()))
     like = {f"scood_cifar10_{name}.test": f"scood_cifar10_{name}_id.test" for name in ("tin", "lsun", "places365")}
-    assert section["id_like"] == like
+    like = {"cifar100.test": "scood_cifar10_cifar100_id.test", **like}  # whole in the release, divided in the protocol
+    assert section["id_like"] == like and section["listed"] == {"cifar100.test": "scood_cifar10_cifar100.test"}
+    assert json.loads(evaluation.metrics_section(plan, wildcards(id="cifar100")))["listed"] == {
+        "cifar10.test": "scood_cifar100_cifar10.test"}
     sets = [f"{name}.{split}" for name, split in plan.sets("cifar10")]
-    assert set(like.values()) <= set(sets) and not set(like.values()) & set(sum(section["groups"].values(), []))
+    assert {*like.values(), *section["listed"].values()} <= set(sets)
+    assert not set(like.values()) & set(sum(section["groups"].values(), []))
     other = evaluation.metrics_section(read_plan(small(), ROOT, {}), wildcards(id="digits", network="resnet-small"))
     assert json.loads(other)["id_like"] == {}
 
@@ -120,7 +154,7 @@ def test_only_papers_that_count_by_the_rule_show_it():
     plan = read_plan(changed(fidelity={"released": ["goe.2g-8"]}), ROOT, {})
     papers = {p["name"]: p.get("compare") for p in json.loads(reports.report_section(plan))["papers"]}
     assert papers == {"posthoc": None, "himplos": None,
-                      "goe": {"trainings": [], "rules": {"goe": "goe.2g-8"}, "sets": []}}
+                      "goe": {"trainings": [], "rules": {"goe": "goe.2g-8"}, "sets": {}}}
 
 
 # ---------------------------------------------------------------- the table
@@ -128,7 +162,7 @@ def test_only_papers_that_count_by_the_rule_show_it():
 GROUPS = {**reporting_data.GROUPS, "far+2g-1": ["faces", "brick", "gaussian"]}
 COMPARE = {"trainings": [{"id": "digits", "network": "resnet_small", "corrected": "pretrain", "released": "oe",
                           "defects": ["goe.2g-2", "goe.2g-4"]}],
-           "rules": {"goe": "goe.2g-8"}, "sets": ["goe.2g-1"]}
+           "rules": {"goe": "goe.2g-8"}, "sets": {"+2g-1": "goe.2g-1"}}
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +189,7 @@ def average(rows, recipe, score, sets, name="auroc"):
 def test_each_pair_holds_both_numbers_and_their_difference(paper):
     _, _, rows = paper
     found = comparison.compared(rows, Compare.of(**COMPARE))
-    assert [r.defects for r in found] == ["goe.2g-2, goe.2g-4"] * 3 + ["goe.2g-8"] * 6 + ["goe.2g-1"] * 6
+    assert [r.defects for r in found] == ["goe.2g-2, goe.2g-4"] * 3 + ["goe.2g-8"] * 6 + ["goe.2g-1"] * 12
     trained = next(r for r in found if r.score == "knn")
     assert (trained.label, trained.sets) == ("Cross-entropy", "all")
     pair = {p.metric: p for p in trained.pairs}
@@ -167,7 +201,13 @@ def test_each_pair_holds_both_numbers_and_their_difference(paper):
     counted = [r for r in found if r.defects == "goe.2g-8"]
     assert all({p.metric: p.text for p in r.pairs}["auroc"] == "−1.0 ± 0.0" for r in counted)
     assert all(p.released is None for r in counted for p in r.pairs if p.metric != "auroc")
-    listed = found[-6]
+    listed, whole = found[-12:-10]  # far, all
+    pair = {p.metric: p for p in whole.pairs}
+    assert pair["auroc"].released == average(rows, "pretrain", "energy", "all+2g-1") and whole.sets == "all"
+    sets = ["digits89", "faces", "brick", "gaussian"]  # near as it is, far as released
+    assert pair["auroc"].released.mean == pytest.approx(sum(
+        r.seeds.mean for r in rows.itertuples() if (r.recipe, r.score, r.metric) == ("pretrain", "energy", "auroc")
+        and (r.dataset, r.group) in {(name, "near" if name == "digits89" else "far+2g-1") for name in sets}) / 4)
     pair = {p.metric: p for p in listed.pairs}
     assert pair["auroc"].released == average(rows, "pretrain", "energy", "far+2g-1")
     assert pair["auroc"].corrected == average(rows, "pretrain", "energy", "far") and listed.sets == "far"

@@ -23,8 +23,8 @@ def test_nothing_in_a_plan_is_replaced(name):
 
 def test_nothing_is_added_to_what_a_plan_holds():
     run = next(iter(PLAN.runs.values()))
-    for table in (PLAN.datasets, PLAN.sources, PLAN.runs, PLAN.ood, next(iter(PLAN.ood.values())), PLAN.id_like,
-                  PLAN.relisted, PLAN.imported, run.scores):
+    for table in (PLAN.datasets, PLAN.sources, PLAN.runs, PLAN.ood, next(iter(PLAN.ood.values())), PLAN.parts,
+                  PLAN.otherwise, next(iter(PLAN.otherwise.values())), PLAN.imported, run.scores):
         with pytest.raises(TypeError):
             table["new"] = None
     with pytest.raises(FrozenInstanceError):

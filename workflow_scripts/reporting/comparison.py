@@ -1,7 +1,7 @@
 """Corrected against as released, wherever both ran: trainings, test sets, metric rules.
 
 :class:`Compare` says what to pair: ``trainings``, ``rules`` whose metrics (``auroc@goe``) are the released ones, and
-``sets``, defects whose test sets stand in groups such as ``far+2g-1``.
+``sets``, defects whose test sets stand in groups such as ``far+2g-1`` (``all+2g-1``: the mean over all sets).
 """
 
 from __future__ import annotations
@@ -100,8 +100,7 @@ def compared(results: pd.DataFrame, compare: Compare | None) -> list[Compared]:
                  for head in heads if head[:3] == key]
     for paper, defect in compare.rules.items():
         rows += [row([defect], head, ((head[2], "all", ""), (head[2], "all", f"@{paper}"))) for head in heads]
-    for defect in compare.sets:
-        ending = f"+{defect.partition('.')[2]}"
+    for ending, defect in compare.sets.items():
         rows += [row([defect], head, ((head[2], sets, ""), (head[2], sets + ending, "")))
                  for head, there in heads.items() for sets in there if sets + ending in there]
     return [r for r in rows if any(p.released for p in r.pairs)]

@@ -69,8 +69,8 @@ class Compare(Section):
     """Pairs of trainings."""
     rules: dict[str, str] = {}
     """Paper -> the defect of its metrics' rule (`auroc@goe`)."""
-    sets: list[str] = []
-    """Defects whose test sets stand in groups such as `far+2g-1`."""
+    sets: dict[str, str] = {}
+    """How groups of test sets as released end (`+2g-1`, as in `far+2g-1`) -> the defects that they have."""
 
 
 class Ours(Section):

@@ -6,7 +6,8 @@ A frame of results has a row for each metric of each score on each set, on each 
     what was measured; ``score`` is empty where a metric of the ID task does not depend on it;
 ``dataset``, ``group``
     the set and the configuration's group of it (``near``, ``far``), or ``near``, ``far``, ``all`` in the group
-    ``average``, or the ID set in the group ``id``;
+    ``average``, or the ID set in the group ``id``. Test sets as a release takes them stand in groups such as
+    ``far+2g-1``; ``all+2g-1`` averages over these and the sets of the groups that it leaves as they are;
 ``metric``, ``seeds``, ``n_id``, ``n_ood``
     its name, its :class:`Seeds` (fractions), the images behind it.
 """
@@ -135,7 +136,7 @@ def _network(runs: Sequence[Run], measured: pd.DataFrame, wanted: Mapping[str, I
     means = [part.groupby(["score", "metric", "group"], sort=False, as_index=False)["seeds"].agg(average)
              .rename(columns={"group": "dataset"}).assign(group=AVERAGE)
              for part in (single, *(single[single["group"].isin(of)].assign(group=name)
-                                    for name, of in _everything(groups).items())) if len(part)]
+                                    for name, of in averaged_groups(groups).items())) if len(part)]
     order = {pair: place for place, pair in enumerate(pairs)}
     ood = pd.concat([ood, *means], ignore_index=True)
     ood = ood.iloc[sorted(range(len(ood)), key=[order[pair] for pair in zip(
@@ -148,9 +149,13 @@ def _network(runs: Sequence[Run], measured: pd.DataFrame, wanted: Mapping[str, I
     return pd.concat([ood, task]).assign(**{key: getattr(runs[0], key) for key in NETWORK})[COLUMNS]
 
 
-def _everything(groups: Sequence[str]) -> dict[str, list[str]]:
-    """The groups that averages over all sets take."""
-    return {"all": [group for group in groups if "+" not in group]}
+def averaged_groups(groups: Sequence[str]) -> dict[str, list[str]]:
+    """The groups that averages over all sets take: ``all`` those of the configuration, ``all+2g-1`` the same, each as
+    that ending has it where it changes it."""
+    plain = [group for group in groups if "+" not in group]
+    endings = dict.fromkeys(group[group.index("+"):] for group in groups if "+" in group)
+    return {f"all{ending}": [group + ending if group + ending in groups else group for group in plain]
+            for ending in ("", *endings)}
 
 
 def _over_seeds(quantities: pd.DataFrame, measured: pd.DataFrame, runs: Sequence[Run]) -> pd.DataFrame:

@@ -66,7 +66,7 @@ def rows_of(path: Path, section: ComputeMetrics, correct: NDArray[np.bool_], pro
     with opened(path, "the score stage") as file:
         sets = {name: checked(dataset_of(file, path, name)[()], f"{path}, set '{name}'")
                 for name in (section.id, *(name for group in section.groups.values() for name in group),
-                             *section.id_like.values())}
+                             *section.id_like.values(), *section.listed.values())}
     id_scores = sets[section.id]
     if id_scores.size != correct.size:
         raise OODError(f"{path}, set '{section.id}': expected {correct.size} scores, one per label of the ID test set; "
@@ -83,13 +83,15 @@ def rows_of(path: Path, section: ComputeMetrics, correct: NDArray[np.bool_], pro
             for metric, value in ood_metrics(id_scores, ood_scores).items():
                 yield Row(score, dataset(name), group, metric, value, id_scores.size, ood_scores.size)
             for paper in section.compat:
-                like = [sets[section.id_like[name]]] if paper == "scood" and name in section.id_like else []
-                accepted = np.concatenate([id_scores, *like])
+                accepted, rejected = id_scores, ood_scores
+                if paper == "scood" and name in section.id_like:
+                    accepted = np.concatenate([id_scores, sets[section.id_like[name]]])
+                    rejected = sets[section.listed.get(name, name)]
                 try:
-                    values = by_rule(paper, accepted, ood_scores, section.confidence.get(score, ""))
+                    values = by_rule(paper, accepted, rejected, section.confidence.get(score, ""))
                 except OODError as error:
                     raise OODError(f"{path}, set '{name}': {error}") from None
-                count = ood_images(paper, id_scores.size, ood_scores.size)
+                count = ood_images(paper, accepted.size, rejected.size)
                 for metric, value in values.items():
                     yield Row(score, dataset(name), group, f"{metric}@{paper}", value, accepted.size, count)
 

@@ -202,10 +202,12 @@ def metrics_section(plan: Plan, wildcards: Wildcards) -> str:
     groups: dict[str, list[str]] = {}
     for name, group in plan.ood[id].items():
         groups.setdefault(group, []).append(f"{name}.test")
-    like = {f"{name}.test": f"{other}.test" for name, other in plan.id_like[id].items()}
+    parts = plan.parts[id]
+    like = {f"{name}.test": f"{one.like}.test" for name, one in parts.items()}
+    listed = {f"{name}.test": f"{one.ood}.test" for name, one in parts.items() if one.ood != name}
     confidence = {name: kind for name, score in run.scores.items() if (kind := sections.confidence(score))}
     return ComputeMetrics.of(id=f"{id}.test", groups=groups, compat=plan.compat(id), confidence=confidence,
-                             id_like=like).dump()
+                             id_like=like, listed=listed).dump()
 
 
 def metrics_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:

@@ -80,7 +80,7 @@ def _table_rows(plan: Plan, paper: str) -> list[dict[str, Any]]:
     """Rows of a table, with the groups of OOD sets that other lists change."""
     rows = list(_rows(plan, paper).values())
     for row in rows:
-        row["groups"] |= plan.relisted_groups(row["id"], row["groups"])
+        row["groups"] |= plan.groups_otherwise(row["id"], row["groups"])
     return rows
 
 
@@ -175,7 +175,9 @@ def cards_section(plan: Plan) -> str:
         roles |= {(id, "train"): "ID train", (id, "test"): "ID test"}
         for name, group in sets.items():
             roles.setdefault((name, "test"), f"OOD test ({group})")
-        roles |= {(name, "test"): "ID-like test" for name in plan.id_like[id].values()}
+        for parts in plan.parts[id].values():
+            roles[parts.like, "test"] = "ID-like test"
+            roles.setdefault((parts.ood, "test"), "OOD test (scood)")
     for run in plan.runs.values():
         if run.recipe.images:
             roles[run.recipe.images, "train"] = "ID train, in the size to train on"

@@ -14,7 +14,7 @@ from workflow_scripts.config.models import Config, Recipe
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.stages.sections.tune_options import Sweep
-from workflow_scripts.work import declared
+from workflow_scripts.work import declared, released
 from workflow_scripts.work.plan import Plan
 
 
@@ -156,9 +156,9 @@ def switches(plan: Plan) -> None:
     """Each switch asked for everywhere must concern something."""
     used = {bug for run in plan.runs.values() for bug in declared.switches(run.recipe)}
     for bug in plan.config.fidelity.released:
-        if bug == "goe.2g-1" and not any(plan.relisted.values()):
-            raise OODError("fidelity.released: no ID set of this configuration has a test set from SC-OOD's lists "
-                           "other than those for CIFAR-100, which 'goe.2g-1' takes for every ID set")
+        if bug in released.SWITCHES and not any((bug,) in found for found in plan.otherwise.values()):
+            raise OODError(f"fidelity.released: no ID set of this configuration has a test set that '{bug}' changes "
+                           f"({fidelity.defects()[bug]}); name one by SC-OOD's lists, e.g. scood_cifar10_tin")
         if bug == "goe.2g-8" and not any("goe" in plan.compat(id) for id in plan.ood):
             raise OODError("fidelity.released: no experiment of this configuration counts by G-OE's rules, which "
                            "'goe.2g-8' concerns; add to one compat: [goe]")

@@ -25,6 +25,7 @@ from workflow_scripts.work.plan import Key, Plan, Trained, compat, download
 
 Entry = TypeVar("Entry", Network, Recipe, Score)
 Placed = TypeVar("Placed", Recipe, Score)
+N = TypeVar("N")
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -70,15 +71,16 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     for number, experiment in enumerate(config.experiments):
         work.enter(experiment, f"experiments[{number}]")
     runs = {key: replace(run, scores=MappingProxyType(work.scores.get(key, {}))) for key, run in work.runs.items()}
-    relisted = {id: released.relisted(datasets, sets) for id, sets in work.ood.items()}
-    ood = _with_relisted(work.ood, relisted) if "goe.2g-1" in config.fidelity.released else work.ood
+    otherwise = {id: released.otherwise(datasets, sets, config.fidelity.released) for id, sets in work.ood.items()}
+    ood = {id: _with_others(sets, otherwise[id]) for id, sets in work.ood.items()}
     results = [(experiment, [runs[key] for key in keys]) for experiment, keys in work.results]
     plan = Plan(
         config, MappingProxyType(dict(datasets)), data_root,
         MappingProxyType({**(sources or {}), **_weights(runs.values(), data_root)}),
-        runs=MappingProxyType(runs), ood=_frozen(ood), relisted=_frozen(relisted),
-        id_like=_frozen({id: released.id_like(datasets, sets) if "scood" in compat(config.experiments, id) else {}
-                         for id, sets in ood.items()}),
+        runs=MappingProxyType(runs), ood=_frozen(ood),
+        otherwise=MappingProxyType({id: _frozen(found) for id, found in otherwise.items()}),
+        parts=_frozen({id: released.parts(datasets, id, sets) if "scood" in compat(config.experiments, id) else {}
+                       for id, sets in ood.items()}),
         imported=MappingProxyType(imported.collect(config, ood, runs)),
         results=tuple((experiment, tuple(run for run in reported if only.keeps(config.only, run)))
                       for experiment, reported in results))
@@ -247,11 +249,13 @@ def _dataset(datasets: Mapping[str, Dataset], name: str, where: str, *splits: st
     return row
 
 
-def _with_relisted(ood: Mapping[str, Mapping[str, str]],
-                   relisted: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
-    """OOD sets and their groups with the same sets by other lists, in groups of their own."""
-    return {id: {**sets, **{other: f"{sets[name]}+2g-1" for name, other in relisted[id].items() if other not in sets}}
-            for id, sets in ood.items()}
+def _with_others(sets: Mapping[str, str], otherwise: Mapping[tuple[str, ...], Mapping[str, str]]) -> dict[str, str]:
+    """OOD sets and their groups with the sets that a release has in their place, in groups of their own."""
+    groups = dict(sets)
+    for defects, others in otherwise.items():
+        for name, other in others.items():
+            groups.setdefault(other, sets[name] + suffix(defects))
+    return groups
 
 
 def _weights(runs: Iterable[Trained], data_root: Path | None) -> dict[str, Source]:
@@ -268,6 +272,6 @@ def _weights(runs: Iterable[Trained], data_root: Path | None) -> dict[str, Sourc
     return found
 
 
-def _frozen(table: Mapping[str, Mapping[K, V]]) -> Mapping[str, Mapping[K, V]]:
+def _frozen(table: Mapping[N, Mapping[K, V]]) -> Mapping[N, Mapping[K, V]]:
     """A table and its rows for reading only."""
     return MappingProxyType({name: MappingProxyType(dict(row)) for name, row in table.items()})

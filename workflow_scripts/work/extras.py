@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from workflow_scripts.config.fidelity import suffix
 from workflow_scripts.core import plugins
 from workflow_scripts.work import released
 from workflow_scripts.work.plan import Key, Plan, Trained
@@ -54,5 +55,6 @@ def compared(plan: Plan, paper: str) -> dict[str, Any]:
     everywhere = plan.config.fidelity.released
     counted = {rule for e in plan.experiments(paper) for rule in e.compat}
     rules = {"goe": "goe.2g-8"} if "goe.2g-8" in everywhere and "goe" in counted else {}
-    sets = ["goe.2g-1"] if "goe.2g-1" in everywhere else []
+    sets = {suffix(defects): ", ".join(defects) for id in dict.fromkeys(e.id for e in plan.experiments(paper))
+            for defects in plan.otherwise[id]}
     return {"compare": {"trainings": trainings, "rules": rules, "sets": sets}} if trainings or rules or sets else {}

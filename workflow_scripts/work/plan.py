@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from workflow_scripts.config import catalogue
 from workflow_scripts.config.catalogue import Dataset
+from workflow_scripts.config.fidelity import suffix
 from workflow_scripts.config.models import Config, Experiment, Imported, Network, Paper, Recipe, Score
 from workflow_scripts.config.raw import Source
 from workflow_scripts.core import sources
@@ -84,6 +85,15 @@ class Taken:
         return f"{self.entry.label} [imported]"
 
 
+class Parts(NamedTuple):
+    """An OOD test set as SC-OOD's reference protocol divides it."""
+
+    ood: str
+    """The set of its images that count as OOD."""
+    like: str
+    """The set of those that count as ID."""
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """All work of a configuration."""
@@ -99,11 +109,11 @@ class Plan:
     """Every network to make."""
     ood: Mapping[str, Mapping[str, str]]
     """OOD sets of each ID set and their groups, over all experiments: each network of that ID set sees them all."""
-    id_like: Mapping[str, Mapping[str, str]]
-    """By ID set: OOD set -> the images of its list that SC-OOD counts as ID; where a table needs them."""
-    relisted: Mapping[str, Mapping[str, str]]
-    """By ID set: OOD set -> the same set by the lists of CIFAR-100's benchmark, which G-OE's code takes for every ID
-    set."""
+    parts: Mapping[str, Mapping[str, Parts]]
+    """By ID set: OOD set -> its parts by SC-OOD's lists, where some of it counts as ID; where a table needs them."""
+    otherwise: Mapping[str, Mapping[tuple[str, ...], Mapping[str, str]]]
+    """By ID set: defects of the evaluation, alone and together -> OOD set -> the set that the release has in its place
+    (:func:`workflow_scripts.work.released.otherwise`); of the defects that are asked for."""
     imported: Mapping[Key, Taken]
     """Score files of other tools, which stand in a paper's table."""
     results: tuple[tuple[Experiment, tuple[Trained, ...]], ...]
@@ -188,19 +198,19 @@ class Plan:
     # -- sets -----------------------------------------------------------------------------------------------------
 
     def sets(self, id: str) -> list[tuple[str, str]]:
-        """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, ID-like sets."""
-        names = dict.fromkeys([*self.ood[id], *self.id_like[id].values()])
+        """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, parts of them."""
+        names = dict.fromkeys([*self.ood[id], *(name for parts in self.parts[id].values() for name in parts)])
         return [(id, "train"), (id, "test"), *((name, "test") for name in names)]
 
     def compat(self, id: str) -> list[str]:
         """Papers whose own metric rules are computed on an ID set."""
         return compat(self.config.experiments, id)
 
-    def relisted_groups(self, id: str, groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
-        """The groups of OOD sets that goe.2g-1 changes, with its lists (``far+2g-1``); none where it is off."""
-        other = self.relisted[id] if "goe.2g-1" in self.config.fidelity.released else {}
-        return {f"{group}+2g-1": [other.get(name, name) for name in names] for group, names in groups.items()
-                if other.keys() & set(names)}
+    def groups_otherwise(self, id: str, groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
+        """The groups of OOD sets that defects of the evaluation change, as the release has them (``far+2g-1``)."""
+        return {group + suffix(defects): [other.get(name, name) for name in names]
+                for defects, other in self.otherwise[id].items()
+                for group, names in groups.items() if other.keys() & set(names)}
 
     def used_datasets(self, whole: bool = False) -> list[tuple[str, str]]:
         """(dataset, split) of every store that what `only` keeps (``whole``: the configuration) needs, each once."""

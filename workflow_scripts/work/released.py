@@ -1,45 +1,97 @@
-"""What stands beside the corrected results: test sets by other lists, and trainings with defects.
+"""What stands beside the corrected results: test sets as G-OE's release takes them, and trainings with defects.
 
 SC-OOD's lists say which images of a test set belong to a class of the ID set in meaning; a row of the dataset table
-takes one part of one list (reader `scood`).
+takes one part of one list (reader `scood`) at one geometry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from workflow_scripts.config.catalogue import Dataset
-from workflow_scripts.work.plan import Trained
-
-BENCHMARK = "cifar100"  # whose lists G-OE's code takes for every ID set (goe.2g-1)
+from workflow_scripts.work.plan import Parts, Trained
 
 
-def relisted(datasets: Mapping[str, Dataset], sets: Iterable[str]) -> dict[str, str]:
-    """Of test sets by the lists of another benchmark than :data:`BENCHMARK`: the same sets by its lists."""
+class Listed(NamedTuple):
+    """What a row takes of SC-OOD: a part of one list at a geometry."""
+
+    benchmark: str
+    set: str
+    part: str
+    labels: str
+    geometry: str
+    rest: tuple[tuple[str, str], ...]
+    """The reader's other options, which say where the files lie."""
+
+
+SWITCHES: dict[str, Callable[[Listed], Listed]] = {
+    "goe.2c": lambda row: row._replace(geometry="squash32"),
+    "goe.2g-1": lambda row: row._replace(benchmark="cifar100")}
+"""Defects of the evaluation -> the test set that the release has in the place of ours, whatever the ID set."""
+
+
+def otherwise(datasets: Mapping[str, Dataset], sets: Iterable[str],
+              switches: Sequence[str]) -> dict[tuple[str, ...], dict[str, str]]:
+    """Of each combination of switches (:data:`SWITCHES`): set -> the set that the release has in its place.
+
+    A set is left out of a combination where one of its switches changes nothing, or where the table has no such row.
+    """
+    rows, sets = _rows(datasets), list(sets)
+    asked = [switch for switch in SWITCHES if switch in switches]
+    sizes = range(1, len(asked) + 1)
+    made = {}
+    for combination in itertools.chain.from_iterable(itertools.combinations(asked, size) for size in sizes):
+        found = {}
+        for name in sets:
+            row = changed = _listed(datasets[name])
+            if row is None or changed is None or any(SWITCHES[switch](row) == row for switch in combination):
+                continue
+            for switch in combination:
+                changed = SWITCHES[switch](changed)
+            if changed in rows:
+                found[name] = rows[changed]
+        if found:
+            made[combination] = found
+    return made
+
+
+def parts(datasets: Mapping[str, Dataset], id: str, sets: Iterable[str]) -> dict[str, Parts]:
+    """Of test sets with images that SC-OOD's lists give an ID class, where the table has rows of them.
+
+    The other CIFAR, which is taken whole, is divided by the list of its name in the ID set's benchmark; of other sets
+    the lists hold other images than their own rows.
+    """
+    rows = _rows(datasets)
+    by_list = {(row.benchmark, row.set): name for row, name in rows.items() if row.part == "ood"}
     found = {}
     for name in sets:
-        options = _listed(datasets, name)
-        if options and options["benchmark"] != BENCHMARK:
-            found[name] = _row(datasets, {**options, "benchmark": BENCHMARK})
-    return {name: other for name, other in found.items() if other}
+        whole = datasets[name].reader == "cifar_binary"
+        ood = by_list.get((id, name)) if whole else name
+        row = _listed(datasets[ood]) if ood else None
+        like = rows.get(row._replace(part="id_like", labels="sc_label")) if row else None
+        if ood and like:
+            found[name] = Parts(ood, like)
+    return found
 
 
-def id_like(datasets: Mapping[str, Dataset], sets: Iterable[str]) -> dict[str, str]:
-    """Of test sets by lists: the images that these lists give an ID class, where the table has a row of them."""
-    found = {name: _row(datasets, {**options, "part": "id_like", "labels": "sc_label"})
-             for name in sets if (options := _listed(datasets, name))}
-    return {name: other for name, other in found.items() if other}
+def _listed(row: Dataset) -> Listed | None:
+    """What a row takes of SC-OOD; ``None`` where it is of another kind."""
+    if row.reader != "scood" or "test" not in row.splits:
+        return None
+    options = {"part": "ood", "labels": "none", **row.options_of("test")}
+    named = {key: options.pop(key) for key in ("benchmark", "set", "part", "labels")}
+    return Listed(**named, geometry=row.geometry, rest=tuple(sorted((key, repr(v)) for key, v in options.items())))
 
 
-def _listed(datasets: Mapping[str, Dataset], name: str) -> dict[str, Any] | None:
-    row = datasets[name]
-    return row.options_of("test") if row.reader == "scood" else None
-
-
-def _row(datasets: Mapping[str, Dataset], wanted: dict[str, Any]) -> str | None:
-    return next((name for name, row in datasets.items()
-                 if "test" in row.splits and _listed(datasets, name) == wanted), None)
+def _rows(datasets: Mapping[str, Dataset]) -> dict[Listed, str]:
+    """The rows that take a part of SC-OOD, by what they take; of equal ones the first."""
+    rows: dict[Listed, str] = {}
+    for name, entry in datasets.items():
+        if row := _listed(entry):
+            rows.setdefault(row, name)
+    return rows
 
 
 def pairs(runs: Iterable[Trained]) -> list[tuple[Trained, Trained]]:

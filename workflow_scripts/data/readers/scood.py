@@ -24,9 +24,11 @@ from workflow_scripts.data.readers.lmdb_images import Options as Everything
 from workflow_scripts.data.readers.lmdb_images import decoded
 from workflow_scripts.data.reading import Images, raw_files
 
-SPEC = ReaderSpec(defects={"goe.2g-1": (
-    "test sets are always filtered with the CIFAR-100 benchmark's lists",
-    "test sets: the same sets by the other benchmark's lists, in a group of their own (`far+2g-1`)")})
+SPEC = ReaderSpec(defects={
+    "goe.2c": ("the code of 2024 squashes test images to 32x32; that of 2022 resizes the shorter side and cuts",
+               "test sets: the same sets squashed, in a group of their own (`far+2c`)"),
+    "goe.2g-1": ("test sets are always filtered with the CIFAR-100 benchmark's lists",
+                 "test sets: the same sets by the other benchmark's lists, in a group of their own (`far+2g-1`)")})
 
 
 @dataclass(frozen=True)

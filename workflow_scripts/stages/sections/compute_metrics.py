@@ -22,7 +22,9 @@ class ComputeMetrics(Section):
     """Score -> what its values are to the confidence that releases threshold: it, its logarithm, or it less 1. Metrics
     at a release's own threshold are computed for these scores alone."""
     id_like: dict[str, str] = {}
-    """OOD set -> the set of images beside it that `scood` counts as ID."""
+    """OOD set -> the set of its images that `scood` counts as ID."""
+    listed: dict[str, str] = {}
+    """OOD set that holds those images too -> the set of the others, which `scood` counts as OOD."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -33,6 +35,9 @@ class ComputeMetrics(Section):
         twice = sorted({name for name in sets if sets.count(name) > 1})
         if twice:
             raise ValueError(f"'{twice[0]}' is named more than once; a set is either ID or in one group")
-        for name in self.id_like.keys() - set(named):
-            raise ValueError(f"id_like: OOD sets of groups expected, found '{name}'")
+        for key in ("id_like", "listed"):
+            for name in getattr(self, key).keys() - set(named):
+                raise ValueError(f"{key}: OOD sets of groups expected, found '{name}'")
+        for name in self.listed.keys() - self.id_like.keys():
+            raise ValueError(f"listed: '{name}' has no images that count as ID; name them in id_like")
         return self
