@@ -83,9 +83,9 @@ def main() -> None:
     pixels = torch.randint(0, 256, (4096, 32, 32, 3), dtype=torch.uint8).to(device)
     data = Images(pixels[:2048], torch.randint(0, 10, (2048,)).to(device))
     outliers = Outliers(pixels[2048:], 256, "block", 0, device, "random images")
-    plain = cross_entropy.build(cross_entropy.Options(), ())
+    plain, filtered = cross_entropy.build(cross_entropy.Options(), ()), goe.build(goe.Options(filter="top", k=8), ())
     runs = {
-        "G-OE, 640 images": (640, Runner(goe.build(goe.Options(), ()), NETWORKS[args.network](), data, outliers, 128)),
+        "G-OE, 640 images": (640, Runner(filtered, NETWORKS[args.network](), data, outliers, 128)),
         "cross-entropy, 640 images": (640, Runner(plain, NETWORKS[args.network](), data, outliers, 640)),
         "cross-entropy, 128 images": (128, Runner(plain, NETWORKS[args.network](), data, outliers, 128)),
     }

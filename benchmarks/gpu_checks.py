@@ -31,7 +31,8 @@ RESUMED = 1e-3  # of the norm, where the device's sums have no fixed order
 CLASSES = 4
 SYNTHESIS = {"start": 0, "queue": 8, "K": 3, "select": 4, "pick": 2, "sample_from": 12, "keep": 3, "hidden": 8}
 METHODS: dict[str, dict[str, Any]] = {
-    "cross_entropy": {}, "goe": {"k": 4}, "npos": SYNTHESIS | {"projection": 16}, "resample": {}, "dense": {},
+    "cross_entropy": {}, "goe": {"filter": "top", "k": 4}, "npos": SYNTHESIS | {"projection": 16}, "resample": {},
+    "dense": {},
     "vos": {"start": 0, "queue": 8, "sample_from": 50}, "outlier_exposure": {}, "energy_oe": {}, "background": {},
     "mixup": {"alpha": 1.0}, "npos_clip": SYNTHESIS,
 }

@@ -72,7 +72,7 @@ class Paper:
 PAPERS = (
     Paper("himplos: DenseNet-BC-100-12, cross-entropy", "densenet100", "cross_entropy"),
     Paper("bgresample: WRN-40-4, weights of the background", "wrn40-4", "resample", {"snapshots": ()}, outliers=128),
-    Paper("goe: WRN-40-2, G-OE", "wrn40-2", "goe", outliers=256),
+    Paper("goe: WRN-40-2, G-OE", "wrn40-2", "goe", {"filter": "top", "k": 8}, outliers=256),
     Paper("npos: ResNet-18, NPOS", "resnet18", "npos", {"start": 0, "projection": 128}, batch=256, views=2,
           augment=VIEWS),
     Paper("dfb: BiT-R50x1 at 128x128, dense", "bit-r50x1", "dense", augment=(

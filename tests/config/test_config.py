@@ -122,7 +122,7 @@ REFUSED = [
      r"^recipe 'goe', key outliers.dataset: 'noise' is an OOD test set of 'digits' \(both are the images of 'blobs'\)"),
     ({**of_recipe("goe", outliers={"dataset": "few", "batch_size": 32}), "datasets": {"few": FEW}},
      r"^recipe 'goe', key outliers.batch_size: 32 is more than the 31 images of 'few'"),
-    (of_recipe("goe", options={"k": 33}),
+    (of_recipe("goe", options={"filter": "top", "k": 33}),
      r"^recipe 'goe', key options.k: filter 'top' cannot use k = 33 with outliers.batch_size 32"),
     (of_recipe("goe", options={"filter": "static", "k": 65}),
      r"^recipe 'goe', key options.k: filter 'static' cannot use k = 65 with training.batch_size 64"),

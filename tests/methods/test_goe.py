@@ -83,9 +83,9 @@ def test_filters_of_2022(kind, name, rank):
 
 
 @pytest.mark.parametrize(("options", "loss", "grad"), [
-    (goe.Options(k=8), "goe_loss", "goe_grad"),
-    (goe.Options(k=0), "goe_loss_k0", "goe_grad_k0"),
-    (goe.Options(k=8, weight=2, oe_weight=1), "goe_loss_w2_oe1", None),
+    (goe.Options(filter="top", k=8), "goe_loss", "goe_grad"),
+    (goe.Options(filter="top", k=0), "goe_loss_k0", "goe_grad_k0"),
+    (goe.Options(filter="top", k=8, weight=2, oe_weight=1), "goe_loss_w2_oe1", None),
 ])
 def test_released_step(options, loss, grad):
     found, gradient, network = golden_step(options)
@@ -99,7 +99,7 @@ def test_released_step(options, loss, grad):
 
 def test_released_step_in_double():
     """The release's soft labels are float32, which 5e-8 and 1e-9 allow for."""
-    found, gradient, _ = golden_step(goe.Options(k=8), torch.float64)
+    found, gradient, _ = golden_step(goe.Options(filter="top", k=8), torch.float64)
     assert found == pytest.approx(float(G["goe_loss_f64"]), abs=5e-8)
     torch.testing.assert_close(gradient, G["goe_grad_f64"], rtol=0, atol=1e-9)
 
@@ -108,7 +108,7 @@ def test_released_step_in_double():
     ((0, 0), "goe_part_ce"), ((1, 0), "goe_part_mix"), ((0, 1), "goe_part_oe"),
 ])
 def test_released_parts(weights, part):
-    found, _, _ = golden_step(goe.Options(weight=weights[0], oe_weight=weights[1]))
+    found, _, _ = golden_step(goe.Options(filter="top", k=8, weight=weights[0], oe_weight=weights[1]))
     rest = float(G["goe_part_ce"]) if any(weights) else 0
     assert found - rest == pytest.approx(float(G[part]), abs=4e-6)
 
@@ -128,7 +128,7 @@ def test_released_comparisons(method, name, tolerance):
 
 def test_mixing_loss_is_masked_cross_entropy_on_mixed_labels():
     """Acceptance test 8: row by row in double, from the definition; filtered items have no gradient."""
-    _, gradient, _ = golden_step(goe.Options(weight=1, oe_weight=0), torch.float64)
+    _, gradient, _ = golden_step(goe.Options(filter="top", k=8, weight=1, oe_weight=0), torch.float64)
     lam, first, second = float(G["lam"]), G["idx1"], G["idx2"]
     labels = G["soft_labels"].double()
     passes = torch.cat((torch.ones(16, dtype=torch.bool), G["out_mask"][:16].bool()))
@@ -144,7 +144,7 @@ def test_mixing_loss_is_masked_cross_entropy_on_mixed_labels():
     assert (gradient[48:] == 0).all()
 
 
-@pytest.mark.parametrize("options", [goe.Options(k=0), goe.Options(filter="static", k=0)])
+@pytest.mark.parametrize("options", [goe.Options(filter="top", k=0), goe.Options(filter="static", k=0)])
 def test_no_filter_needs_no_pass(options):
     network = Given(torch.zeros(80, 10), None)
     assert Fixed(options).keep(network, BATCH).all()
@@ -187,8 +187,8 @@ def images(n_id: int = 16, n_ood: int = 32, **more: int) -> Batch:
     (cross_entropy.build(cross_entropy.Options(), ("goe.2g-2",)), math.log(10)),
     (outlier_exposure.build(outlier_exposure.Options(), ()), 1.5 * math.log(10)),
     (energy_oe.build(energy_oe.Options(), ()), math.log(10) + 0.1 * (25 - math.log(10)) ** 2),
-    (goe.build(goe.Options(k=0), ()), 2 * math.log(10)),
-    (goe.build(goe.Options(k=0, weight=2, oe_weight=0.25), ()), 3.25 * math.log(10)),
+    (goe.build(goe.Options(filter="top", k=0), ()), 2 * math.log(10)),
+    (goe.build(goe.Options(filter="top", k=0, weight=2, oe_weight=0.25), ()), 3.25 * math.log(10)),
     # all tie with the ID images: no outlier passes, pairs of ID images do
     (goe.build(goe.Options(filter="static", k=1, divide="kept"), ()), 1.5 * math.log(10)),
 ])
@@ -202,7 +202,7 @@ def test_loss_at_step_0(method, expected):
 
 def test_filtered_shares_shrink_the_loss():
     """k of M outliers drop out of L_oe; of the mixtures those with a filtered part."""
-    network, batch, options = small(), images(), goe.Options(k=8)
+    network, batch, options = small(), images(), goe.Options(filter="top", k=8)
     method = goe.build(options, ())
     keep = method.keep(network, batch)
     assert keep.sum() == 24
@@ -223,12 +223,12 @@ def test_filter_pass_changes_nothing():
         (module.training, torch.is_grad_enabled(), len(inputs[0]),
          inputs[0].is_contiguous(memory_format=torch.channels_last))))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    for options in (goe.Options(), goe.Options(filter="static", confidence="margin")):
+    for options in (goe.Options(filter="top"), goe.Options(filter="static", confidence="margin")):
         goe.build(options, ()).keep(network, images())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert seen == [(False, False, 32, True), (False, False, 48, True)] and network.training
     seen.clear()
-    goe.build(goe.Options(), ()).loss(network, images())
+    goe.build(goe.Options(filter="top"), ()).loss(network, images())
     assert seen == [(False, False, 32, True), (True, True, 80, True)]
 
 
@@ -252,7 +252,7 @@ def test_mixing_is_random_and_repeatable():
 
 def test_last_batch_of_fewer_images_and_fewer_outliers_than_images():
     for batch in (images(5, 32), images(16, 4)):
-        loss, logits = goe.build(goe.Options(k=3), ()).loss(small(), batch)
+        loss, logits = goe.build(goe.Options(filter="top", k=3), ()).loss(small(), batch)
         assert torch.isfinite(loss) and len(logits) == len(batch.images)
 
 
@@ -273,13 +273,13 @@ def test_contaminated_baseline_differs_by_batch_norm_alone():
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (goe.Options(k=257), r"options\.k: filter 'top' .* k = 257 .*outliers\.batch_size 256"),
+    (goe.Options(filter="top", k=257), r"options\.k: filter 'top' .* k = 257 .*outliers\.batch_size 256"),
     (goe.Options(filter="static", k=129), r"options\.k: filter 'static' .* k = 129 .*training\.batch_size 128"),
 ])
 def test_k_above_its_batch_is_refused(options, message):
     recipe = typed.recipe({"normalise": "per_image", "outliers": {"batch_size": 256}, "training": {
         "epochs": 1, "batch_size": 128, "lr": 0.1, "schedule": {"name": "constant"}}})
-    goe.build(goe.Options(k=256), ()).check(recipe)
+    goe.build(goe.Options(filter="top", k=256), ()).check(recipe)
     goe.build(goe.Options(filter="adaptive", k=999), ()).check(recipe)
     with pytest.raises(OODError, match=message):
         goe.build(options, ()).check(recipe)

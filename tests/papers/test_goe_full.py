@@ -52,17 +52,17 @@ def limited() -> dict:
     own = {"seeds": 1, "scores": ["msp"]}
     return {
         **FULL, "variant": "limited", "limit": {"steps": 1, "images": 24}, "device": "cpu", "threads": 1,
-        "features": {"batch_size": 32, "together": True}, "fidelity": {"released": ["goe.2g-1", "goe.2g-8"]},
+        "features": {"batch_size": 32, "together": True}, "fidelity": {"released": ["goe.2c", "goe.2g-1", "goe.2g-8"]},
         "datasets": {"tiny_images_all": {**tiny, "options": {"records": RECORDS}, "hold_out": 40,
                                          "counts": {"train": RECORDS - 40, "val": 40}}},
-        "recipes": [*FULL["recipes"], {**goe, "name": "goe-k20", "options": {**goe["options"], "k": 20}},
+        "recipes": [*FULL["recipes"], {**goe, "name": "goe-k5", "options": {**goe["options"], "k": 5}},
                     {**goe, "name": "goe-released", "released": ["goe.2g-4"]},
-                    {"name": "goe-chosen", "label": "G-OE, chosen", "select_best": {"among": ["goe", "goe-k20"]},
+                    {"name": "goe-chosen", "label": "G-OE, chosen", "select_best": {"among": ["goe", "goe-k5"]},
                      "where": {"id": ["cifar10"]}}],
         "experiments": [
             {**first, "networks": ["wrn40-2"], "recipes": ["goe"], "seeds": 1},
             {**first, **own, "networks": ["wrn40-2"],
-             "recipes": ["baseline", "oe", "energy-oe", "goe-chosen", "goe-released"]},
+             "recipes": ["baseline", "oe", "energy-oe", "goe-top", "goe-chosen", "goe-released"]},
             {**first, **own, "networks": ["densenet100", "resnet34"], "recipes": ["goe"]},
             {**second, **own, "networks": ["wrn40-2"], "recipes": ["goe"]}]}
 
@@ -96,7 +96,7 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
 
     # the choice is the better of its two candidates
     [choice] = [list(csv.DictReader(path.open())) for path in results.glob("choice/**/seed0.csv")]
-    assert [r["recipe"] for r in choice] == ["goe", "goe-k20"] and {r["n_outliers"] for r in choice} == {"24"}
+    assert [r["recipe"] for r in choice] == ["goe", "goe-k5"] and {r["n_outliers"] for r in choice} == {"24"}
     chosen = max(choice, key=lambda r: float(r["auroc"]))["recipe"]
     models = results / "models" / "cifar10" / "wrn40-2"
     assert (models / "goe-chosen/seed0.pt").read_bytes() == (models / f"{chosen}/seed0.pt").read_bytes()

@@ -268,7 +268,7 @@ def test_outliers_lose_their_confidence():
     top = {}
     for name, method in (("plain", cross_entropy.build(cross_entropy.Options(), ())),
                          ("oe", outlier_exposure.build(outlier_exposure.Options(), ())),
-                         ("goe", goe.build(goe.Options(k=1), ()))):
+                         ("goe", goe.build(goe.Options(filter="top", k=1), ()))):
         network, history = run(method, recipe, outliers=noise())
         assert history[-1]["loss"] < history[0]["loss"] and history[-1]["accuracy"] > 0.9
         with torch.no_grad():
@@ -281,7 +281,7 @@ def test_a_method_without_its_outliers_is_refused():
     with pytest.raises(OODError, match="outliers: this method trains with outliers, but the recipe names none"):
         run(goe.build(goe.Options(), ()), RECIPE)
     with pytest.raises(OODError, match=r"options\.k: .* k = 9 .*outliers\.batch_size 8"):
-        run(goe.build(goe.Options(k=9), ()), RECIPE, outliers=noise())
+        run(goe.build(goe.Options(filter="top", k=9), ()), RECIPE, outliers=noise())
 
 
 class Frozen(Method):

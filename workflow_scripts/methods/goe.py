@@ -9,8 +9,8 @@ Each step has B ID images and M outliers.
 3. One pass in train mode over [B ID; 2B mixtures; M outliers], which share batch norm, and
    L = CE(ID) + weight * L_mix + oe_weight * L_oe, where L_oe is that of outlier exposure on the unmixed outliers.
 
-The paper's full text was not at hand: this is what the authors' code computes, its 2024 filter (``top``) and those of
-2022 (``static``, ``adaptive``).
+The paper's full text was not at hand: this is what the authors' code computes, its filters of 2022 (``static``, that of
+the published table, and ``adaptive``) and that of 2024 (``top``).
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ SPEC = MethodSpec(
 
 @dataclass(frozen=True)
 class Options:
-    filter: Literal["top", "static", "adaptive"] = "top"
-    """`top` (2024): the k most confident outliers of the batch; `static` (2022): those at least as confident as the ID
-    image of rank k from below; `adaptive` (2022): those at least as confident as the mean ID image."""
+    filter: Literal["top", "static", "adaptive"] = "static"
+    """`static` (2022, of the published table): the outliers at least as confident as the ID image of rank k from below;
+    `adaptive` (2022): those at least as confident as the mean ID image; `top` (2024): the k most confident of the
+    batch."""
     confidence: Literal["msp", "margin", "entropy"] = "msp"
     """What the filter ranks by: the largest softmax probability, its lead over the second, or the negative entropy."""
-    k: Annotated[int, Ge(0)] = 8
-    """Outliers removed per batch (`top`), or rank among the ID images (`static`); 0: no filter. Not read by
-    `adaptive`."""
+    k: Annotated[int, Ge(0)] = 20
+    """Rank among the ID images (`static`), or outliers removed per batch (`top`; the code of 2024 has 8 by default); 0:
+    no filter. Not read by `adaptive`."""
     weight: Annotated[float, Ge(0)] = 0.5
     """Weight of the mixtures' loss."""
     oe_weight: Annotated[float, Ge(0)] = 0.5
