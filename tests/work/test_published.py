@@ -193,6 +193,21 @@ def test_goe_is_held_against_the_filter_of_2022():
                               "with 20")
 
 
+@pytest.mark.parametrize("id", ["cifar10", "cifar100"])
+def test_goe_as_it_ships_is_held_against_every_row_of_its_table(id):
+    """By the lists of CIFAR-100, on cut images, on squashed ones in E-OE's rows, which are of 2024."""
+    rows = likeness.shipped()
+    for network in ("WRN-40-2", "DenseNet-BC-100-12", "ResNet-34"):
+        for training, own in (("MCP", "baseline"), ("OE", "oe"), ("E-OE", "energy-oe"), ("G-OE", "goe")):
+            [row] = rows_of(copy.deepcopy(GOE), "goe", id, network, training)
+            assert row["ours"]["recipe"] == own and row["but_for"] == [*CORRECTED] and not row["but_for_sets"]
+            listed = [rows[name] for name in row["datasets"] if name.startswith("scood")]
+            assert {(one.options_of("test")["benchmark"], one.geometry) for one in listed} == {
+                ("cifar100", "squash32" if training == "E-OE" else "crop32")} and len(listed) == 5
+            assert {*row["datasets"]} - {one.name for one in listed} == {
+                "cifar100" if id == "cifar10" else "cifar10", "blobs_10k", "gaussian_10k"}
+
+
 def test_columns_are_means_of_named_sets_and_say_that_they_are_inferred():
     found = list(rows_of(copy.deepcopy(GOE), "goe", "cifar100", "ResNet-34", "OE"))
     assert [len(row["datasets"]) for row in found] == [8] and found[0]["inferred_sets"] == [
