@@ -25,7 +25,7 @@ PLAN = read_plan(yaml.safe_load((ROOT / "config" / "goe.yaml").read_text()), ROO
 
 # Section 2a-2d of the spec: what the released command line sets for every network of the published table.
 COMMON = {"epochs": 200, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4,
-          "drop_last": False, "precision": "float32", "schedule": {
+          "drop_last": False, "optimiser": "sgd", "precision": "float32", "schedule": {
               "name": "multistep", "milestones": [120, 160], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
 METHODS = {
     "baseline": ("MCP", "cross_entropy", {"label_smoothing": 0.0}),
