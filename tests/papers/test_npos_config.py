@@ -31,8 +31,8 @@ COMMON = {"start": 200, "queue": 1000, "sigma": 0.1, "weight": 0.1, "w_comp": 1.
 OWN = {"cifar10": {"momentum": 0.95, "projection": 128, "hidden": 128, "w_disp": 0.5},
        "cifar100": {"momentum": 0.5, "projection": 128, "hidden": 128, "w_disp": 0.5},
        "imagenet100_crop": {"momentum": 0.95, "projection": 512, "hidden": 32, "w_disp": 0.0}}
-CIFAR = {"epochs": 500, "batch_size": 256, "lr": 0.5, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4,
-         "drop_last": True, "precision": "float32", "schedule": {
+CIFAR = {"epochs": 500, "batch_size": 256, "lr": 0.5, "optimiser": "sgd", "momentum": 0.9, "nesterov": True,
+         "weight_decay": 1e-4, "drop_last": True, "precision": "float32", "schedule": {
              "name": "cosine_epochs", "milestones": [], "gamma": 0.1, "floor": 0.001, "warmup": None, "steps": []}}
 LARGE = CIFAR | {"lr": 0.01, "schedule": CIFAR["schedule"] | {"warmup": {"epochs": 20, "start": 0.01}}}
 
