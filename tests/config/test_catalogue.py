@@ -114,6 +114,33 @@ def test_own_rows_add_and_replace(shipped):
     assert rows["digits"] == shipped["digits"]
 
 
+def test_a_row_that_replaces_one_is_the_same_set(shipped):
+    """Other files or another size under a set's name, yes; another number of images, no: the name would not say it."""
+    assert catalogue.load(TABLE, [{"textures": {**ROW, "geometry": "squash128"}}])["textures"].counts == {"test": 5640}
+    with pytest.raises(OODError, match=r"datasets: textures\.counts\.test: 150 images, where the table's row of this "
+                       r"name has 5,640; .* textures_part: \{of: textures, label: \.\.\., counts: \{test: 150\}\}"):
+        catalogue.load(TABLE, [{"textures": {**ROW, "counts": {"test": 150}}}])
+
+
+def test_a_row_may_be_of_another(shipped):
+    rows = catalogue.load(TABLE, [{
+        "cifar10_part": {"of": "cifar10", "label": "CIFAR-10 (part)", "counts": {"train": 9000}},
+        "imagenet_part": {"of": "imagenet", "label": "ImageNet (part)", "counts": {"train": 9}}}])
+    part, whole = rows["cifar10_part"], shipped["cifar10"]
+    assert part.counts == {"train": 9000, "test": 10000} and part.label == "CIFAR-10 (part)"
+    assert (part.splits, part.classes, part.url) == (whole.splits, whole.classes, whole.url)
+    assert catalogue.archive_row(rows["imagenet_part"], rows).name == "imagenet"  # nothing is packed twice
+
+
+@pytest.mark.parametrize(("own", "message"), [
+    ({"of": "cifar11", "label": "x"}, r"datasets: x\.of: 'cifar11' is not known; did you mean 'cifar10'"),
+    ({"of": "cifar10"}, r"datasets: x\.label: a row that is of 'cifar10' needs a name of its own"),
+])
+def test_a_row_of_nothing_or_without_a_name_is_refused(own, message):
+    with pytest.raises(OODError, match=message):
+        catalogue.load(TABLE, [{"x": own}])
+
+
 def test_documentation_is_no_part_of_the_definition(tmp_path):
     plain = row(tmp_path).section("test", tmp_path)
     assert row(tmp_path, about="a", licence="b", citation="c", url="d", label="e").section("test", tmp_path) == plain

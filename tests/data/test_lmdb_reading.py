@@ -248,7 +248,8 @@ def test_real_cifar_as_class_folders_into_an_archive_and_back(tmp_path):
     prepare(typed.dataset({**row.section("test", root), "limit": 500}), tmp_path / "a.h5", root)
     export(tmp_path / "a.h5", tmp_path / "x")
     packed(tmp_path, labels="folders")
-    section = {**row.section("test", root), "reader": "lmdb_images", "options": {"files": "x", "labels": "folders"}}
+    section = {**row.section("test", root), "reader": "lmdb_images", "options": {"files": "x", "labels": "folders"},
+               "count": 500}
     prepare(typed.dataset(section), tmp_path / "b.h5", tmp_path, [str(tmp_path / "x.lmdb")])
     first, second = load_store(tmp_path / "a.h5"), load_store(tmp_path / "b.h5")
     order = np.argsort(first.labels, kind="stable")  # names of classes are in alphabetical order

@@ -68,7 +68,8 @@ def test_svhn_subset_of_1000_per_digit(tmp_path):
     x[0, 0, 0] = y[:, 0] % 10  # each image knows its digit
     (tmp_path / "svhn").mkdir()
     scipy.io.savemat(tmp_path / "svhn" / "test_32x32.mat", {"X": x, "y": y})
-    full, subset = made("svhn", "test", tmp_path, tmp_path), made("svhn_10k", "test", tmp_path, tmp_path)
+    full, subset = (made(name, "test", tmp_path, tmp_path, count=count)
+                    for name, count in (("svhn", 13000), ("svhn_10k", 10000)))
     assert len(full.labels) == 13000
     assert np.bincount(subset.labels).tolist() == [1000] * 10
     assert np.array_equal(subset.images[:, 0, 0, 0], subset.labels)
@@ -133,17 +134,52 @@ def test_bad_section_is_named(tmp_path, changes, words):
     assert not list(tmp_path.iterdir())
 
 
-def test_incomplete_set_is_noted(tmp_path):
-    section = PrepareDataset.of(**{**ROWS["brick"].section("test", None), "count": 5640})
-    notes = prepare(section, tmp_path / "x.h5", None)
-    assert notes == ["dataset 'brick' (test): 200 images; the complete set has 5,640"]
+def test_a_set_with_another_count_than_its_row_is_refused(tmp_path):
+    """150 images are not the Textures of a paper, whatever their file is called; a run cut short takes what it gets."""
+    said = (r"dataset 'brick' \(test\): 200 images, where the row of the table of datasets states 5,640; "
+            r".* datasets: \{brick_part: \{of: brick, label: \.\.\., counts: \{test: 200\}\}\}")
+    with pytest.raises(OODError, match=said):
+        made("brick", "test", tmp_path, count=5640)
+    assert not (tmp_path / "x.h5").exists()
+    with pytest.raises(OODError, match="200 images, .* states 199"):
+        made("brick", "test", tmp_path, count=199)
+    assert len(made("brick", "test", tmp_path, count=5640, limit=50).labels) == 50
+
+
+def test_a_part_has_a_row_of_its_own(tmp_path):
+    """What the error says to write: all keys of the other row, and a name, a label and a count of its own."""
+    extra = {"brick_part": {"of": "brick", "label": "Brick (part)", "options": {"count": 20}, "counts": {"test": 20}}}
+    row = catalogue.load(TABLE, [extra])["brick_part"]
+    assert (row.options["size"], row.label, row.url) == (32, "Brick (part)", ROWS["brick"].url)
+    section = PrepareDataset.of(**row.section("test", None))
+    assert prepare(section, tmp_path / "x.h5", None) == [] and len(load_store(tmp_path / "x.h5").labels) == 20
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("name", "split", "found"), [("cifar10", "train", "10,000 images")])
+def test_a_part_of_the_papers_sets_is_refused(tmp_path, name, split, found):
+    """At full size a run on a part would end without a word."""
+    with pytest.raises(OODError, match=rf"dataset '{name}' \({split}\): {found}, where the row"):
+        made(name, split, tmp_path, Path(os.environ["OOD_DATA"]))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["textures", "textures_crop32", "textures_128", "textures_imagenet", "places",
+                                  "places_crop32", "places_128", "places_imagenet"])
+def test_no_sample_stands_in_for_a_set_of_the_papers(name):
+    """The samples lie below the data root; only the rows that say so read them."""
+    assert catalogue.missing(ROWS[name], "test", Path(os.environ["OOD_DATA"]))
+    for row in ROWS.values():
+        for part in row.splits:
+            sampled = [file for file in catalogue.files(row, part) if "subset.tar" in file]
+            assert not sampled or row.name.endswith("_sample") and row.label.endswith("(sample)")
 
 
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "split", "count", "classes"), [  # counts: the README of the samples
-    ("cifar10", "train", 10000, 10), ("cifar10", "test", 10000, 10), ("cifar100", "test", 10000, 100),
-    ("svhn_sample", "train", 692, 0), ("svhn_sample", "test", 40, 0), ("textures", "test", 150, 0),
-    ("textures_crop32", "test", 150, 0), ("places", "test", 2000, 0), ("tiny_imagenet", "train", 5000, 200)])
+    ("cifar10_sample", "train", 10000, 10), ("cifar10", "test", 10000, 10), ("cifar100", "test", 10000, 100),
+    ("svhn_sample", "train", 692, 0), ("svhn_sample", "test", 40, 0), ("textures_sample", "test", 150, 0),
+    ("places_sample", "test", 2000, 0), ("tiny_imagenet_sample", "train", 5000, 0)])
 def test_real_samples(tmp_path, name, split, count, classes):
     root = Path(os.environ["OOD_DATA"])
     assert catalogue.missing(ROWS[name], split, root) == []

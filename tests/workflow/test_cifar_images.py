@@ -27,8 +27,8 @@ def test_cifar_on_images_that_are_there(tmp_path):
     himplos = list(csv.DictReader((folder / "results/cifar-test/tables/himplos.csv").open()))
     assert len({r["score"] for r in himplos}) == len(raw["experiments"][1]["scores"]) > 20
     assert found["energy", "cifar100"][:2] == ("400", "400")
-    assert found["energy", "svhn_sample"][1] == "40" and found["energy", "textures"][1] == "150"
-    assert found["energy", "places"][1] == "400"
+    assert found["energy", "svhn_sample"][1] == "40" and found["energy", "textures_sample"][1] == "150"
+    assert found["energy", "places_sample"][1] == "400"
     assert all(0 < value < 1 for _, _, value in found.values())
     assert "Nothing to be done" in snakemake(folder, "--cores", "2", "--configfile", "short.yaml").stdout
 
@@ -69,8 +69,8 @@ def test_dfb_on_images_that_are_there(tmp_path):
     rows = list(csv.DictReader((folder / "results/dfb-test/tables/dfb.csv").open()))
     found = {(r["score"], r["dataset"]): int(r["n_ood"]) for r in rows if r["metric"] == "auroc" and r["n_ood"]}
     assert {score for score, _ in found} == {*scores, "energy_fused", "odin_fused"}
-    assert {found["energy_fused", name] for name in ("cifar100", "svhn_crops", "places")} == {200}
-    assert found["background", "textures"] == 150
+    assert {found["energy_fused", name] for name in ("cifar100", "svhn_crops", "places_sample")} == {200}
+    assert found["background", "textures_sample"] == 150
 
 
 def test_a_folder_without_the_data_is_refused_before_the_first_job(tmp_path):

@@ -41,13 +41,16 @@ def checkout(tmp_path):
     sources = yaml.safe_load((folder / "config" / "sources.yaml").read_text())
     sources["cifar-10-binary.tar.gz"] = {
         "urls": [server.url("/nothing-here.tar.gz", lambda handler: handler.answer(404, b"")),
-                 server.url("/cifar.tar.gz", good(archive(40)))], "datasets": ["cifar10"]}
+                 server.url("/cifar.tar.gz", good(archive(40)))], "datasets": ["cifar10_sample"]}
     (folder / "config" / "sources.yaml").write_text(yaml.safe_dump(sources))
+    rows = yaml.safe_load((folder / "config" / "datasets.yaml").read_text())
+    rows["cifar10_sample"]["counts"] = {"train": 40, "test": 40}
+    (folder / "config" / "datasets.yaml").write_text(yaml.safe_dump(rows))
     yield folder
     server.http.shutdown()
 
 
-STORE = "results/cifar-short/data/cifar10.test.h5"
+STORE = "results/cifar-short/data/cifar10_sample.test.h5"
 
 
 def test_a_raw_file_is_fetched_verified_and_read(checkout):

@@ -77,7 +77,11 @@ class Dataset(_Strict):
     hold_out: Annotated[int, Field(gt=0)] | None = None
     """So many images of `train`, evenly spread over it, are the split `val` instead: outliers to choose recipes by."""
     counts: dict[SplitName, Annotated[int, Field(gt=0)]] = {}
-    """Images of the complete set, after `limit_per_class` and `sample`; fewer are reported when it is prepared."""
+    """Images of the complete set, after `limit_per_class`, `sample` and `hold_out`. A set with another number is
+    refused when it is prepared (unless `limit.images` cuts it): a part of a set is a row of its own, whose name and
+    label say so."""
+    of: str = ""
+    """Another row, whose keys these are put over (below `options` and `counts` one by one); it needs a `label`."""
     about: str = ""
     """What it is and what it is used for."""
     licence: str = ""
@@ -134,7 +138,7 @@ def load(path: str | os.PathLike, extra: Sequence[Mapping[str, Any]] = ()) -> di
 
     Args:
         path: the YAML file, a mapping from name to row.
-        extra: further tables of the same form; their rows replace rows of the same name.
+        extra: further tables of the same form; their rows replace rows of the same name, whose counts hold on.
 
     Raises:
         OODError: one line per problem: place, what was found, what is allowed, the nearest match.
@@ -142,17 +146,49 @@ def load(path: str | os.PathLike, extra: Sequence[Mapping[str, Any]] = ()) -> di
     path = Path(path)
     table = read_yaml(path, "table of datasets")
     datasets, problems = {}, []
+    given: dict[str, Any] = {}  # rows as they are written, those they are `of` below them
     for where, rows in ((path.name, table), *(("datasets", more) for more in extra)):
         if not isinstance(rows, Mapping):
             raise OODError(f"{where}: a mapping from dataset names to rows expected, found {type(rows).__name__}")
         for name, row in rows.items():
             try:
-                datasets[name] = _row(f"{where}: {name}", name, row)
+                given[name] = _complete(f"{where}: {name}", name, row, given)
+                datasets[name] = _row(f"{where}: {name}", name, given[name])
             except OODError as error:
                 problems.append(str(error))
     if problems:
         raise OODError("\n".join(problems))
     return datasets
+
+
+def _complete(where: str, name: Any, row: Any, given: Mapping[str, Any]) -> Any:
+    """A row with the keys of the row it is `of`, and with the counts of the one it replaces.
+
+    Raises:
+        OODError: it is of no row, or has no label; it states other counts than the row it replaces.
+    """
+    if not isinstance(row, Mapping):
+        return row
+    base, before = row.get("of"), given.get(name)
+    if base is not None:
+        if base not in given:
+            raise unknown(f"{where}.of", base, given)
+        if not row.get("label"):
+            raise OODError(f"{where}.label: a row that is of '{base}' needs a name of its own in tables and figures")
+        over = given[base]
+        packed = {"archive": over.get("archive") or base} if over["reader"] == PACKED and "splits" not in row else {}
+        below = {key: {**(over.get(key) or {}), **(row.get(key) or {})} for key in ("options", "counts")}
+        row = {**over, **packed, **row, **below}
+    if isinstance(before, Mapping) and isinstance(row.get("splits"), Mapping):
+        stated = {split: count for split, count in (before.get("counts") or {}).items() if split in row["splits"]}
+        own = row.get("counts") or {}
+        for split in stated.keys() & own.keys():
+            if own[split] != stated[split]:
+                raise OODError(f"{where}.counts.{split}: {own[split]:,} images, where the table's row of this name has "
+                               f"{stated[split]:,}; another set needs another name, e.g. {name}_part: {{of: {name}, "
+                               f"label: ..., counts: {{{split}: {own[split]}}}}}")
+        row = {**row, "counts": {**stated, **own}}
+    return row
 
 
 def archive_row(row: Dataset, datasets: Mapping[str, Dataset]) -> Dataset:

@@ -61,7 +61,7 @@ RECIPES = """\
   resized crops are then cut out of those. Only of a compressed tar archive, in which no image can be reached directly,
   an LMDB is made first.
 - **CIFAR as class folders of images** (DFB's form):
-  `uv run snakemake --cores all results/V/folders/cifar10.train --configfile config/cifar.yaml`, V being its variant.
+  `uv run snakemake --cores all results/paper/folders/cifar10.train --configfile config/goe.yaml`.
 - **SVHN**: himplos, dfb and bgresample evaluate on all of test (`svhn`, `svhn_full`), npos on 10,000 drawn by seed
   (`svhn_random_10k`), goe on SC-OOD's list; `svhn_10k` is the first 1,000 of each digit.
 """

@@ -62,6 +62,22 @@ def select(labels: np.ndarray, section: PrepareDataset) -> np.ndarray:
     return index
 
 
+def check_count(found: int, section: PrepareDataset) -> None:
+    """The set is the one that its name says: as many images as its row states, but for those it allows to be broken.
+
+    Raises:
+        OODError: it has another number.
+    """
+    if section.limit or not section.count:
+        return
+    if not section.count - getattr(section.options, "allow_corrupt", 0) <= found <= section.count:
+        part = f"{section.dataset}_part"
+        raise OODError(
+            f"{found:,} images, where the row of the table of datasets states {section.count:,}; bring the complete "
+            f"set, or let a row of another name say what it is and use that: datasets: {{{part}: "
+            f"{{of: {section.dataset}, label: ..., counts: {{{section.split}: {found}}}}}}}")
+
+
 def held_out(index: np.ndarray, count: int, val: bool) -> np.ndarray:
     """``count`` of the images, evenly spread, or (not ``val``) all others. (N,) -> (count,) or (N - count,).
 
@@ -128,10 +144,10 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
         files: read in the place of the reader's option ``files``: downloaded ones, or the packed archive.
 
     Returns:
-        Notes for the user: images left out, a set that is not complete.
+        Notes for the user: images left out.
 
     Raises:
-        OODError: the dataset and what is wrong with it.
+        OODError: the dataset and what is wrong with it, such as another number of images than its row states.
     """
     where = f"dataset '{section.dataset}' ({section.split})"
     read_from = {"files": [str(Path(name).absolute()) for name in files]} if files else {}
@@ -145,6 +161,7 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
             index = chosen[select(images.labels[chosen], section.model_copy(update={"sample": None}))]
         else:
             index = select(images.labels, section)
+        check_count(len(index), section)
         archive = None
         if section.pixels == "decoded":
             if images.archive is not None:
@@ -157,9 +174,8 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
         message = str(error)
         raise OODError(message if message.startswith(where) else f"{where}: {message}") from None
     notes = [f"{where}: {note}" for note in images.notes]
-    count = len(index) - len(left_out)
-    if not section.limit and section.count and count != section.count:
-        notes.append(f"{where}: {count:,} images; the complete set has {section.count:,}")
+    if left_out and section.count:
+        notes.append(f"{where}: {len(index) - len(left_out):,} images; the complete set has {section.count:,}")
     return notes
 
 

@@ -36,7 +36,7 @@ class PrepareDataset(Section):
     sample: Sample | None
     """Then draw a random subset."""
     count: int | None
-    """Images of the complete set; fewer are reported."""
+    """Images of the complete set; another number is refused, where `limit` does not cut it."""
     raw: list[Any] | None
     """What tells the raw files from others; not read."""
     keep: tuple[str, str] | None = None
