@@ -217,7 +217,9 @@ class Limit(Strict):
     steps: Annotated[int, Field(gt=0)] | None = None
     """Training steps per network."""
     images: Annotated[int, Field(gt=0)] | None = None
-    """Images per dataset and split. No large set is packed for them: they come from the raw files."""
+    """Images per dataset and split (of each class at least two). No large set is packed for them: they come from the
+    raw files. Batches, held-out images, queues and numbers of neighbours are cut to fit; what cannot be cut is refused
+    before the first job, with a number that is enough."""
 
 
 class Config(Strict):

@@ -89,6 +89,10 @@ class ScoreSpec(EvaluatedSpec):
     """How its values become the confidence that a release thresholds (a probability, ...): they are it, its logarithm,
     or it less 1. By the options for which that holds, written ``option=value``; ``""``: all others. Empty: no release
     thresholds this score."""
+    bank: str = ""
+    """Option that counts ID train images, of which there must be as many."""
+    least: int = 1
+    """ID train images that it can be fitted to at least."""
     joined: bool = True
     """False: `fusion` cannot join it with a background score."""
 
@@ -106,6 +110,9 @@ class MethodSpec(Spec):
     at_most: tuple[tuple[str, str, str, str], ...] = ()
     """(option, other option, its value, key of the recipe): with that value of the other option, the option may not be
     more than that key."""
+    bank: tuple[str, ...] = ()
+    """Options that count features of a class, `views` of each train image in an epoch, which must be there before the
+    last epoch."""
     reads_test: str = ""
     """The defect that makes it read the ID test images."""
     normalise: tuple[tuple[str, dict[str, tuple[float, ...]], dict[str, tuple[float, ...]]], ...] = ()

@@ -31,6 +31,7 @@ from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.methods.synthesis import Found, Queues, Synthesis
 
 SPEC = MethodSpec(
+    bank=("queue", "K", "select", "pick"),
     defects={
         "npos.B1": "the embedding queue is emptied at every epoch while its fill counters go on",
         "npos.B2": "rejection sampling maps distances back to candidates by a wrong index",

@@ -25,6 +25,7 @@ from workflow_scripts.methods.base import Batch, EvalData, Sizes
 from workflow_scripts.methods.recipe import Recipe
 
 SPEC = MethodSpec(
+    bank=("queue", "K", "select", "pick"),
     defects={
         "npos.B14": "the CLIP schedule multiplies the learning rate by 10 at its milestone",
     },

@@ -77,7 +77,7 @@ class Estimator:
             return None
         given, count = recipe.training, self.images(recipe.images or run.id, "train")
         if recipe.validation:
-            count -= min(recipe.validation.count, -(-limit.images // 10) if limit.images else recipe.validation.count)
+            count -= recipe.validation.count
         count = max(count, 1)
         if given.schedule.name == "bit":
             steps = (given.schedule.steps or bit_steps(count))[-1]

@@ -91,9 +91,10 @@ def gpus(plan: Plan, wildcards: Wildcards) -> int:
 def train_section(plan: Plan, wildcards: Wildcards) -> str:
     """How a network is trained."""
     run = plan.run(wildcards)
+    given = run.recipe.outliers
     recipe = run.recipe.model_copy(update={
         "masks": bool(run.recipe.masks),  # the pseudo-masks are an input, as are the outliers' store and selection
-        "validation": _held_out(plan, run.recipe), "outliers": _outlier_batches(plan, run.recipe)})
+        "validation": _held_out(run.recipe), "outliers": given and OutlierBatches.taken_from(given)})
     return TrainNetwork.of(network=sections.network(run.network), recipe=MethodRecipe.taken_from(recipe),
                            released=run.released, steps=plan.config.limit.steps).dump()
 
@@ -104,27 +105,14 @@ def train_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     return digest("stages.train_network", *sections.network_code(run.network), f"methods.{run.recipe.method}")
 
 
-def _held_out(plan: Plan, recipe: Recipe) -> Validation | None:
-    """Held-out images, with the hash of their list; no more than fit into sets that `limit.images` cut."""
-    given, images = recipe.validation, plan.config.limit.images
+def _held_out(recipe: Recipe) -> Validation | None:
+    """Held-out images, with the hash of their list."""
+    given = recipe.validation
     if given is None:
         return None
-    if images:
-        return Validation.of(count=min(given.count, -(-images // 10)), seed=given.seed)
     path = ROOT / given.list if given.list else None
     return Validation.of(count=given.count, seed=given.seed, list=given.list,
                          sha256=sha256(path) if path and path.is_file() else None)
-
-
-def _outlier_batches(plan: Plan, recipe: Recipe) -> OutlierBatches | None:
-    """Batches of outliers that fit into sets that `limit.images` cut."""
-    given, images = recipe.outliers, plan.config.limit.images
-    if given is None:
-        return None
-    left = given.batch_size
-    if images:
-        left = max(1, int(images * given.select.ratio / 2)) if given.select else images
-    return OutlierBatches.of(batch_size=min(given.batch_size, left), order=given.order)
 
 
 # -- choice among recipes -----------------------------------------------------------------------------------------
@@ -144,7 +132,7 @@ def select_best_section(plan: Plan, wildcards: Wildcards) -> str:
     recipe = plan.candidates(run)[0].recipe
     return SelectBestRecipe.of(
         network=sections.network(run.network), candidates=list(run.among), by=run.recipe.select_best.by,
-        normalise=recipe.normalise, validation=_held_out(plan, recipe),
+        normalise=recipe.normalise, validation=_held_out(recipe),
         batch_size=plan.config.features.batch_size).dump()
 
 

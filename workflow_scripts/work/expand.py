@@ -20,7 +20,7 @@ from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
 from workflow_scripts.config.raw import Source, load_sources
 from workflow_scripts.core.errors import OODError, unknown
-from workflow_scripts.work import checks, declared, fusion, imported, only, released
+from workflow_scripts.work import checks, declared, fusion, imported, limit, only, released
 from workflow_scripts.work.plan import Key, Plan, Trained, compat, download
 
 Entry = TypeVar("Entry", Network, Recipe, Score)
@@ -146,7 +146,8 @@ class _Expansion:
         """An experiment's scores of one network."""
         scores = dict(self.scores.get(run.key, {}))
         for name in experiment.scores:
-            scores[name] = _fitting(self.config.scores, name, f"{where}.scores", run.id, run.network.name)
+            score = _fitting(self.config.scores, name, f"{where}.scores", run.id, run.network.name)
+            scores[name] = limit.score(score, run.id, self.datasets, self.config)
         self.scores[run.key] = fusion.join(scores, experiment, run.recipe, where)
 
     def _train(self, id: str, network: Network, name: str, seed: int, where: str,
@@ -178,6 +179,7 @@ class _Expansion:
         outliers = declared.outliers(recipe, defects)
         if outliers:
             _dataset(self.datasets, outliers, f"recipe '{name}', key outliers.dataset", "train")
+        recipe = limit.recipe(recipe, id, self.datasets, self.config)
         self.runs[key] = Trained(
             id, network, recipe, key.recipe, defects, parent.path_name if parent else None, seed, scores={},
             outliers=outliers, classifier=classifier.path_name if classifier else None,
