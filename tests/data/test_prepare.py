@@ -144,6 +144,8 @@ def test_a_set_with_another_count_than_its_row_is_refused(tmp_path):
     with pytest.raises(OODError, match="200 images, .* states 199"):
         made("brick", "test", tmp_path, count=199)
     assert len(made("brick", "test", tmp_path, count=5640, limit=50).labels) == 50
+    for stated in (952, 902):  # with those that are held out, or without
+        assert len(made("pool", "train", tmp_path, hold_out=50, count=stated).labels) == 902
 
 
 def test_a_part_has_a_row_of_its_own(tmp_path):

@@ -77,9 +77,9 @@ class Dataset(_Strict):
     hold_out: Annotated[int, Field(gt=0)] | None = None
     """So many images of `train`, evenly spread over it, are the split `val` instead: outliers to choose recipes by."""
     counts: dict[SplitName, Annotated[int, Field(gt=0)]] = {}
-    """Images of the complete set, after `limit_per_class`, `sample` and `hold_out`. A set with another number is
-    refused when it is prepared (unless `limit.images` cuts it): a part of a set is a row of its own, whose name and
-    label say so."""
+    """Images of the complete set, after `limit_per_class` and `sample`, of train with or without those held out.
+    Another number is refused when the set is prepared (unless `limit.images` cuts it): a part of a set is a row of its
+    own, whose name and label say so."""
     of: str = ""
     """Another row, whose keys these are put over (below `options` and `counts` one by one); it needs a `label`."""
     about: str = ""

@@ -65,12 +65,16 @@ def select(labels: np.ndarray, section: PrepareDataset) -> np.ndarray:
 def check_count(found: int, section: PrepareDataset) -> None:
     """The set is the one that its name says: as many images as its row states, but for those it allows to be broken.
 
+    A row that holds some of train out may state the others, or all.
+
     Raises:
         OODError: it has another number.
     """
     if section.limit or not section.count:
         return
-    if not section.count - getattr(section.options, "allow_corrupt", 0) <= found <= section.count:
+    least = section.count - getattr(section.options, "allow_corrupt", 0)
+    held = section.hold_out or 0 if section.split == "train" else 0
+    if not any(least <= number <= section.count for number in (found, found + held)):
         part = f"{section.dataset}_part"
         raise OODError(
             f"{found:,} images, where the row of the table of datasets states {section.count:,}; bring the complete "
