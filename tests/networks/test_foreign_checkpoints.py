@@ -71,6 +71,9 @@ LAYOUTS = [
     ("key", lambda s: {"epoch": 3, "state_dict": s}, {"key": "state_dict"}),
     ("data parallel", lambda s: {"net": {f"module.{k}": v for k, v in s.items()}},
      {"key": "net", "strip_prefix": "module."}),
+    ("a trainer's file", lambda s: {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in s.items()}, "opt": {}}, {}),
+    ("parts data parallel", lambda s: {k.replace(".", ".module.", 1): v for k, v in s.items()}, {}),
+    ("submodule is no module", lambda s: {f"submodule.{k}": v for k, v in s.items()}, {"rename": {"submodule.": ""}}),
     ("renamed", lambda s: {k.replace("fc.", "linear.").replace("layer1.0.bn1", "first"): v for k, v in s.items()},
      {"rename": {"linear.": "fc.", "first": "layer1.0.bn1"}}),
     ("longest prefix", lambda s: {f"a.{k}" if k != "fc.bias" else "a.b": v for k, v in s.items()},
@@ -101,6 +104,7 @@ def test_layouts(tmp_path, change, layout, zipped):
     ([1, 2], {"key": "model"}, "no key 'model'; it holds list"),
     ({"module.a": torch.ones(1), "b": torch.ones(1)}, {"strip_prefix": "module."},
      "tensor 'b' does not begin with 'module.'"),
+    ({"a.module.b": torch.ones(1), "a.b": torch.ones(1)}, {}, "two tensors are called 'a.b' but for `module.`"),
     ({"a": torch.ones(1)}, {"rename": {"c": "d"}}, "no tensor begins with 'c'"),
     ({"a": torch.ones(1), "b": torch.ones(1)}, {"rename": {"a": "b"}}, "two tensors would be called 'b'"),
     ({"a": torch.tensor([1.0, float("nan")])}, {}, "tensor 'a' has NaN"),
@@ -145,7 +149,7 @@ def test_stage_writes_our_checkpoint(files):
     net = score_network.trained(typed.network(SECTION), str(files / "imported.pt"), torch.device("cpu"))
     x = torch.rand(2, 3, 16, 16)
     torch.testing.assert_close(net(x), network()(x))
-    run(files, "--classes", "3", out="numbered.pt")
+    run(files, "--classes", "3", out="numbered.pt", key="")
     assert checkpoint.read(files / "numbered.pt")["about"]["classes"] == ["0", "1", "2"]
 
 
@@ -153,7 +157,7 @@ def test_stage_writes_our_checkpoint(files):
     (("--classes", "4"), {}, "f.pth of network 'tiny' has 3 classes, the ID set has 4"),
     (("--classes", "0"), {}, "--classes: expected at least 1"),
     ((), {"sha256": RELEASED}, "expected ce37894e"),
-    ((), {"key": ""}, "set `key`, perhaps to state_dict"),
+    ((), {"key": "model"}, "no key 'model'; it holds state_dict"),
     ((), {"prefix": "module."}, "--config.prefix: unknown key 'prefix'"),
     ((), {"network": None}, "--config.network: Input should be an object (found None)"),
     ((), {"network": {**SECTION, "options": {"width": 4}}}, "not of network 'tiny': 48 tensors are missing"),
@@ -163,6 +167,25 @@ def test_stage_refuses(files, capsys, classes, config, message):
     with pytest.raises(SystemExit):
         run(files, *classes, **config)
     assert message in capsys.readouterr().err and not (files / "imported.pt").exists()
+
+
+def test_a_network_with_a_part_of_that_name_keeps_it(tmp_path):
+    """A user's network whose own layer is called `module`."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n"
+        "        super().__init__()\n        self.module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1))\n"
+        "        self.last = nn.Linear(4, num_classes)\n\n    def forward(self, x):\n"
+        "        return self.last(self.module(x).flatten(1))\n")
+    weights = {"module.0.weight": torch.rand(4, 3, 3, 3), "module.0.bias": torch.rand(4),
+               "last.weight": torch.rand(3, 4), "last.bias": torch.rand(3)}
+    path = saved(tmp_path / "f.pt", weights)
+    section = {"name": "mine", "model": "own", "options": {"factory": f"{tmp_path}/net.py:Net", "arguments": {
+        "num_classes": 3}}}
+    import_checkpoint.main(["--config", json.dumps({"network": section}), "--file", str(path), "--classes", "3",
+                            "--out", str(tmp_path / "out.pt")])
+    found = checkpoint.read(tmp_path / "out.pt")["state_dict"]
+    assert {name.removeprefix("net."): tensor.tolist() for name, tensor in found.items()} == {
+        name: tensor.tolist() for name, tensor in weights.items()}
 
 
 def test_stage_refuses_a_set_without_classes(files, capsys):

@@ -194,11 +194,11 @@ class Checkpoint(Strict):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
     """Expected hash of the file, or its first digits (torchvision's file names end in eight of them)."""
     key: str = ""
-    """Entry of the file that holds the tensors, e.g. `state_dict`; left out: the file is the tensors."""
+    """Entry of the file that holds the tensors; left out: the file is the tensors, or has them below `state_dict`."""
     strip_prefix: str = ""
-    """Prefix to take off every tensor's name, e.g. `module.`."""
+    """Prefix to take off every tensor's name, e.g. `net.`; `module.`, which DataParallel adds, goes by itself."""
     rename: dict[str, str] = {}
-    """Prefixes of tensor names to replace."""
+    """Prefixes of tensor names to replace, as the names are without `module.`."""
     drop: list[str] = []
     """Prefixes of tensors of the file that the network does not have (heads that served training alone)."""
     fresh: list[str] = []

@@ -1,8 +1,9 @@
 """Weights that were not trained here: released or foreign files -> a state dict in our tensor names.
 
-A file may hold the tensors themselves or below a key (``state_dict``); names may carry a prefix (``module.``) and other
-names than ours. Everything is strict: what is said about the layout must be so, and nothing is skipped but what is
-named.
+A file may hold the tensors themselves or below a key (``state_dict``); names may carry a prefix and be other names than
+ours. ``module.``, which ``DataParallel`` puts before the names of what it wraps, whole networks or parts of them, is
+left out of every name. Everything else is strict: what is said about the layout must be so, and nothing is skipped but
+what is named.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from workflow_scripts.networks.architecture import Network
 
 
 def read(path: str | Path, expected_sha256: str | None = None, key: str = "", strip_prefix: str = "",
-         rename: dict[str, str] | None = None, drop: Sequence[str] = ()) -> dict[str, Tensor]:
+         rename: dict[str, str] | None = None, drop: Sequence[str] = (), wrapped: bool = True) -> dict[str, Tensor]:
     """The file's tensors, on CPU, in file order. Only tensors and plain values are unpickled.
 
     Args:
         path: a file that ``torch.save`` wrote, in its zip or its older form, ``.npz`` or ``.safetensors``.
         expected_sha256: of the file, in hexadecimal; ``None``: not compared.
-        key: the entry that holds the tensors; empty: the file is that mapping.
-        strip_prefix: taken off every name, e.g. ``module.``.
+        key: the entry that holds the tensors; empty: the file is that mapping, or has it below ``state_dict``.
+        strip_prefix: taken off every name, e.g. ``net.``.
+        wrapped: leave each ``module.`` out of the names, after that; not for a network that has such a part.
         drop: prefixes, after that, of tensors that are left out.
         rename: prefix -> prefix, applied after that; the longest that fits a name wins. A whole name is a prefix too.
 
@@ -47,6 +49,8 @@ def read(path: str | Path, expected_sha256: str | None = None, key: str = "", st
                        "fetch it again, or correct sha256")
     state = entry(arrays(path) if Path(path).suffix == ".npz" else unpickled(path), key, path)
     state = {stripped(name, strip_prefix, path): tensor for name, tensor in state.items()}
+    if wrapped:
+        state = unwrapped(state, path)
     for prefix in drop:
         if not any(name.startswith(prefix) for name in state):
             raise OODError(f"{path}: no tensor begins with '{prefix}'{nearest(prefix, state)}; correct drop")
@@ -106,6 +110,8 @@ def converted(state: dict[str, Tensor], section: Network, path: str | Path) -> d
 
 def entry(content: Any, key: str, path: str | Path) -> dict[str, Tensor]:
     """The mapping of names to tensors below ``key``. Raises OODError when there is none."""
+    if not key and isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        key = "state_dict"  # a trainer's file, with the state of the training beside the network
     place = f"{path}, key '{key}'" if key else str(path)
     if key:
         if not isinstance(content, dict) or key not in content:
@@ -129,6 +135,19 @@ def stripped(name: str, prefix: str, path: str | Path) -> str:
     if not name.startswith(prefix):
         raise OODError(f"{path}: tensor '{name}' does not begin with '{prefix}'; correct strip_prefix")
     return name[len(prefix):]
+
+
+def unwrapped(state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    """Tensors without the ``module.`` in their names. Raises OODError for two names that clash."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        *parts, last = name.split(".")
+        new = ".".join([*(part for part in parts if part != "module"), last])
+        if new in result:
+            raise OODError(f"{path}: two tensors are called '{new}' but for `module.` (the second is '{name}'); the "
+                           "file holds two networks, which is not supported")
+        result[new] = tensor
+    return result
 
 
 def renamed(state: dict[str, Tensor], rename: dict[str, str], path: str | Path) -> dict[str, Tensor]:

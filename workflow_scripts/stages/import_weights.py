@@ -82,10 +82,11 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"--file: {given.file} is not there ({f'below the data root {root}' if root else 'no data root'}"
                        "; OOD_DATA or the config key data_root names it)")
     given.file = found[0]
-    state = foreign.read(given.file, section.sha256, section.key, section.strip_prefix, section.rename, section.drop)
     names = class_names(given.classes_from, given.classes or 0)
     torch.manual_seed(given.seed)
     network = build(section.network, len(names) + section.background)
+    state = foreign.read(given.file, section.sha256, section.key, section.strip_prefix, section.rename, section.drop,
+                         wrapped=not any("module" in name.split(".") for name in network.state_dict()))
     if given.parent:
         checkpoint.load_weights(network, checkpoint.read(given.parent)["state_dict"], given.parent,
                                 section.network.name)

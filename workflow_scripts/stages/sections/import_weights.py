@@ -19,11 +19,11 @@ class ImportWeights(Section):
     raw: list[Any] | None = None
     """What tells the file from others where its hash is not given; not read."""
     key: str = ""
-    """Entry of the file that holds the tensors; left out: the file is the tensors."""
+    """Entry of the file that holds the tensors; left out: the file is the tensors, or has them below `state_dict`."""
     strip_prefix: str = ""
-    """Prefix to take off every tensor's name."""
+    """Prefix to take off every tensor's name; `module.` goes by itself."""
     rename: dict[str, str] = {}
-    """Prefixes of tensor names to replace."""
+    """Prefixes of tensor names to replace, as the names are without `module.`."""
     drop: list[str] = []
     """Prefixes of tensors of the file that the network does not have."""
     fresh: list[str] = []
