@@ -61,7 +61,7 @@ def test_hyper_parameters_are_those_of_the_description(id, network):
             ) == (0.1, 0.9, 5e-4, 128, 100)
     assert training["schedule"] == {
         "name": "multistep", "milestones": [50, 70, 90], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}
-    assert not training["nesterov"]
+    assert not training["nesterov"] and section["recipe"]["initialisation"] == "fan_out"
     assert section["recipe"]["augment"] == [{"random_crop": 4}, {"horizontal_flip": 0.5}]
     assert section["recipe"]["normalise"] == {"mean": [0.4914, 0.4822, 0.4465], "std": [0.2023, 0.1994, 0.2010]}
 

@@ -321,6 +321,9 @@ class Recipe(Strict):
     """The epoch whose weights are kept: the last one, or the one of best validation accuracy."""
     parent: Name | None = None
     """Recipe whose weights (same ID set, network and seed) are the start; none: random initialisation."""
+    initialisation: Literal["fan_out"] | Annotated[float, Field(gt=0)] | None = None
+    """Normal start weights of the convolutions: `fan_out` with standard deviation sqrt(2 / (kernel area * out
+    channels)) (He et al. 2015), or a number, theirs; left out: as the network's module draws all its weights."""
     released: list[str] = []
     """Defects of the released code to reproduce in this recipe, e.g. [npos.B1]; none: corrected."""
     where: Where = Where()
@@ -343,6 +346,8 @@ class Recipe(Strict):
         if self.frozen_blocks and not (trained and self.parent):
             raise ValueError(f"recipe '{self.name}': frozen_blocks needs a method, and a parent whose blocks "
                              "they are")
+        if self.initialisation is not None and (not trained or self.parent):
+            raise ValueError(f"recipe '{self.name}': initialisation is of a training without parent; leave it out")
         if self.normalise is None:
             raise ValueError(f"recipe '{self.name}' needs normalise")
         if self.keep == "best" and self.validation is None:

@@ -102,6 +102,8 @@ class Recipe(Section):
     """Whether pseudo-masks are trained on."""
     validation: Validation | None = None
     """ID train images held out; null: none."""
+    initialisation: Literal["fan_out"] | float | None = None
+    """Normal start weights of the convolutions: fan_out, or their standard deviation; null: the network's own."""
     keep: Literal["last", "best"] = "last"
     """The epoch whose weights are kept: the last one, or the one of best validation accuracy."""
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,16 @@ def initialise_fan_out(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
+
+
+def initialise_convolutions(network: nn.Module, how: Literal["fan_out"] | float) -> None:
+    """Normal weights of all convolutions, of standard deviation ``how`` or sqrt(2 / (kernel area * out channels))."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            if how == "fan_out":
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.normal_(module.weight, 0.0, how)
 
 
 def last(outputs: Iterator[Tensor]) -> Tensor:

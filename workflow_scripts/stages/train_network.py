@@ -24,7 +24,7 @@ from workflow_scripts.core.files import atomic, sha256
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import load_store, open_store
 from workflow_scripts.methods.base import Method
-from workflow_scripts.models.base import Classifier, WithFrozenBlocks
+from workflow_scripts.models.base import Classifier, WithFrozenBlocks, initialise_convolutions
 from workflow_scripts.networks import checkpoint, devices
 from workflow_scripts.networks.load import build, in_bfloat16, start_from
 from workflow_scripts.networks.memory import keep_freed_memory
@@ -92,6 +92,8 @@ def train(args: argparse.Namespace, device: torch.device, ranks: parallel.Ranks)
     torch.manual_seed(seed)
     background = plugins.spec("methods", recipe.method).background
     network = build(section.network, len(store.classes) + background).to(device)
+    if recipe.initialisation is not None:
+        initialise_convolutions(network, recipe.initialisation)
     if args.parent:
         start_from(network, checkpoint.read(args.parent), background, args.parent, section.network.name,
                    getattr(recipe.options, "head", "") == "parent")
