@@ -51,7 +51,7 @@ def resolve(everywhere: list[str], own: list[str], switches: tuple[str, ...], wh
     Args:
         everywhere: ``fidelity.released`` of the configuration.
         own: ``released`` of the recipe.
-        switches: ids its method can reproduce.
+        switches: ids that it can reproduce.
         where: the recipe's place in the configuration, for messages.
 
     Raises:
@@ -67,8 +67,8 @@ def resolve(everywhere: list[str], own: list[str], switches: tuple[str, ...], wh
             raise OODError(f"{where}.released: '{bug}' concerns the evaluation, not a training; name it in "
                            "fidelity.released")
         if bug not in switches:
-            raise OODError(f"{where}.released: the method has no switch for '{bug}' "
-                           f"(it has: {', '.join(switches) or 'none'})")
+            raise OODError(f"{where}.released: the method has no switch for '{bug}', or the recipe's key defects "
+                           f"leaves it out (it has: {', '.join(switches) or 'none'})")
     return tuple(sorted({bug for bug in everywhere if bug in switches} | set(own)))
 
 

@@ -326,6 +326,9 @@ class Recipe(Strict):
     channels)) (He et al. 2015), or a number, theirs; left out: as the network's module draws all its weights."""
     released: list[str] = []
     """Defects of the released code to reproduce in this recipe, e.g. [npos.B1]; none: corrected."""
+    defects: list[str] | None = None
+    """Defects that the script has which this recipe is of: only these can be reproduced; left out: all of its
+    method's."""
     where: Where = Where()
     """ID sets and networks this entry is for."""
 

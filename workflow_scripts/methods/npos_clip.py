@@ -29,7 +29,7 @@ SPEC = MethodSpec(
     defects={
         "npos.B14": "the CLIP schedule multiplies the learning rate by 10 at its milestone",
     },
-    shared_defects=("npos.B2", "npos.B5"),
+    shared_defects=("npos.B2",),
 )
 
 
@@ -99,8 +99,8 @@ class NPOSClip(npos.NPOS):
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         groups = [{"params": network.tail()}]
         if self.options.weight:
-            share = 1.0 if "npos.B5" in self.released else self.options.phi_lr
-            groups.append({"params": list(self.phi.parameters()), "lr": share * self.recipe.training.lr})
+            lr = self.options.phi_lr * self.recipe.training.lr
+            groups.append({"params": list(self.phi.parameters()), "lr": lr})
         return groups
 
     def begin(self, network: nn.Module, eval_data: EvalData) -> None:

@@ -29,6 +29,9 @@ def plugins_exist(config: Config) -> None:
         if recipe.method:
             plugins.find("methods", recipe.method, f"recipes[{i}].method")
             plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
+            for bug in recipe.defects or ():
+                if bug not in plugins.spec("methods", recipe.method).switches:
+                    raise unknown(f"recipes[{i}].defects", bug, plugins.spec("methods", recipe.method).switches)
         if recipe.masks is not None:
             MaskOptions.load(json.dumps(recipe.masks.options), f"recipes[{i}].masks.options")
     for i, score in enumerate(config.scores):

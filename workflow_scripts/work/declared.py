@@ -33,8 +33,9 @@ def background(recipe: Recipe) -> bool:
 
 
 def switches(recipe: Recipe) -> tuple[str, ...]:
-    """Defects of its release that a recipe's method can reproduce."""
-    return plugins.spec("methods", recipe.method).switches if recipe.method else ()
+    """Defects of its release that a recipe can reproduce: its method can, and the script that it is of has them."""
+    known = plugins.spec("methods", recipe.method).switches if recipe.method else ()
+    return known if recipe.defects is None else tuple(bug for bug in known if bug in recipe.defects)
 
 
 def outliers(recipe: Recipe, released: tuple[str, ...]) -> str | None:
