@@ -20,6 +20,7 @@ from workflow_scripts.methods import npos_clip
 from workflow_scripts.models import clip_vit
 from workflow_scripts.networks import checkpoint
 from workflow_scripts.scores import mcm, msp
+from workflow_scripts.scores.arrays import affine
 from workflow_scripts.scores.base import Batch, Head, Known
 from workflow_scripts.stages import cache_frozen_blocks
 from workflow_scripts.stages import extract_features as features
@@ -262,3 +263,33 @@ def test_logits_of_the_features_stage_are_cosines(folder):
     assert np.abs(logits).max() <= 1.00001 and np.linalg.norm(h, axis=1).max() > 1.01
     by_logits = msp.score(msp.Options(), Known(), None, Batch(logits=logits))
     np.testing.assert_allclose(mcm.score(mcm.Options(), known, None, Batch(features=h)), by_logits, atol=1e-6)
+
+
+def test_a_linear_head_starts_as_the_texts_and_is_fine_tuned_with_the_tail(folder, tmp_path):
+    """The CLIP table's baselines: scores that read features and head, as ViM does, compute the network's own logits."""
+    linear = SECTION | {"options": SMALL | {"head": "linear"}}
+    parent = tmp_path / "parent.pt"
+    import_checkpoint.main(["--config", json.dumps({"network": linear}), "--file", str(folder / "clip.pt"),
+                            "--classes-from", str(folder / "rows.train.h5"), "--device", "cpu", "--out", str(parent)])
+    before = checkpoint.read(parent)["state_dict"]
+    assert torch.equal(before["fc.weight"], loaded(folder / "seed0.pt").fc.weight)
+    prefixes = ["visual.transformer.resblocks.2.", "visual.transformer.resblocks.3.", "visual.ln_post.", "visual.proj",
+                "fc."]
+    recipe = {"method": "cross_entropy", "normalise": HOW, "options": {"train": prefixes},
+              "training": RECIPE["training"] | {"epochs": 2, "lr": 0.02}}
+    section = {"network": linear, "recipe": recipe, "released": [], "steps": None}
+    out = tmp_path / "seed0.pt"
+    train.main(["--config", json.dumps(section), "--data", str(folder / "rows.train.h5"), "--parent", str(parent),
+                "--seed", "0", "--device", "cpu", "--out", str(out)])
+    after = checkpoint.read(out)
+    changed = {name for name, tensor in after["state_dict"].items() if not torch.equal(tensor, before[name])}
+    assert changed and all(name.startswith(tuple(prefixes)) for name in changed)
+    assert {name.split(".")[0] for name in changed} == {"visual", "fc"}
+    assert after["about"]["history"][-1]["accuracy"] > after["about"]["history"][0]["accuracy"]
+    network = clip_vit.build(clip_vit.Options(**SMALL, head="linear"), 3).eval()
+    checkpoint.load_weights(network, after["state_dict"], out, "small")
+    x = torch.rand(5, 3, 32, 32)
+    with torch.inference_mode():
+        h, z = network.features(x), network(x)
+    ours = affine(h, Head(network.head.weight.detach(), network.head.bias.detach()))
+    torch.testing.assert_close(ours.float(), z, rtol=0, atol=1e-5)

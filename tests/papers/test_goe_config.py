@@ -28,7 +28,7 @@ COMMON = {"epochs": 200, "batch_size": 128, "lr": 0.1, "momentum": 0.9, "nestero
           "drop_last": False, "optimiser": "sgd", "precision": "float32", "schedule": {
               "name": "multistep", "milestones": [120, 160], "gamma": 0.1, "floor": 0.0, "warmup": None, "steps": []}}
 METHODS = {
-    "baseline": ("MCP", "cross_entropy", {"label_smoothing": 0.0}),
+    "baseline": ("MCP", "cross_entropy", {"label_smoothing": 0.0, "train": []}),
     "oe": ("OE", "outlier_exposure", {"oe_weight": 0.5}),
     "energy-oe": ("E-OE", "energy_oe", {"m_in": -25.0, "m_out": -7.0, "weight": 0.1}),
     # the only filter of the code of February 2022, whose defaults, README and log have k = 20

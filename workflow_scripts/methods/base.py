@@ -17,7 +17,7 @@ restores them with the network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods.recipe import Recipe
 
 
@@ -99,7 +100,7 @@ class Method(nn.Module):
         """What the optimiser changes: groups of ``torch.optim.SGD`` (or Adam, which has no momentum), which may set
         their own ``lr``, ``momentum``, ``nesterov`` and ``weight_decay``. The schedule scales every group's ``lr`` by
         the same factor; a group with ``"constant": True`` is left at its own."""
-        return [{"params": list(network.parameters())}]
+        return [{"params": [p for p in network.parameters() if p.requires_grad]}]
 
     def begin(self, network: nn.Module, eval_data: EvalData) -> None:
         """Called once before the first step (not where a run goes on). Raises OODError when the images do not fit."""
@@ -128,6 +129,22 @@ class Method(nn.Module):
     def record(self) -> dict[str, Tensor]:
         """Arrays that other stages read from the training record, by name."""
         return {}
+
+
+def train_only(network: nn.Module, prefixes: Sequence[str]) -> None:
+    """Leave the tensors as they are whose names begin with none of ``prefixes``; none: all are trained.
+
+    Raises:
+        OODError: a prefix that no tensor's name begins with.
+    """
+    named = dict(network.named_parameters())
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in named):
+            stages = sorted({name.split(".")[0] for name in named})
+            raise OODError(f"options.train: no tensor begins with '{prefix}'; the network has {', '.join(stages)}")
+    if prefixes:
+        for name, parameter in named.items():
+            parameter.requires_grad_(name.startswith(tuple(prefixes)))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.specs import MethodSpec
-from workflow_scripts.methods.base import Batch, Method
+from workflow_scripts.methods.base import Batch, Method, Sizes, train_only
 
 SPEC = MethodSpec(
     defects={
@@ -28,6 +28,8 @@ SPEC = MethodSpec(
 class Options:
     label_smoothing: float = 0.0
     """Share of the target spread evenly over all classes; 0 in all five papers."""
+    train: tuple[str, ...] = ()
+    """Prefixes of the network's tensors that are trained, e.g. [layer4, fc]; none: all of them."""
 
 
 class CrossEntropy(Method):
@@ -37,6 +39,9 @@ class CrossEntropy(Method):
         super().__init__()
         self.options = options
         self.outliers = contaminated
+
+    def setup(self, network: nn.Module, sizes: Sizes) -> None:
+        train_only(network, self.options.train)
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.outliers:

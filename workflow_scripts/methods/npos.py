@@ -2,10 +2,11 @@
 
     L = w_disp L_disp + w_comp L_comp + weight L_bce
 
-over all views of the batch's images. A projection head maps the penultimate features h to the unit sphere, where
-dispersion and compactness shape them around prototypes (:mod:`workflow_scripts.methods.prototypes`). From epoch
-``start`` on, once each class's queue is full, outliers are synthesised near the rim of each class
-(:mod:`workflow_scripts.methods.synthesis`), and a small network phi learns to tell them from the features:
+over all views of the batch's images. A projection head maps the penultimate features h to the unit sphere (without one
+they are brought to length 1), where dispersion and compactness shape them around prototypes
+(:mod:`workflow_scripts.methods.prototypes`). From epoch ``start`` on, once each class's queue is full, outliers are
+synthesised near the rim of each class (:mod:`workflow_scripts.methods.synthesis`), and a small network phi learns to
+tell them from the features:
 L_bce = BCE(phi(h), 1) and BCE(phi(outlier), 0), in one mean. Projection head, phi, queues and prototypes serve the
 training alone; images are scored by the K-th neighbour distance of h. The network's own head is fitted afterwards on
 frozen features (:mod:`workflow_scripts.methods.probe`).
@@ -15,7 +16,7 @@ Numbers of the released scripts and what they do: docs/npos.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -26,7 +27,7 @@ from torch.nn import functional
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import probe, prototypes
-from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes, eval_mode
+from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes, eval_mode, train_only
 from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.methods.synthesis import Found, Queues, Synthesis
 
@@ -37,6 +38,7 @@ SPEC = MethodSpec(
         "npos.B2": "rejection sampling maps distances back to candidates by a wrong index",
         "npos.B5": "the smaller learning rate of the outlier head is overwritten by the schedule",
         "npos.B7": "CIFAR-10 is normalised with another standard deviation in evaluation than in training",
+        "npos.B11": "ImageNet-100 from scratch: the outliers' loss is computed and never added",
         "npos.B12": "prototypes start from the test set",
         "npos.B13": "the first epoch of the warm-up has a negative learning rate",
     },
@@ -78,8 +80,9 @@ class Options:
     """tau of both."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.95
     """Of the prototypes (proto_m); 0.5 for CIFAR-100."""
-    projection: Annotated[int, Gt(0)] = 128
-    """Size of the projections (feat_dim)."""
+    projection: Annotated[int, Gt(0)] | None = 128
+    """Size of the projections (feat_dim); none: there is no projection head, and the losses see the features
+    themselves, brought to length 1."""
     hidden: Annotated[int, Gt(0)] = 128
     """Hidden units of phi."""
     phi_lr: Annotated[float, Gt(0)] = 0.1
@@ -107,6 +110,8 @@ class NPOS(Method):
 
     def __init__(self, options: Options, released: tuple[str, ...]):
         super().__init__()
+        if "npos.B11" in released:
+            options = replace(options, weight=0.0)
         self.options, self.released = options, released
         self.rule = Synthesis(options.K, options.select, options.pick, options.sample_from, options.keep,
                               options.sigma, zeros_win="npos.B1" in released, misplaced="npos.B2" in released)
@@ -132,21 +137,14 @@ class NPOS(Method):
     def setup(self, network: nn.Module, sizes: Sizes) -> None:
         options, self.sizes = self.options, sizes
         classes, width = network.head.out_features, network.head.in_features
-        self.head = two_layers(width, width, options.projection)
-        self.register_buffer("prototypes", torch.zeros(classes, options.projection))
+        self.head = two_layers(width, width, options.projection) if options.projection else nn.Identity()
+        self.register_buffer("prototypes", torch.zeros(classes, options.projection or width))
         self.register_buffer("broken", torch.zeros((), dtype=torch.int64))
         if options.weight:
             self.phi = two_layers(width, options.hidden, 1)
             self.queues = Queues(classes, options.queue, width)
             self.snapshots = Snapshots(options.snapshots, options, classes, width)
-        if options.train:
-            for prefix in options.train:
-                if not any(name.startswith(prefix) for name, _ in network.named_parameters()):
-                    stages = sorted({name.split(".")[0] for name, _ in network.named_parameters()})
-                    raise OODError(f"options.train: no tensor begins with '{prefix}'; the network has "
-                                   f"{', '.join(stages)}")
-            for name, parameter in network.named_parameters():
-                parameter.requires_grad_(name.startswith(options.train))
+        train_only(network, options.train)
 
     def parameter_groups(self, network: nn.Module) -> list[dict[str, Any]]:
         groups = [{"params": [p for p in network.parameters() if p.requires_grad] + list(self.head.parameters())}]

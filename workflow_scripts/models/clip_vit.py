@@ -3,14 +3,15 @@
 An image becomes (1 + patches) tokens, which pass ``layers`` transformer blocks; the class token of the last one, after
 a layer norm and a projection, is its embedding. The first ``layers - trained`` blocks are frozen; their output may
 stand in for an image: :meth:`ClipViT.features` takes (N, 3, H, W) or (N, tokens, width). The head holds one unit vector
-for each class, the mean of the text embeddings of 18 prompts; its logits are cosines. The defaults are ViT-B/16's.
+for each class, the mean of the text embeddings of 18 prompts; its logits are cosines, or linear (`head`). The defaults
+are ViT-B/16's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt
@@ -51,6 +52,9 @@ class Options:
     """Transformer blocks of the text tower."""
     quick_gelu: bool = True
     """x sigmoid(1.702 x), with which OpenAI's weights were trained, in place of GELU."""
+    head: Literal["cosine", "linear"] = "cosine"
+    """`cosine`: logits are cosines with the class texts, which stay as they are; `linear`: a layer of the embeddings
+    that starts as the texts and may be trained."""
     imagenet: tuple[int, ...] = ()
     """Numbers (0..999) of the ImageNet classes whose names the prompts take, in the order of the labels; none: the
     names of the ID set's classes, or all of ImageNet's where it has 1,000."""
@@ -88,7 +92,7 @@ class ClipViT(WithFrozenBlocks):
             raise OODError(f"clip_vit: trained is {options.trained}, but there are {options.layers} layers")
         self.visual = _build_vision_tower(options.embed, vision(options), options.quick_gelu)
         self.cut = options.layers - options.trained
-        self.fc = CosineHead(options.embed, classes)
+        self.fc = (CosineHead if options.head == "cosine" else nn.Linear)(options.embed, classes)
         self.token_shape = ((options.image // options.patch)**2 + 1, options.width)
 
     def _blocks(self, x: Tensor, part: slice) -> Tensor:
