@@ -99,7 +99,9 @@ def print_failures(log):
 
 
 def check_raw_data():
-    """Before the first job: end with a line for each raw file that is not where these jobs expect it."""
+    """Before the first job: name what is left out, and end with a line for each raw file that is not where these jobs
+    expect it."""
+    print(*(f"left out: {one}" for one in PLAN.left_out), sep="\n", end="\n" * bool(PLAN.left_out), file=sys.stderr)
     jobs = list(snakemake_private.pending(workflow))
     missing = missing_data(
         PLAN,

@@ -97,3 +97,9 @@ rule datasets:
     input:
         data.stores(PLAN),
         data.lmdbs(PLAN),
+
+
+# On request only: weights that recipes can do without, each by its own job; the next run has what came.
+rule optional_weights:
+    input:
+        data.optional_weights(PLAN),

@@ -158,7 +158,8 @@ def _data(jobs: Jobs, pending: list[Job], folder: Path) -> list[str]:
     pairs = raw_splits(jobs.plan, ((job.rule, job.wildcards) for job in pending))
     recipes = [job.run.recipe for job in pending if job.rule == "import_weights"]
     missing = missing_data(plan, pairs, recipes)
-    return [*lines, "", f"To bring by hand: {len(missing) or 'nothing'}", *(f"  {line.strip()}" for line in missing)]
+    lines += ["", f"To bring by hand: {len(missing) or 'nothing'}", *(f"  {line.strip()}" for line in missing)]
+    return lines + [f"Left out: {one}" for one in plan.left_out]
 
 
 def _basis(wanted: list[Job], estimator: Estimator, part: bool) -> list[str]:

@@ -78,6 +78,43 @@ def test_offline_lists_the_file_and_its_place(checkout):
     assert not (folder / "resources" / "archives").exists()
 
 
+def test_optional_weights_are_left_out_until_they_are_there(tmp_path):
+    """Of two optional files one cannot be fetched: the paper's target never waits for either, and the other comes."""
+    folder = copy(tmp_path)
+    packed = io.BytesIO()
+    torch.save(resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=16), 8).state_dict(), packed)
+    server = Server()
+    urls = {"gone": server.url("/gone.pth", lambda handler: handler.answer(404, b"")),
+            "here": server.url("/here.pth", good(packed.getvalue()))}
+    raw = yaml.safe_load((folder / "config.yaml").read_text())
+    raw["variant"] = "foreign"
+    trained = next(r for r in raw["recipes"] if r["name"] == "pretrain")
+    raw["recipes"] = [trained, *({
+        "name": name, "label": name, "normalise": "per_image",
+        "checkpoint": {"file": f"elsewhere/{name}.pth", "url": url, "optional": True}} for name, url in urls.items())]
+    first = {**raw["experiments"][0], "seeds": [0]}
+    raw["experiments"] = [{**first, "recipes": [name]} for name in ("pretrain", "gone", "here")]
+    raw["papers"] = [paper for paper in raw["papers"] if paper["name"] == first["paper"]]
+    (folder / "foreign.yaml").write_text(yaml.safe_dump(raw))
+    words = ("--configfile", "foreign.yaml")
+    jobs = would_run(folder, first["paper"], *words, OOD_DATA="")
+    assert jobs["train_network"] == 1 and jobs["import_weights"] == jobs["fetch_archive"] == 0
+
+    done = snakemake(folder, "optional_weights", "--cores", "1", *words, OOD_DATA="")
+    server.http.shutdown()
+    assert done.returncode != 0 and "gone.pth could not be fetched" in done.stdout
+    assert (folder / "resources/archives/here.pth").is_file() and not (folder / "resources/archives/gone.pth").exists()
+
+    jobs = would_run(folder, first["paper"], *words, OOD_DATA="")
+    assert jobs["import_weights"] == jobs["train_network"] == 1 and jobs["fetch_archive"] == 0
+    target = "results/foreign/models/digits/resnet-small/here/seed0.pt"
+    done = snakemake(folder, target, "--cores", "1", *words, OOD_DATA="")
+    assert done.returncode == 0, done.stdout[-3000:]
+    said = "left out: recipe 'gone' of resnet-small on digits: elsewhere/gone.pth is not below the data root; the "
+    assert f"{said}target optional_weights downloads it from {urls['gone']}" in done.stdout
+    assert "left out: recipe 'here'" not in done.stdout
+
+
 def test_weights_come_from_an_address_and_its_hash_is_checked(tmp_path):
     folder = copy(tmp_path)
     network = resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=16), 8)

@@ -205,8 +205,11 @@ class Checkpoint(Strict):
     """Prefixes of tensors of the network that the file does not have: they are the parent's, or start at random."""
     probe: bool = False
     """Fit the head on the ID train images, since the file has none or an untrained one; it says the ID accuracy."""
-    url: Annotated[str, Field(pattern="^(https?://|$)")] = ""
-    """Address of the file."""
+    url: Annotated[str, Field(pattern=r"^(https?://.*|gdrive:[\w-]+)?$")] = ""
+    """Address of the file; `gdrive:ID` for Google Drive."""
+    optional: bool = False
+    """True: where the file is not there, this recipe and those that start from it are left out, which is said before
+    the first job and on the page. The target `optional_weights` downloads such files, for the next run."""
     head: Literal["load", "new"] = "load"
     """`new`: the file's head is of other classes; the network keeps its own fresh one."""
     background: bool = False

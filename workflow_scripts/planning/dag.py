@@ -190,6 +190,7 @@ def _key(plan: Plan, words: Sequence[str]) -> str:
     says that), and the code."""
     raw = [[*pair, plan.packed(*pair), plan.archives(*pair)] for pair in plan.used_datasets(whole=True)]
     raw += [plan.checkpoint_archive(run.recipe) for run in plan.runs.values() if run.recipe.checkpoint]
+    raw.append([str(one) for one in plan.left_out])
     needs = sorted({(name, *sorted(plan.needs(run, name))) for run in plan.runs.values() for name in run.scores})
     found = hashlib.sha256(json.dumps([sys.version, list(words), plan.config.model_dump_json(), raw, needs],
                                       default=str).encode())

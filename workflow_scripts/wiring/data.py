@@ -50,6 +50,11 @@ def archives(plan: Plan, wildcards: Wildcards) -> list[str]:
     return [paths.archive(plan, name) for name in plan.archives(wildcards.dataset, wildcards.split)]
 
 
+def optional_weights(plan: Plan) -> list[str]:
+    """Downloads of the weights that recipes can do without."""
+    return [paths.archive(plan, name) for name in plan.optional_archives]
+
+
 def source_identity(plan: Plan, wildcards: Wildcards) -> str:
     """What makes a download another file: its checksum and size."""
     return dumps(plan.sources[wildcards.archive].identity())

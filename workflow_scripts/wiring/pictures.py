@@ -19,9 +19,10 @@ from workflow_scripts.work.plan import Plan, Trained
 
 
 def of_paper(plan: Plan, paper: str) -> list[Picture]:
-    """The pictures of a paper, but those none of whose networks `only` keeps."""
-    about, only = plan.about(paper), plan.config.only
-    return [p for p in about.pictures if not only.within_a_paper() or shown(plan, paper, p)] if about else []
+    """The pictures of a paper, but those none of whose networks `only` keeps, or whose weights are not there."""
+    about = plan.about(paper)
+    whole = not plan.config.only.within_a_paper() and not plan.left_out
+    return [p for p in about.pictures if whole or shown(plan, paper, p)] if about else []
 
 
 def constraint(plan: Plan) -> str:
@@ -34,7 +35,7 @@ def shown(plan: Plan, paper: str, picture: Picture) -> list[Trained]:
     """Networks that a picture shows: of the paper's ID sets and architectures, in the order of its recipes.
 
     Raises:
-        OODError: there is none, and not because of `only`.
+        OODError: there is none, and not because of `only` or of optional weights that are not there.
     """
     places = {(e.id, network) for e in plan.config.experiments if e.paper == paper for network in e.networks}
     found = [run for name in picture.recipes for run in plan.runs.values()
@@ -43,7 +44,7 @@ def shown(plan: Plan, paper: str, picture: Picture) -> list[Trained]:
     if found and only.within_a_paper():
         wanted = plan.wanted if only.recipes else plan.runs
         found = [run for run in found if keeps_place(only, run.key) and run.key in wanted]
-    elif not found:
+    elif not found and not any(one.paper == paper and one.key.recipe in picture.recipes for one in plan.left_out):
         raise OODError(f"papers: picture '{picture.file}' of '{paper}' shows the recipes "
                        f"{', '.join(picture.recipes)}, none of which this paper trains")
     one = plugins.spec("pictures", picture.picture).scope == "one"

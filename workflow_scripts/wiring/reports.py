@@ -199,6 +199,9 @@ def report_section(plan: Plan) -> str:
         about = plan.about(paper)
         said = {"title": about.title, "about": about.about, "reference": about.published,
                 "headline": about.headline} if about else {"title": paper}
+        if absent := [f"{one.label} ({one.key.id})" for one in plan.left_out if one.paper == paper]:
+            said["about"] = (f"{said.get('about', '')} Left out, since the weights are not there: "
+                             f"{', '.join(absent)}.").strip()
         papers.append({"name": paper, **said, **{kind: paths.of_paper(plan, paper, kind) for kind in FILES},
                        "figures": figures(plan, paper), **extras.countings(plan, paper),
                        **extras.compared(plan, paper), **extras.id_task(plan, paper)})

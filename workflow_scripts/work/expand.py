@@ -21,7 +21,7 @@ from workflow_scripts.config.models import Config, Experiment, Network, Recipe, 
 from workflow_scripts.config.raw import Source, load_sources
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.work import checks, declared, fusion, imported, limit, only, released
-from workflow_scripts.work.plan import Key, Plan, Trained, compat, download
+from workflow_scripts.work.plan import Key, LeftOut, Plan, Trained, compat, download, lacking
 
 Entry = TypeVar("Entry", Network, Recipe, Score)
 Placed = TypeVar("Placed", Recipe, Score)
@@ -67,27 +67,29 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     """
     checks.plugins_exist(config)
     checks.gpus(config)
-    work = _Expansion(config, datasets)
+    work = _Expansion(config, datasets, data_root)
     for number, experiment in enumerate(config.experiments):
         work.enter(experiment, f"experiments[{number}]")
     runs = {key: replace(run, scores=MappingProxyType(work.scores.get(key, {}))) for key, run in work.runs.items()}
     otherwise = {id: released.otherwise(datasets, sets, config.fidelity.released) for id, sets in work.ood.items()}
     ood = {id: _with_others(sets, otherwise[id]) for id, sets in work.ood.items()}
     results = [(experiment, [runs[key] for key in keys]) for experiment, keys in work.results]
+    recipes = [*(run.recipe for run in runs.values()), *work.lacking.values()]
     plan = Plan(
         config, MappingProxyType(dict(datasets)), data_root,
-        MappingProxyType({**(sources or {}), **_weights(runs.values(), data_root)}),
+        MappingProxyType({**(sources or {}), **_weights(recipes, data_root)}),
         runs=MappingProxyType(runs), ood=_frozen(ood),
         otherwise=MappingProxyType({id: _frozen(found) for id, found in otherwise.items()}),
         parts=_frozen({id: released.parts(datasets, id, sets) if "scood" in compat(config.experiments, id) else {}
                        for id, sets in ood.items()}),
         imported=MappingProxyType(imported.collect(config, ood, runs)),
         results=tuple((experiment, tuple(run for run in reported if only.keeps(config.only, run)))
-                      for experiment, reported in results))
+                      for experiment, reported in results),
+        left_out=tuple(one for one in work.left_out if only.keeps_left_out(config.only, one)))
     checks.outliers(plan)
     checks.switches(plan)
-    only.check(config, runs.values())
-    only.check_some(config.only, plan.papers)
+    only.check(config, runs.values(), work.left_out)
+    only.check_some(plan)
     checks.papers(config)
     checks.headlines(config)
     return plan
@@ -96,14 +98,18 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
 class _Expansion:
     """What experiments ask for, as far as they are entered."""
 
-    def __init__(self, config: Config, datasets: Mapping[str, Dataset]):
+    def __init__(self, config: Config, datasets: Mapping[str, Dataset], data_root: Path | None):
         self.config = config
         self.datasets = datasets
+        self.data_root = data_root
         self.runs: dict[Key, Trained] = {}
         """Networks, yet without their scores."""
         self.scores: dict[Key, dict[str, Score]] = {}
         self.ood: dict[str, dict[str, str]] = {}
         self.results: list[tuple[Experiment, list[Key]]] = []
+        self.lacking: dict[Key, Recipe] = {}
+        """Networks that are left out, and the recipe whose optional weights are not there."""
+        self.left_out: list[LeftOut] = []
 
     def enter(self, experiment: Experiment, where: str) -> None:
         """Everything that one experiment asks for."""
@@ -116,10 +122,20 @@ class _Expansion:
             for recipe_name in experiment.recipes:
                 for seed in seeds:
                     run = self._train(experiment.id, network, recipe_name, seed, f"{where}.recipes")
+                    if run is None:
+                        self._leave_out(experiment, Key(experiment.id, network.name, recipe_name, seed))
+                        continue
                     checks.check_single_seed(run.recipe, seeds, where)
                     self._enter_scores(run, experiment, where)
                     keys.append(run.key)
         self.results.append((experiment, keys))
+
+    def _leave_out(self, experiment: Experiment, key: Key) -> None:
+        """A network that lacks optional weights; other seeds of it are not listed again."""
+        one = LeftOut(experiment.paper, key, _fitting(self.config.recipes, key.recipe, "", key.id, key.network).label,
+                      self.lacking[key])
+        if not any(other.paper == one.paper and other.key[:3] == key[:3] for other in self.left_out):
+            self.left_out.append(one)
 
     def _enter_sets(self, experiment: Experiment, where: str) -> None:
         """The ID set and the OOD sets of an experiment."""
@@ -151,13 +167,17 @@ class _Expansion:
         self.scores[run.key] = fusion.join(scores, experiment, run.recipe, where)
 
     def _train(self, id: str, network: Network, name: str, seed: int, where: str,
-               children: tuple[str, ...] = ()) -> Trained:
-        """The network to train, and the recipes it starts from, entered once."""
+               children: tuple[str, ...] = ()) -> Trained | None:
+        """The network to train, and the recipes it starts from, entered once; none where optional weights of it or of
+        those are not there."""
         if name in children:
             raise OODError(f"{where}: {' -> '.join([*children, name])} goes round in a circle (key `parent`)")
         recipe = _fitting(self.config.recipes, name, where, id, network.name)
         if recipe.select_best:
             return self._select_best(id, network, recipe, recipe.select_best.among, seed, (*children, name))
+        if lacking(recipe, self.data_root, self.config.resources):
+            self.lacking[Key(id, network.name, name, seed)] = recipe
+            return None
         defects = _defects(recipe, self.config)
         key = Key(id, network.name, recipe.name + suffix(defects), seed)
         if key in self.runs:
@@ -168,10 +188,11 @@ class _Expansion:
             return self._train(id, network, other, seed, f"recipe '{name}', key {said_by}",
                                (*children, name)) if other else None
 
-        parent = before(recipe.parent, "parent")
         select = recipe.outliers.select if recipe.outliers else None
-        weights = before(select.weights if select else None, "outliers.select.weights")
-        classifier = before(recipe.masks.classifier if recipe.masks else None, "masks.classifier")
+        named = (recipe.parent, select.weights if select else None, recipe.masks.classifier if recipe.masks else None)
+        parent, weights, classifier = map(before, named, ("parent", "outliers.select.weights", "masks.classifier"))
+        if self._lacks(key._replace(recipe=name), named):
+            return None
         if weights:
             checks.weights(recipe, weights.recipe)
         if recipe.images:
@@ -187,10 +208,13 @@ class _Expansion:
         return self.runs[key]
 
     def _select_best(self, id: str, network: Network, recipe: Recipe, names: Sequence[str], seed: int,
-                     children: tuple[str, ...]) -> Trained:
-        """A recipe that takes the best of others, and those."""
+                     children: tuple[str, ...]) -> Trained | None:
+        """A recipe that takes the best of others, and those; none where one of them is left out."""
         where = f"recipe '{recipe.name}', key select_best.among"
-        among = [self._train(id, network, name, seed, where, children) for name in names]
+        found = [self._train(id, network, name, seed, where, children) for name in names]
+        if self._lacks(Key(id, network.name, recipe.name, seed), names):
+            return None
+        among = [run for run in found if run]
         pool = checks.candidates([run.recipe for run in among], where)
         if "val" not in _dataset(self.datasets, pool, where).splits:
             raise OODError(f"{where}: dataset '{pool}' holds no outliers out; give its row hold_out, e.g. "
@@ -200,6 +224,13 @@ class _Expansion:
                       recipe.name + suffix(defects), defects, None, seed, scores={},
                       among=tuple(run.path_name for run in among))
         return self.runs.setdefault(run.key, run)
+
+    def _lacks(self, key: Key, names: Iterable[str | None]) -> bool:
+        """Whether one of the recipes that a network needs is left out, and so is the network."""
+        absent = [recipe for name in names if name and (recipe := self.lacking.get(key._replace(recipe=name)))]
+        if absent:
+            self.lacking[key] = absent[0]
+        return bool(absent)
 
 
 def _seeds(experiment: Experiment, config: Config) -> list[int]:
@@ -260,10 +291,10 @@ def _with_others(sets: Mapping[str, str], otherwise: Mapping[tuple[str, ...], Ma
     return groups
 
 
-def _weights(runs: Iterable[Trained], data_root: Path | None) -> dict[str, Source]:
+def _weights(recipes: Iterable[Recipe], data_root: Path | None) -> dict[str, Source]:
     """The downloads of released weights that recipes name and that do not lie below the data root."""
     found = {}
-    for recipe in {run.recipe.checkpoint.file: run.recipe for run in runs if run.recipe.checkpoint}.values():
+    for recipe in {recipe.checkpoint.file: recipe for recipe in recipes if recipe.checkpoint}.values():
         given, name = recipe.checkpoint, download(recipe, data_root)
         if given and name:
             whole = given.sha256 is not None and len(given.sha256) == 64

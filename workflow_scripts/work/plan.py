@@ -67,6 +67,26 @@ class Trained:
         return tuple(name for name in (self.parent, self.classifier, self.weights, *self.among) if name)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A network that an experiment asks for and that is not part of the work, since optional weights are not there."""
+
+    paper: str
+    key: Key
+    """Its recipe without defects."""
+    label: str
+    """Of its recipe."""
+    weights: Recipe
+    """The recipe whose file is not there: its own, or one that it starts from."""
+
+    def __str__(self) -> str:
+        given = self.weights.checkpoint
+        assert given is not None  # it is one that reads a file
+        get = f"; the target optional_weights downloads it from {given.url}" if given.url else ""
+        return (f"recipe '{self.key.recipe}' of {self.key.network} on {self.key.id}: {given.file} is not below the "
+                f"data root{get}")
+
+
 @dataclass(frozen=True, eq=False)
 class Taken:
     """Score files of another tool: an entry of `imported` with the file of each of its sets."""
@@ -118,6 +138,8 @@ class Plan:
     """Score files of other tools, which stand in a paper's table."""
     results: tuple[tuple[Experiment, tuple[Trained, ...]], ...]
     """Each experiment with the networks whose results it reports, those that `only` keeps."""
+    left_out: tuple[LeftOut, ...] = ()
+    """What lacks optional weights, of what `only` keeps, one entry for all seeds."""
 
     # -- networks -------------------------------------------------------------------------------------------------
 
@@ -242,6 +264,13 @@ class Plan:
             return None
         return catalogue.archive_row(row, self.datasets).name
 
+    @cached_property
+    def optional_archives(self) -> list[str]:
+        """Names of the downloads of optional weights that the recipes in use name, but those below the data root."""
+        asked = [run.recipe for run in self.runs.values()] + [one.weights for one in self.left_out]
+        named = [self.checkpoint_archive(r) for r in asked if r.checkpoint and r.checkpoint.optional]
+        return list(dict.fromkeys(name for name in named if name))
+
     def checkpoint_archive(self, recipe: Recipe) -> str | None:
         """Name of the download that a recipe's weights come from; none where the file lies below the data root."""
         return download(recipe, self.data_root)
@@ -250,6 +279,15 @@ class Plan:
 def compat(experiments: Iterable[Experiment], id: str) -> list[str]:
     """Papers whose own metric rules experiments ask for on an ID set."""
     return sorted({rule for experiment in experiments if experiment.id == id for rule in experiment.compat})
+
+
+def lacking(recipe: Recipe, data_root: Path | None, resources: str) -> bool:
+    """Whether a recipe's weights are optional and neither below the data root nor downloaded before."""
+    given = recipe.checkpoint
+    if given is None or not given.optional or sources.locate(given.file, data_root):
+        return False
+    name = download(recipe, data_root)
+    return name is None or not (Path(resources) / "archives" / name).exists()
 
 
 def download(recipe: Recipe, data_root: Path | None) -> str | None:
