@@ -6,6 +6,7 @@ Golden vectors: npos @ 583c06d, `SupCEHeadResNet(resnet18)`, all widths divided 
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tests.network_data import CONFIG, SECTION, images, network, write_store
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.methods import npos
 from workflow_scripts.methods.base import Sizes
-from workflow_scripts.models import resnet_cifar, torchvision_imagenet
+from workflow_scripts.models import clip_vit, resnet_cifar, torchvision_imagenet
 from workflow_scripts.networks import checkpoint, foreign
 from workflow_scripts.stages import import_weights as import_checkpoint
 
@@ -41,9 +42,37 @@ def state(release) -> dict[str, torch.Tensor]:
     return {key.removeprefix("state/"): torch.from_numpy(release[key]) for key in release if key.startswith("state/")}
 
 
-def test_a_released_cifar_checkpoint_gives_the_released_features(release, state, tmp_path):
+def in_parts(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As both CIFAR trainers wrap their network: encoder, fc and head in DataParallel, mlp and prototypes not."""
+    return {re.sub(r"^(encoder|fc|head)\.", r"\1.module.", name): tensor for name, tensor in state.items()}
+
+
+def cifar_trainer(state: dict[str, torch.Tensor]) -> dict:
+    """`save_checkpoint` of train_CIFAR10.py and train_CIFAR100.py; its loss holds prototypes and the network again."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.5, momentum=0.9)
+    optimiser.param_groups[0]["params"][0].sum().backward()
+    optimiser.step()
+    wrapped = in_parts(state)
+    loss = {"prototypes": torch.ones(7, 8), **{f"model.{name}": tensor for name, tensor in wrapped.items()}}
+    return {"epoch": 20, "state_dict": wrapped, "criterion_disp": loss, "opt_state_dict": optimiser.state_dict()}
+
+
+def whole(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """As train_im100.py and, with several GPUs, CLIP's train_npos.py wrap theirs."""
+    return {f"module.{name}": tensor for name, tensor in state.items()}
+
+
+def written(state: dict[str, torch.Tensor], path, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
+    """Save tensors of these shapes, all of one number, in a file of a few bytes each."""
+    torch.save({k: torch.ones((), dtype=dtype or v.dtype).expand(v.shape) for k, v in state.items()}, path)
+    return state
+
+
+# what the trainers write: `validate` the tensors themselves, every epoch; `save_checkpoint` the training with them
+@pytest.mark.parametrize("file", [dict, in_parts, cifar_trainer], ids=["bare", "validate", "save_checkpoint"])
+def test_a_released_cifar_checkpoint_gives_the_released_features(release, state, tmp_path, file):
     path = tmp_path / "CIFAR10.pt"
-    torch.save(state, path)
+    torch.save(file(state), path)
     net = resnet_cifar.build(resnet_cifar.Options(width=4), 7)
     rules = layout("npos-released", "cifar10")
     foreign.load(net, foreign.read(path, **rules), path, "resnet18", ["fc."])
@@ -90,7 +119,8 @@ def test_parameter_counts_with_heads(blocks, classes, total):
     assert found + classes * 128 == total
 
 
-def test_resnet101_of_imagenet100_reads_the_released_layout(tmp_path):
+@pytest.mark.parametrize("file", [dict, whole], ids=["bare", "DataParallel"])
+def test_resnet101_of_imagenet100_reads_the_released_layout(tmp_path, file):
     """Names as the released class gives them: torchvision's network below `model`, its own head beside it."""
     from torchvision.models import resnet101
     with torch.device("meta"):
@@ -102,12 +132,31 @@ def test_resnet101_of_imagenet100_reads_the_released_layout(tmp_path):
               "outlier_MLP.0.bias": (32,), "outlier_MLP.2.weight": (1, 32), "outlier_MLP.2.bias": (1,),
               "fc.weight": (100, 512), "fc.bias": (100,)}
     released |= {k: torch.empty(s, device="meta") for k, s in shapes.items()}
-    rules = layout("npos-released", "imagenet100_crop")
-    kept = {k: v for k, v in released.items() if not k.startswith(tuple(rules["drop"]))}
-    kept = foreign.renamed(kept, rules["rename"], tmp_path)
+    path = tmp_path / "ImageNet100.pt"
+    written(file(released), path)
+    kept = foreign.read(path, **layout("npos-released", "imagenet100_squash"))
     assert {k: v.shape for k, v in kept.items()} == {k: v.shape for k, v in net.state_dict().items()}
     with pytest.raises(OODError, match="project is for ResNets"):
         torchvision_imagenet.build(torchvision_imagenet.Options("mobilenet_v2", project=512), 100)
+
+
+@pytest.mark.parametrize("file", [dict, whole], ids=["bare", "DataParallel"])
+def test_the_tail_of_clip_reads_the_released_layout(tmp_path, file):
+    """Blocks 10 and 11, the layer norm, the projection and phi, in half precision; all else is the parent's."""
+    given = next(r for r in CONFIGURATION["recipes"] if r["name"] == "npos-clip-released")["checkpoint"]
+    with torch.device("meta"):
+        own = clip_vit.build(clip_vit.Options(), 100).state_dict()
+    back = {new: old for old, new in given["rename"].items()}
+    tail = {name: tensor for name, tensor in own.items() if not name.startswith(tuple(given["fresh"]))}
+    assert len(tail) == 2 * 12 + 2 + 1
+    prefix = {name: next(new for new in back if name.startswith(new)) for name in tail}
+    released = {back[prefix[name]] + name.removeprefix(prefix[name]): tensor for name, tensor in tail.items()}
+    assert {"ln_post.weight", "proj", "transformer_resblocks.block1.mlp.c_fc.weight"} < released.keys()
+    released |= {"outlier_MLP.0.weight": torch.empty(32, 512), "outlier_MLP.2.bias": torch.empty(1)}
+    path = tmp_path / "CLIP_ImageNet100.pt"
+    written(file(released), path, torch.float16)
+    found = foreign.read(path, rename=given["rename"], drop=given["drop"])
+    assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in tail.items()}
 
 
 def test_weights_without_a_head_get_a_probe(tmp_path):

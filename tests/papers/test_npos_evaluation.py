@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
+import torch
+import yaml
+from PIL import Image
 
+from tests import network_data
+from tests.checkout import ROOT
 from tests.stages.test_evaluate import CONFIG, run  # noqa: F401
+from workflow_scripts.data.images.store import load_store
 from workflow_scripts.metrics.compat import OOD_RULES
+from workflow_scripts.models import resnet_cifar
+from workflow_scripts.networks import checkpoint
 from workflow_scripts.pictures import detection_by_recipe, synthesised_outliers
 from workflow_scripts.pictures.base import Run
 from workflow_scripts.scores import knn
 from workflow_scripts.scores.base import Batch, Known
 from workflow_scripts.stages import compute_metrics as evaluate
+from workflow_scripts.stages import extract_features, prepare_dataset
+from workflow_scripts.wiring import data
+from workflow_scripts.work.expand import read_plan
 
 
 def test_accuracy_by_the_nearest_class_mean(run, tmp_path, capsys):  # noqa: F811
@@ -53,6 +65,37 @@ def test_knn_and_the_metrics_equal_the_release(golden):
     expected = dict(zip(("auroc", "aupr_in", "fpr95"), release["knn_auroc_aupr_fpr95"], strict=True))
     for key, value in expected.items():
         assert values[key] == pytest.approx(value, abs=1e-9)
+
+
+def test_lsun_c_is_scored_in_its_own_size_as_the_release_does(tmp_path):
+    """ToTensor and Normalize alone: the network sees images of 36x36; the others of the group are 32x32."""
+    folder = tmp_path / "LSUN" / "test"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (36, 36, 3), dtype=np.uint8)).save(folder / f"{i:02}.png")
+    raw = yaml.safe_load((ROOT / "config" / "npos.yaml").read_text())
+    plan = read_plan(raw | {"limit": {"images": 12}, "data_root": str(tmp_path)}, ROOT, {})
+    wildcards = SimpleNamespace(dataset="lsun_c_released", split="test")
+    store = tmp_path / "lsun_c_released.test.h5"
+    prepare_dataset.main(["--config", data.prepare_section(plan, wildcards), "--data-root", str(tmp_path), "--out",
+                          str(store)])
+    images = load_store(store).images
+    assert images.shape == (12, 36, 36, 3)
+
+    torch.manual_seed(0)
+    network = resnet_cifar.build(resnet_cifar.Options(blocks=(1, 1, 1, 1), width=4), 3).eval()
+    checkpoint.save(tmp_path / "seed0.pt", network, {"network": "tiny", "classes": ["a", "b", "c"], "seed": 0,
+                                                     "history": []})
+    config = {**network_data.CONFIG, "sets": ["lsun_c_released.test"], "precision": "float32"}
+    extract_features.main(["--config", json.dumps(config), "--checkpoint", str(tmp_path / "seed0.pt"), "--stores",
+                           str(store), "--device", "cpu", "--out", str(tmp_path / "features.h5")])
+    x = (torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
+    with torch.inference_mode():
+        expected = network.features(x).numpy()
+    with h5py.File(tmp_path / "features.h5") as file:
+        found = file["lsun_c_released.test/features"][:]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 def run_of(recipe: str, label: str, seed: int = 0, id: str = "cifar10", **files) -> Run:
