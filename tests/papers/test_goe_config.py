@@ -68,6 +68,14 @@ def test_the_published_numbers_are_held_against_the_rule_of_2022():
     assert {r.recipe.options["filter"] for r in PLAN.runs.values() if r.path_name == "goe"} == {"static"}
 
 
+def test_the_published_means_are_over_the_sets_that_each_row_was_measured_on():
+    rows = [(row["ours"]["id"], row) for table in published.published(PLAN, "goe")["published"]
+            for row in table["rows"] if "ours" in row]
+    assert len(rows) == 2 * 3 * 4  # all but UDG
+    for id, row in rows:
+        assert row["datasets"] == eight(id, row["ours"]["recipe"]) and not row["but_for_sets"]
+
+
 def eight(id: str, recipe: str) -> list[str]:
     """The release's eight sets as the published row was measured: lists of CIFAR-100 (metrics_ood.py names no other),
     Resize(32) + CenterCrop(32) in the code of 2022, Resize((32, 32)) in that of 2024, which has E-OE."""
