@@ -18,7 +18,8 @@ from workflow_scripts.work.expand import read_plan
 
 FULL = yaml.safe_load((ROOT / "config" / "goe.yaml").read_text())
 RECORDS = 400  # of the made-up 80 Million Tiny Images
-SETS = {"texture": 0, "svhn": 0, "tin": 8, "lsun": 8, "places365": 8}  # images that belong to an ID class
+SETS = {"texture": 0, "svhn": 0, "tin": 8, "lsun": 8, "places365": 8,  # images that belong to an ID class
+        "cifar10": 8, "cifar100": 8}  # of the other CIFAR
 
 
 def random_data(root: Path) -> None:
@@ -90,9 +91,20 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     sizes = {m: [int(values[*key, "scood_cifar10_tin", m][n]) for n in ("n_id", "n_ood")]
              for m in ("auroc", "auroc@scood")}
     assert sizes["auroc@scood"] == [sizes["auroc"][0] + 8, sizes["auroc"][1]] and sizes["auroc"][1] == 24
+    whole = {m: [int(values[*key, "cifar100", m][n]) for n in ("n_id", "n_ood")] for m in ("auroc@goe", "auroc@scood")}
+    assert whole["auroc@scood"] == [whole["auroc@goe"][0] + 8, 24] and whole["auroc@goe"][1] == 24
     assert values[*key, "scood_cifar100_tin", "auroc"]["group"] == "far+2g-1"
+    assert values[*key, "scood_cifar100_tin_squash", "auroc"]["group"] == "far+2c+2g-1"
+
+    # the mean over the release's eight sets, with its lists and its geometry of 2024
+    squashed = [f"scood_cifar100_{name}_squash" for name in ("texture", "svhn", "tin", "lsun", "places365")]
+    eight = [("cifar100", "near"), *((name, "far+2c+2g-1") for name in (*squashed, "blobs_10k", "gaussian_10k"))]
+    single = {(r["dataset"], r["group"]): float(r["mean"]) for r in rows
+              if (r["id"], r["network"], r["recipe"], r["score"]) == key and r["metric"] == "fpr95@goe"}
+    assert single["all+2c+2g-1", "average"] == pytest.approx(sum(single[name] for name in eight) / 8)
     text = (results / "tables" / "goe.md").read_text()
-    assert all(f"| goe.{bug} |" in text for bug in ("2g-1", "2g-4", "2g-8"))
+    assert all(f"| goe.{bug} |" in text for bug in ("2c", "2c, goe.2g-1", "2g-1", "2g-4", "2g-8"))
+    assert text.index("wrn40-2, counted as goe") < text.index("counted as scood")
 
     # the choice is the better of its two candidates
     [choice] = [list(csv.DictReader(path.open())) for path in results.glob("choice/**/seed0.csv")]
