@@ -18,6 +18,8 @@ from PIL import Image
 
 from tests.checkout import ROOT, copy, snakemake
 from workflow_scripts.models import densenet_bc, torchvision_imagenet
+from workflow_scripts.wiring.evaluation import metrics_section
+from workflow_scripts.wiring.reports import table_section
 from workflow_scripts.wiring.training import train_section
 from workflow_scripts.work.expand import read_plan
 
@@ -53,7 +55,7 @@ def test_hyper_parameters_are_those_of_the_description(id, network):
     assert options(id, network, "line") == dict(zip(("p_a", "p_w", "clip"), line, strict=True))
     assert options(id, network, "odin") == {"temperature": 1000, "epsilon": 0.004}
     assert options(id, network, "dice") == {"p": 90}
-    assert list(PLAN.ood[id]) == ["svhn", "lsun_c", "lsun_r", "isun", "textures", "places365"]
+    assert list(PLAN.ood[id]) == ["svhn_10k", "lsun_c", "lsun_r", "isun", "textures", "places365"]
     wildcards = Wildcards(id=id, network=network, recipe="pretrain", seed="0")
     section = json.loads(train_section(PLAN, wildcards))
     training = section["recipe"]["training"]
@@ -81,8 +83,23 @@ def test_imagenet_uses_torchvisions_weights_and_the_values_for_its_networks():
     assert list(PLAN.ood["imagenet"]) == ["inaturalist", "sun", "places_imagenet", "textures_imagenet"]
 
 
-def test_full_svhn_is_scored_as_the_release_does():
-    assert PLAN.datasets["svhn"].counts["test"] == 26032 and "svhn_10k" in PLAN.datasets
+def test_all_of_svhn_stands_beside_the_10000_where_it_is_asked_for():
+    """himplos.1h-3: the paper's subset is the default, and what the release scores a group of its own."""
+    assert not any("+" in group for sets in PLAN.ood.values() for group in sets.values())
+    plan = read_plan({**RAW, "fidelity": {"released": ["himplos.1h-3"]}}, ROOT, {})
+    for id in ("cifar10", "cifar100"):
+        assert plan.ood[id] == {**PLAN.ood[id], "svhn": "far+1h-3"}
+        assert [plan.datasets[name].counts["test"] for name in ("svhn_10k", "svhn")] == [10000, 26032]
+    assert plan.ood["imagenet"] == PLAN.ood["imagenet"] and set(plan.runs) == set(PLAN.runs)
+    table = json.loads(table_section(plan, Wildcards(paper="himplos")))
+    others = ["lsun_c", "lsun_r", "isun", "textures", "places365"]
+    for run in table["runs"]:
+        if run["id"] != "imagenet":
+            assert (run["groups"]["far"], run["groups"]["far+1h-3"]) == (["svhn_10k", *others], ["svhn", *others])
+    assert table["compare"]["sets"] == {"+1h-3": "himplos.1h-3"}
+    run = Wildcards(id="cifar10", network="resnet18", recipe="pretrain", seed="0")
+    metrics = json.loads(metrics_section(plan, run))
+    assert metrics["groups"]["far+1h-3"] == ["svhn.test"]
 
 
 def random_cifar(rng: np.random.Generator, count: int, classes: int, labels: int) -> bytes:

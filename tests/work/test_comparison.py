@@ -99,6 +99,7 @@ def test_corrected_lists_are_those_of_the_id_set():
 @pytest.mark.parametrize(("bugs", "raw", "message"), [
     (["goe.2g-1"], small(), r"fidelity\.released: no ID set .* 'goe\.2g-1'"),
     (["goe.2c"], small(), r"fidelity\.released: no ID set .* 'goe\.2c'"),
+    (["himplos.1h-3"], small(), r"fidelity\.released: no ID set .* 'himplos\.1h-3' changes \(all of SVHN"),
     (["goe.2g-8"], {**small(), "experiments": small()["experiments"][:1]}, r"fidelity\.released: .*compat: \[goe\]"),
     (["goe.2g-2"], small(), r"fidelity\.released: no recipe of this configuration has a switch for 'goe\.2g-2'"),
 ])

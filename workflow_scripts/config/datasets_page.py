@@ -62,8 +62,9 @@ RECIPES = """\
   an LMDB is made first.
 - **CIFAR as class folders of images** (DFB's form):
   `uv run snakemake --cores all results/paper/folders/cifar10.train --configfile config/goe.yaml`.
-- **SVHN**: himplos, dfb and bgresample evaluate on all of test (`svhn`, `svhn_full`), npos on 10,000 drawn by seed
-  (`svhn_random_10k`), goe on SC-OOD's list; `svhn_10k` is the first 1,000 of each digit.
+- **SVHN**: dfb and bgresample evaluate on all of test (`svhn`, `svhn_full`), himplos and npos on the first 1,000 of
+  each digit (`svhn_10k`), goe on SC-OOD's list. The release of himplos takes all (`fidelity.released:
+  [himplos.1h-3]`), that of npos 10,000 drawn at random (`svhn_random_10k`).
 """
 
 

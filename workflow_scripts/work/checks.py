@@ -161,7 +161,7 @@ def switches(plan: Plan) -> None:
     for bug in plan.config.fidelity.released:
         if bug in released.SWITCHES and not any((bug,) in found for found in plan.otherwise.values()):
             raise OODError(f"fidelity.released: no ID set of this configuration has a test set that '{bug}' changes "
-                           f"({fidelity.defects()[bug]}); name one by SC-OOD's lists, e.g. scood_cifar10_tin")
+                           f"({fidelity.defects()[bug]}); see docs/datasets.md")
         if bug == "goe.2g-8" and not any("goe" in plan.compat(id) for id in plan.ood):
             raise OODError("fidelity.released: no experiment of this configuration counts by G-OE's rules, which "
                            "'goe.2g-8' concerns; add to one compat: [goe]")

@@ -1,4 +1,4 @@
-"""What stands beside the corrected results: test sets as G-OE's release takes them, and trainings with defects.
+"""What stands beside the corrected results: test sets as a release takes them, and trainings with defects.
 
 SC-OOD's lists say which images of a test set belong to a class of the ID set in meaning; a row of the dataset table
 takes one part of one list (reader `scood`) at one geometry.
@@ -7,8 +7,8 @@ takes one part of one list (reader `scood`) at one geometry.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.work.plan import Parts, Trained
@@ -26,10 +26,20 @@ class Listed(NamedTuple):
     """The reader's other options, which say where the files lie."""
 
 
-SWITCHES: dict[str, Callable[[Listed], Listed]] = {
-    "goe.2c": lambda row: row._replace(geometry="squash32"),
-    "goe.2g-1": lambda row: row._replace(benchmark="cifar100")}
-"""Defects of the evaluation -> the test set that the release has in the place of ours, whatever the ID set."""
+class Digits(NamedTuple):
+    """What a row takes of SVHN."""
+
+    limit_per_class: int | None
+    sample: str
+    geometry: str
+    rest: tuple[tuple[str, str], ...]
+
+
+SWITCHES: dict[str, tuple[type[Listed] | type[Digits], dict[str, Any]]] = {
+    "goe.2c": (Listed, {"geometry": "squash32"}),
+    "goe.2g-1": (Listed, {"benchmark": "cifar100"}),
+    "himplos.1h-3": (Digits, {"limit_per_class": None})}
+"""Defects of the evaluation -> rows that they concern, and what the release has in the place of ours."""
 
 
 def otherwise(datasets: Mapping[str, Dataset], sets: Iterable[str],
@@ -45,11 +55,11 @@ def otherwise(datasets: Mapping[str, Dataset], sets: Iterable[str],
     for combination in itertools.chain.from_iterable(itertools.combinations(asked, size) for size in sizes):
         found = {}
         for name in sets:
-            row = changed = _listed(datasets[name])
-            if row is None or changed is None or any(SWITCHES[switch](row) == row for switch in combination):
+            row = changed = _taken(datasets[name])
+            if row is None or any(_switched(row, switch) == row for switch in combination):
                 continue
             for switch in combination:
-                changed = SWITCHES[switch](changed)
+                changed = _switched(changed, switch)
             if changed in rows:
                 found[name] = rows[changed]
         if found:
@@ -64,32 +74,47 @@ def parts(datasets: Mapping[str, Dataset], id: str, sets: Iterable[str]) -> dict
     the lists hold other images than their own rows.
     """
     rows = _rows(datasets)
-    by_list = {(row.benchmark, row.set): name for row, name in rows.items() if row.part == "ood"}
+    by_list = {(row.benchmark, row.set): name for row, name in rows.items()
+               if isinstance(row, Listed) and row.part == "ood"}
     found = {}
     for name in sets:
         whole = datasets[name].reader == "cifar_binary"
         ood = by_list.get((id, name)) if whole else name
-        row = _listed(datasets[ood]) if ood else None
-        like = rows.get(row._replace(part="id_like", labels="sc_label")) if row else None
+        row = _taken(datasets[ood]) if ood else None
+        like = rows.get(row._replace(part="id_like", labels="sc_label")) if isinstance(row, Listed) else None
         if ood and like:
             found[name] = Parts(ood, like)
     return found
 
 
-def _listed(row: Dataset) -> Listed | None:
-    """What a row takes of SC-OOD; ``None`` where it is of another kind."""
-    if row.reader != "scood" or "test" not in row.splits:
+def _switched(row: Any, switch: str) -> Any:
+    """What the release has in the place of a row; the row itself where the switch is of another kind of rows."""
+    kind, changes = SWITCHES[switch]
+    return row._replace(**changes) if isinstance(row, kind) else row
+
+
+def _taken(row: Dataset) -> Listed | Digits | None:
+    """What a row takes of SC-OOD or SVHN; ``None`` where it is of another kind."""
+    if "test" not in row.splits:
         return None
-    options = {"part": "ood", "labels": "none", **row.options_of("test")}
-    named = {key: options.pop(key) for key in ("benchmark", "set", "part", "labels")}
-    return Listed(**named, geometry=row.geometry, rest=tuple(sorted((key, repr(v)) for key, v in options.items())))
+    if row.reader == "svhn_mat":
+        return Digits(row.limit_per_class, repr(row.sample), row.geometry, _rest(row.options_of("test")))
+    if row.reader == "scood":
+        options = {"part": "ood", "labels": "none", **row.options_of("test")}
+        named = {key: options.pop(key) for key in ("benchmark", "set", "part", "labels")}
+        return Listed(**named, geometry=row.geometry, rest=_rest(options))
+    return None
 
 
-def _rows(datasets: Mapping[str, Dataset]) -> dict[Listed, str]:
-    """The rows that take a part of SC-OOD, by what they take; of equal ones the first."""
-    rows: dict[Listed, str] = {}
+def _rest(options: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, repr(value)) for key, value in options.items()))
+
+
+def _rows(datasets: Mapping[str, Dataset]) -> dict[Listed | Digits, str]:
+    """The rows that take a part of SC-OOD or SVHN, by what they take; of equal ones the first."""
+    rows: dict[Listed | Digits, str] = {}
     for name, entry in datasets.items():
-        if row := _listed(entry):
+        if row := _taken(entry):
             rows.setdefault(row, name)
     return rows
 

@@ -17,7 +17,8 @@ from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.reading import Images, array_blocks, raw_files
 
 SPEC = ReaderSpec(defects={
-    "himplos.1h-3": ("all of SVHN's test images are scored although a subset of 10,000 is described", "")})
+    "himplos.1h-3": ("all of SVHN's 26,032 test images are scored, although a subset of 10,000 is described",
+                     "test sets: all of them in the place of the subset, in a group of their own (`far+1h-3`)")})
 
 
 @dataclass(frozen=True)
