@@ -206,7 +206,7 @@ rule score_network:
     params:
         cfg=of(evaluation.network_score_section),
         code=of(evaluation.network_score_code),
-        optional=flags("train_store"),
+        optional=flags("train_store", "statistics"),
         device=DEVICE,
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"

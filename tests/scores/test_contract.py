@@ -39,7 +39,8 @@ from workflow_scripts.scores.base import Batch, Head, Known
 ON_FILES = [n for n in plugins.names("scores") if "network" not in plugins.spec("scores", n).needs]
 CASES = [*((name, {}) for name in ON_FILES if name != "knn"), ("knn", {"K": 7}), ("ash", {"variant": "p"}),
          ("ash", {"variant": "b"}), ("react", {"clip": 1.0}), ("himplos", {"cosine": False}), ("line", {"p_a": 90}),
-         ("gen", {"M": 2})]
+         ("gen", {"M": 2}), ("himplos", {"measure": "msp"}), ("dice", {"mask": 60, "smooth": True}),
+         ("bats", {"mask": 60, "smooth": True}), ("bats", {}), ("line", {"smooth": True})]
 
 
 @pytest.mark.parametrize("name", ON_FILES)

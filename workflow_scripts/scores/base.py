@@ -80,6 +80,11 @@ class Batch:
     scores: Any = None
 
 
+def moved(part: Any, move: Any) -> Any:
+    """A head, batch norm or statistics, each of its arrays moved to where it is computed with."""
+    return type(part)(**{key: move(array) for key, array in vars(part).items()})
+
+
 def needs(score: Any, options: Any) -> frozenset[str]:
     """What the score module ``score`` reads with these ``options``."""
     narrower = getattr(score, "needs", None)

@@ -177,15 +177,22 @@ def head(path: Path) -> tuple[Head, BatchNorm | None]:
         return layer, BatchNorm(*(finite(dataset(file, key, 1)[:], path, key) for key in ("bn_weight", "bn_bias")))
 
 
-def statistics(path: Path) -> Statistics:
+def statistics(path: Path, head: tuple[int, ...] | None = None) -> Statistics:
     """Class means, counts and mean of the ID train features.
 
+    Args:
+        path: the file.
+        head: shape (K, D) of the network's head, where it is known.
+
     Raises:
-        OODError: a class without train features.
+        OODError: a class without train features; statistics of another network.
     """
     with opened(path) as file:
         means, counts, mean = (finite(dataset(file, key, n)[:], path, key)
                                for key, n in (("class_means", 2), ("counts", 1), ("mean", 1)))
     if (counts == 0).any():
         raise OODError(f"{path}: class {int(np.argmin(counts))} has no train features; every class needs at least one")
+    if head is not None and means.shape != head:
+        raise OODError(f"{path}: class means {means.shape}, but the checkpoint's head is {head}; the two belong to "
+                       "different networks")
     return Statistics(means, counts, mean)

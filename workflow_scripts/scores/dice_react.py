@@ -31,7 +31,7 @@ def needs(options: Options) -> frozenset[str]:
 
 def fit(options: Options, known: Known) -> tuple[Head, float]:
     """The sparse head (of unclipped mean features, as released) and the clip level."""
-    return dice.fit(options, known), react.fit(options, known)
+    return dice.sparse_head(options.p, known.head, known.statistics.mean), react.fit(options, known)
 
 
 def score(options: Options, known: Known, state: tuple[Head, float], batch: Batch) -> Any:

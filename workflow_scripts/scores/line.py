@@ -3,7 +3,8 @@
 The contribution C (K, D) of unit j to class c, the mean over class c of h_j dz_c/dh_j, is the class mean of h_j times
 W_cj: exact, because the head is linear. Features are clipped; c is the class predicted from them. Units with C_cj at
 most the p_a-th percentile of row c are switched off, and of the head only weights with |C_cj| W_kj above the p_w-th
-percentile of that matrix stay.
+percentile of that matrix stay. With ``smooth`` the logits are scaled by the cosine of the clipped feature to the
+prototype of the class that they predict (HIMPLoS's smoothing, in the form of its authors).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Annotated, Any
 from annotated_types import Gt, Interval
 
 from workflow_scripts.core.specs import ScoreSpec
+from workflow_scripts.scores import himplos
 from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile
 from workflow_scripts.scores.base import Batch, Head, Known
 
@@ -29,6 +31,8 @@ class Options:
     """Percentile of a class's weighted contributions up to which weights are dropped; 90 for CIFAR, 10 for ImageNet."""
     clip: Annotated[float, Gt(0)] = 1.0
     """Upper clip of the features, in feature units; 1.0 for CIFAR, 0.8 for ImageNet."""
+    smooth: bool = False
+    """Scale the logits by the cosine to the prototype of the class that they predict."""
 
 
 @dataclass(frozen=True)
@@ -74,5 +78,8 @@ def score(options: Options, known: Known, state: State, batch: Batch) -> Any:
     for c in map(int, xp.unique_values(predicted)):
         rows = predicted == c
         active = xp.where(state.units[c, :], h[rows, :], 0.0)
-        out[rows] = logsumexp(affine(active, class_head(state, known.head, c)))
+        z = affine(active, class_head(state, known.head, c))
+        if options.smooth:
+            z = z * himplos.cosines(known.statistics.class_means, xp.argmax(z, axis=-1), h[rows, :])[:, None]
+        out[rows] = logsumexp(z)
     return out

@@ -3,10 +3,12 @@
     python -m workflow_scripts.stages.score_network --config '{"score": "odin", "name": "odin",
         "options": {"epsilon": 0.004}, "network": {"name": "resnet18", "model": "resnet_cifar", "options": {}},
         "normalise": "per_image", "batch_size": 256, "sets": ["digits.test", "svhn.test"]}' --checkpoint seed0.pt
-        --stores DATA/digits.test.h5 DATA/svhn.test.h5 [--train-store DATA/digits.train.h5] --out scores.h5
+        --stores DATA/digits.test.h5 DATA/svhn.test.h5 [--train-store DATA/digits.train.h5]
+        [--statistics SEED0.h5] --out scores.h5
 
 The output is that of ``workflow_scripts.stages.score_sets``. The network is built once and images are read in
-batches, so memory does not grow with a set. `--train-store` is read by scores that need ``train_labels``.
+batches, so memory does not grow with a set. `--train-store` is read by scores that need ``train_labels``,
+`--statistics` (class means of the ID train features) by those that need ``statistics``.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -33,10 +36,10 @@ from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
 from workflow_scripts.networks.memory import keep_freed_memory
-from workflow_scripts.scores import base
+from workflow_scripts.scores import base, cached
 from workflow_scripts.stages.sections.score_network import ScoreNetwork
 
-PROVIDED = frozenset({"network", "train_labels", "input_std"})
+PROVIDED = frozenset({"network", "train_labels", "input_std", "statistics"})
 
 
 @contextmanager
@@ -56,11 +59,11 @@ def train_batches(store: Store, how: Normalise, size: int, device: torch.device)
 
 
 def prepared(section: ScoreNetwork, network: Classifier, size: int, train_store: str | None, device: torch.device,
-             ) -> Callable[[Tensor], np.ndarray]:
+             statistics: str | None = None) -> Callable[[Tensor], np.ndarray]:
     """The fitted score as a function of a batch of network inputs. (B, 3, H, W) -> (B,).
 
     Raises:
-        OODError: the score needs train images and there are none, or they have labels of another task.
+        OODError: the score needs train images or class means and there are none, or they are of another task.
     """
     module, name, options = plugins.load("scores", section.score), section.name, section.options
     kinds = base.needs(module, options)
@@ -76,6 +79,12 @@ def prepared(section: ScoreNetwork, network: Classifier, size: int, train_store:
             raise OODError(f"score '{name}' divides by the standard deviation of each channel, and normalise is "
                            f"{section.normalise}, which has none; leave by_std out")
         known = replace(known, input_std=section.normalise.std)
+    if "statistics" in kinds:
+        if statistics is None:
+            raise OODError(f"--statistics: score '{name}' needs the class means of the ID train features; give their "
+                           "file")
+        read = cached.statistics(Path(statistics), tuple(network.head.weight.shape))
+        known = replace(known, statistics=base.moved(read, lambda array: torch.from_numpy(array).to(device)))
     if "train_labels" in kinds:
         if train_store is None:
             raise OODError(f"--train-store: score '{name}' needs the ID train images; give their store")
@@ -114,6 +123,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--stores", required=True, nargs="+", help="stores, in the order of the config's sets")
     parser.add_argument("--train-store", help="store of the ID train images, for scores that need train_labels")
+    parser.add_argument("--statistics", help="class means of the ID train features, for scores that need statistics")
     devices.add_arguments(parser)
     parser.add_argument("--out", required=True, help="the scores to write")
     return parser
@@ -131,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     network = trained(section.network, given.checkpoint, device)
     with streamed(given.stores[0]) as store:
         size = images_at_once(section, network, store, device)
-    run = prepared(section, network, size, given.train_store, device)
+    run = prepared(section, network, size, given.train_store, device, given.statistics)
     with atomic(given.out) as partial, h5py.File(partial, "w") as out:
         out.attrs.update(score=section.score, name=section.name)
         out.attrs["options"] = json.dumps(asdict(section.options), sort_keys=True)

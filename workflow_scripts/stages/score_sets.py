@@ -69,7 +69,7 @@ def read_known(kinds: frozenset[str], given: argparse.Namespace, move: Callable[
     statistics = cached.statistics(given.statistics) if "statistics" in kinds else None
     for kind, value in {"head": layer, "batchnorm": norm, "statistics": statistics}.items():
         if kind in kinds and value is not None:
-            members[kind] = type(value)(**{key: move(part) for key, part in vars(value).items()})
+            members[kind] = base.moved(value, move)
     return base.Known(**members)
 
 

@@ -44,7 +44,7 @@ from workflow_scripts.networks import devices
 from workflow_scripts.networks.forward import images_at_once, inputs
 from workflow_scripts.networks.load import trained
 from workflow_scripts.scores import cached
-from workflow_scripts.scores.base import Batch, Head, Known, Statistics
+from workflow_scripts.scores.base import Batch, Head, Known, moved
 from workflow_scripts.stages.sections.tune_options import Sweep, TuneOptions
 
 NUMBERS = ("auroc", "fpr95", "n_id", "n_pseudo")
@@ -153,14 +153,10 @@ def best(rows: list[dict[str, Any]], criterion: str) -> dict[str, Any]:
 
 def evidence(network: Classifier, path: str, device: torch.device) -> Known:
     """Head and prototypes. Raises OODError when the statistics are of another network."""
-    statistics = cached.statistics(Path(path))
     head = network.head
-    if statistics.class_means.shape != tuple(head.weight.shape):
-        raise OODError(f"{path}: class means {statistics.class_means.shape}, but the checkpoint's head is "
-                       f"{tuple(head.weight.shape)}; the two belong to different networks")
-    moved = Statistics(*(torch.from_numpy(part).to(device) for part in (statistics.class_means, statistics.counts,
-                                                                       statistics.mean)))
-    return Known(head=Head(head.weight.detach(), head.bias.detach()), statistics=moved)
+    statistics = cached.statistics(Path(path), tuple(head.weight.shape))
+    return Known(head=Head(head.weight.detach(), head.bias.detach()),
+                 statistics=moved(statistics, lambda array: torch.from_numpy(array).to(device)))
 
 
 def arguments() -> argparse.ArgumentParser:

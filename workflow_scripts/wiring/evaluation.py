@@ -126,6 +126,8 @@ def network_score_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
     inputs: dict[str, Any] = {"stores": [paths.store(plan, *pair) for pair in tests]}
     if "train_labels" in plan.needs(run, wildcards.score):
         inputs["train_store"] = paths.store(plan, run.id, "train")
+    if "statistics" in plan.needs(run, wildcards.score):
+        inputs["statistics"] = paths.of_network(plan, "precompute", run, ".h5")
     pairs = [*tests, (run.id, "train")] if "train_store" in inputs else tests
     return inputs | ({"archives": archives} if (archives := data.decoded_from(plan, pairs)) else {})
 
