@@ -48,6 +48,8 @@ PictureInput = Literal[
     "train_features",  # features of the ID train images
     "test_features",  # features of the ID test images
     "ood_features",  # features of the OOD sets, a list of files (scores.cached.sets says what they hold)
+    "head",  # the last linear layer
+    "statistics",  # class means of the ID train features
 ]
 
 

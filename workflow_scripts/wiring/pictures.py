@@ -82,6 +82,8 @@ def _file(plan: Plan, kind: str, run: Trained) -> str | list[str]:
         "train_features": lambda: paths.train_features(plan, run),
         "test_features": lambda: paths.test_features(plan, run),
         "ood_features": lambda: paths.features(plan, run, tests),
+        "head": lambda: paths.of_network(plan, "features", run, "/head.h5"),
+        "statistics": lambda: paths.of_network(plan, "precompute", run, ".h5"),
     }
     return found[kind]()
 
