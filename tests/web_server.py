@@ -14,6 +14,7 @@ from workflow_scripts.data.archives.download import download
 
 BODY = bytes(range(256)) * 2000  # 512,000 bytes
 MD5, SHA256 = "md5:" + hashlib.md5(BODY).hexdigest(), "sha256:" + hashlib.sha256(BODY).hexdigest()
+GIT = "git:" + hashlib.sha1(b"blob 512000\0" + BODY).hexdigest()
 PAGE = b"\n <!DOCTYPE HTML><html><head><title>Quota\n exceeded</title></head></html>"
 
 

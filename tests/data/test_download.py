@@ -18,6 +18,7 @@ import pytest
 
 from tests.web_server import (
     BODY,
+    GIT,
     MD5,
     PAGE,
     SHA256,
@@ -215,6 +216,13 @@ def test_a_whole_part_is_only_verified(server, fetch, tmp_path):
         partial.write_bytes(BODY)
         fetch(url, checksum=[MD5], **options).unlink()
     assert server.asked == [["/x", f"bytes={len(BODY)}-", 0]]
+
+
+def test_the_id_of_a_git_blob_is_a_checksum(server, fetch):
+    path = fetch(server.url("/bad", good(BODY[::-1])), server.url("/x", good()), checksum=[GIT])
+    assert path.read_bytes() == BODY
+    with pytest.raises(OODError, match="checksum 'git:12' is not of the form .* or git:<40 hex digits>"):
+        fetch(server.url("/x", good()), checksum=["git:12"])
 
 
 def test_wrong_checksum_then_a_good_mirror(server, fetch):

@@ -13,12 +13,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from workflow_scripts.core.errors import OODError, unknown
-from workflow_scripts.core.files import read_yaml
+from workflow_scripts.core.files import CHECKSUM, read_yaml
 from workflow_scripts.core.plugins import explain
 from workflow_scripts.core.sources import instructions
 
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")])
-Checksum = Annotated[str, StringConstraints(pattern=r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$")]
+Checksum = Annotated[str, StringConstraints(pattern=CHECKSUM)]
 Address = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s]+|file://[^\s]+|gdrive:[\w-]+|[~/].*|[A-Za-z]:.*)$")]
 
 
@@ -33,8 +33,8 @@ class Source(BaseModel):
     """Where to fetch it, in order of preference: http(s):// or file:// URLs, absolute paths of this machine (used in
     place), `gdrive:ID` for Google Drive."""
     checksum: list[Checksum] = []
-    """Published checksums, `md5:...` or `sha256:...`, all of which must hold. None: the first download is recorded in a
-    lock file that later ones are compared with."""
+    """Published checksums, `md5:...`, `sha256:...` or `git:...` (the id of the file's blob in a Git repository), all of
+    which must hold. None: the first download is recorded in a lock file that later ones are compared with."""
     checksum_from: str = ""
     """Who publishes the checksums."""
     size: Annotated[int, Field(gt=0)] | None = None

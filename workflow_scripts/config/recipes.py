@@ -193,6 +193,8 @@ class Checkpoint(Strict):
     """Path below the data root, absolute path or `file://` URL; where nothing is there, `url` is downloaded."""
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = None
     """Expected hash of the file, or its first digits (torchvision's file names end in eight of them)."""
+    git_blob: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
+    """Id of the file's blob in a Git repository, for a file that is known by that alone (`git hash-object FILE`)."""
     key: str = ""
     """Entry of the file that holds the tensors; left out: the file is the tensors, or has them below `state_dict`."""
     strip_prefix: str = ""

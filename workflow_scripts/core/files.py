@@ -6,12 +6,14 @@ import glob
 import hashlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts.core.errors import OODError
+
+_BLOCK = 2**20  # bytes read at a time
 
 
 @contextmanager
@@ -40,10 +42,25 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40})$"
+"""How a published checksum is written; `git:` is the id of the file's blob in a Git repository."""
+
+
 def sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file's content, in hexadecimal; read in blocks."""
+    return digests(path, ["sha256"])["sha256"]
+
+
+def digests(path: str | os.PathLike, kinds: Iterable[str]) -> dict[str, str]:
+    """Digests of a file in one pass. ``sha256``, ``md5`` and ``git``, the id that Git gives it -> hexadecimal."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        hashes = {kind: hashlib.new("sha1" if kind == "git" else kind, usedforsecurity=False) for kind in kinds}
+        if "git" in hashes:
+            hashes["git"].update(b"blob %d\0" % os.fstat(file.fileno()).st_size)
+        while block := file.read(_BLOCK):
+            for one in hashes.values():
+                one.update(block)
+    return {kind: one.hexdigest() for kind, one in hashes.items()}
 
 
 def read_yaml(path: str | os.PathLike, what: str = "file") -> Any:

@@ -22,18 +22,43 @@ from torch import Tensor, nn
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, nearest
-from workflow_scripts.core.files import sha256
+from workflow_scripts.core.files import digests
 from workflow_scripts.networks import checkpoint
 from workflow_scripts.networks.architecture import Network
 
 
-def read(path: str | Path, expected_sha256: str | None = None, key: str = "", strip_prefix: str = "",
+def check(path: str | Path, sha256: str | None, git_blob: str | None = None) -> None:
+    """Refuse another file than the one expected.
+
+    Args:
+        path: the file.
+        sha256: its hash in hexadecimal, or the first digits; ``None``: not compared.
+        git_blob: the id that Git gives it; ``None``: not compared.
+
+    Raises:
+        OODError: the file is missing, or another.
+    """
+    expected = {kind: value.lower() for kind, value in (("sha256", sha256), ("git", git_blob)) if value is not None}
+    _there(path)
+    found = digests(path, expected) if expected else {}
+    for kind, value in expected.items():
+        if not found[kind].startswith(value):
+            name = {"sha256": "sha256", "git": "git_blob"}[kind]
+            raise OODError(f"{path}: {name} is {found[kind]}, expected {value}; it is another file or damaged: "
+                           f"fetch it again, or correct {name}")
+
+
+def _there(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise OODError(f"checkpoint {path} is not there; put the released file in that place")
+
+
+def read(path: str | Path, key: str = "", strip_prefix: str = "",
          rename: dict[str, str] | None = None, drop: Sequence[str] = (), wrapped: bool = True) -> dict[str, Tensor]:
     """The file's tensors, on CPU, in file order. Only tensors and plain values are unpickled.
 
     Args:
         path: a file that ``torch.save`` wrote, in its zip or its older form, ``.npz`` or ``.safetensors``.
-        expected_sha256: of the file, in hexadecimal; ``None``: not compared.
         key: the entry that holds the tensors; empty: the file is that mapping, or has it below ``state_dict``.
         strip_prefix: taken off every name, e.g. ``net.``.
         wrapped: leave each ``module.`` out of the names, after that; not for a network that has such a part.
@@ -41,12 +66,9 @@ def read(path: str | Path, expected_sha256: str | None = None, key: str = "", st
         rename: prefix -> prefix, applied after that; the longest that fits a name wins. A whole name is a prefix too.
 
     Raises:
-        OODError: the file is missing, not the one expected, not readable, or not laid out as said.
+        OODError: the file is missing, not readable, or not laid out as said.
     """
-    found = sha256_of(path)
-    if expected_sha256 is not None and not found.startswith(expected_sha256.lower()):
-        raise OODError(f"{path}: sha256 is {found}, expected {expected_sha256.lower()}; it is another file or damaged: "
-                       "fetch it again, or correct sha256")
+    _there(path)
     state = entry(arrays(path) if Path(path).suffix == ".npz" else unpickled(path), key, path)
     state = {stripped(name, strip_prefix, path): tensor for name, tensor in state.items()}
     if wrapped:
@@ -60,14 +82,6 @@ def read(path: str | Path, expected_sha256: str | None = None, key: str = "", st
         if not torch.isfinite(tensor).all():
             raise OODError(f"{path}: tensor '{name}' has NaN or infinite values; the weights are of no use")
     return state
-
-
-def sha256_of(path: str | Path) -> str:
-    """SHA-256 of the file. Raises OODError when there is none."""
-    try:
-        return sha256(path)
-    except (FileNotFoundError, IsADirectoryError):
-        raise OODError(f"checkpoint {path} is not there; put the released file in that place") from None
 
 
 def unpickled(path: str | Path) -> Any:

@@ -22,6 +22,7 @@ import torch
 
 from workflow_scripts.core import plugins, sources
 from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.files import sha256
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import open_store, streamed
@@ -85,7 +86,8 @@ def main(argv: list[str] | None = None) -> None:
     names = class_names(given.classes_from, given.classes or 0)
     torch.manual_seed(given.seed)
     network = build(section.network, len(names) + section.background)
-    state = foreign.read(given.file, section.sha256, section.key, section.strip_prefix, section.rename, section.drop,
+    foreign.check(given.file, section.sha256, section.git_blob)
+    state = foreign.read(given.file, section.key, section.strip_prefix, section.rename, section.drop,
                          wrapped=not any("module" in name.split(".") for name in network.state_dict()))
     if given.parent:
         checkpoint.load_weights(network, checkpoint.read(given.parent)["state_dict"], given.parent,
@@ -110,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint.save(given.out, network, {
         "network": section.network.name, "classes": names, "seed": None, "history": [],
         **({"background": True} if section.background else {}),
-        "source": {"file": Path(given.file).name, "sha256": foreign.sha256_of(given.file)}})
+        "source": {"file": Path(given.file).name, "sha256": sha256(given.file)}})
 
 
 if __name__ == "__main__":

@@ -220,12 +220,13 @@ def import_section(plan: Plan, wildcards: Wildcards) -> str:
     given = run.recipe.checkpoint
     assert given is not None  # the rule's wildcards
     raw = None
-    if given.sha256 is None:  # another file of the same name is other weights
+    if given.sha256 is None and given.git_blob is None:  # another file of the same name is other weights
         raw = [fingerprint(path, plan.data_root) for path in locate(given.file, plan.data_root)]
     return ImportWeights.of(
         network=sections.network(run.network), raw=raw,
         normalise=sections.evaluated(run) if given.probe else None, **given.model_dump(include={
-            "sha256", "key", "strip_prefix", "rename", "drop", "fresh", "probe", "head", "background"})).dump()
+            "sha256", "git_blob", "key", "strip_prefix", "rename", "drop", "fresh", "probe", "head",
+            "background"})).dump()
 
 
 def import_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:

@@ -293,15 +293,18 @@ def _with_others(sets: Mapping[str, str], otherwise: Mapping[tuple[str, ...], Ma
 
 def _weights(recipes: Iterable[Recipe], data_root: Path | None) -> dict[str, Source]:
     """The downloads of released weights that recipes name and that do not lie below the data root."""
-    found = {}
+    found: dict[str, Source] = {}
     for recipe in {recipe.checkpoint.file: recipe for recipe in recipes if recipe.checkpoint}.values():
         given, name = recipe.checkpoint, download(recipe, data_root)
         if given and name:
-            whole = given.sha256 is not None and len(given.sha256) == 64
+            whole = given.sha256 if given.sha256 and len(given.sha256) == 64 else None
+            sums = [f"{kind}:{value}" for kind, value in (("sha256", whole), ("git", given.git_blob)) if value]
+            if name in found and found[name].urls != [given.url]:
+                raise OODError(f"recipe '{recipe.name}', key checkpoint.file: downloads are kept by their names, and "
+                               f"'{name}' is also the name of {found[name].urls[0]}; give the file another name")
             found[name] = Source(
-                name=name, about=f"weights of recipe {recipe.name}", urls=[given.url],
-                checksum=[f"sha256:{given.sha256}"] if whole else [],
-                checksum_from="the configuration" if whole else "")
+                name=name, about=f"weights of recipe {recipe.name}", urls=[given.url], checksum=sums,
+                checksum_from="the configuration" if sums else "")
     return found
 
 

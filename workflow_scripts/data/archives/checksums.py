@@ -1,37 +1,23 @@
 """What a raw file must be: its size, its published checksums, or what the first download recorded.
 
-A checksum is written ``sha256:<64 hex digits>`` or ``md5:<32 hex digits>``. Where none is published, the lock file
-(JSON: file name -> sha256, size, url) takes down what the first download brought; later runs compare with it. Runs may
-share the lock file: it is replaced whole, under a file lock. It is a memory, not an input of any rule.
+A checksum is written ``sha256:<64 hex digits>``, ``md5:<32 hex digits>`` or ``git:<40 hex digits>``. Where none is
+published, the lock file (JSON: file name -> sha256, size, url) takes down what the first download brought; later runs
+compare with it. Runs may share the lock file: it is replaced whole, under a file lock. It is a memory, not an input of
+any rule.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.core.files import atomic
-
-PATTERN = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32})$"
-_BLOCK = 2**20  # bytes read at a time
-
-
-def digests(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Digests of a file in one pass. ``names`` of hashlib -> hexadecimal digests."""
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            for one in hashes.values():
-                one.update(block)
-    return {name: one.hexdigest() for name, one in hashes.items()}
+from workflow_scripts.core.files import CHECKSUM, atomic, digests, sha256
 
 
 @dataclass(frozen=True)
@@ -49,9 +35,9 @@ class Expected:
 
     def __post_init__(self) -> None:
         for checksum in self.checksums:
-            if not re.match(PATTERN, checksum):
-                raise OODError(f"{self.name}: checksum '{checksum}' is not of the form sha256:<64 hex digits> or "
-                               "md5:<32 hex digits> (lower case)")
+            if not re.match(CHECKSUM, checksum):
+                raise OODError(f"{self.name}: checksum '{checksum}' is not of the form sha256:<64 hex digits>, "
+                               "md5:<32 hex digits> or git:<40 hex digits> (lower case)")
 
     @property
     def known(self) -> bool:
@@ -84,7 +70,7 @@ class Expected:
         if self.lock is None or self.checksums:
             return
         self.lock.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"sha256": digests(path, ["sha256"])["sha256"], "size": path.stat().st_size, "url": url}
+        entry = {"sha256": sha256(path), "size": path.stat().st_size, "url": url}
         with FileLock(self.lock.with_name(f".{self.lock.name}.lock")):
             entries = read_lock(self.lock)
             if self.name in entries:

@@ -88,7 +88,7 @@ def download(urls: Sequence[str], target: str | os.PathLike, *, what: str = "", 
         target: the file to make. A local source is not copied: the target becomes a symbolic link to it.
         what: whom it is for, e.g. ``dataset 'svhn'``; opens every message.
         size: bytes, where known.
-        checksum: published checksums (``md5:...``, ``sha256:...``), all verified.
+        checksum: published checksums (``md5:...``, ``sha256:...``, ``git:...``), all verified.
         lock: lock file for files without a published checksum, see :mod:`workflow_scripts.data.archives.checksums`.
         timeout: seconds without a byte after which a connection counts as stalled.
         retries: further attempts per address after a passing fault; one that brought 16 MiB is not counted.

@@ -13,7 +13,7 @@ class FetchArchive(Section):
     urls: list[str] = []
     """Addresses in order of preference."""
     checksum: list[str] = []
-    """Published checksums, `md5:...` or `sha256:...`, all of which must hold."""
+    """Published checksums, `md5:...`, `sha256:...` or `git:...`, all of which must hold."""
     size: int | None = None
     """Bytes."""
     datasets: list[str] = []

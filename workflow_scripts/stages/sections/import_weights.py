@@ -16,6 +16,8 @@ class ImportWeights(Section):
     """Architecture."""
     sha256: str | None = None
     """Expected hash of the file, or its first digits."""
+    git_blob: str | None = None
+    """Expected id of the file's blob in a Git repository."""
     raw: list[Any] | None = None
     """What tells the file from others where its hash is not given; not read."""
     key: str = ""
