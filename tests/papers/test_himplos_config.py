@@ -17,10 +17,11 @@ import yaml
 from PIL import Image
 
 from tests.checkout import ROOT, copy, snakemake
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models import densenet_bc, torchvision_imagenet
 from workflow_scripts.wiring.evaluation import metrics_section
 from workflow_scripts.wiring.reports import table_section
-from workflow_scripts.wiring.training import train_section
+from workflow_scripts.wiring.training import import_section, train_section
 from workflow_scripts.work.expand import read_plan
 
 RAW = yaml.safe_load((ROOT / "config" / "himplos.yaml").read_text())
@@ -49,6 +50,16 @@ SPEC = {
 def test_hyper_parameters_are_those_of_the_description(id, network):
     p, clip, lam, line = SPEC[id, network]
     assert options(id, network, "himplos") == {"p": p, "clip": clip}
+    parts = {"p": p, "clip": clip}
+    assert options(id, network, "himplos_mask_clip") == {**parts, "cosine": False}
+    assert options(id, network, "himplos_msp") == {**parts, "measure": "msp"}
+    assert options(id, network, "odin_himplos") == {**parts, "temperature": 800, "epsilon": 0.004}
+    assert options(id, network, "react_smooth") == {"p": 0, "clip": clip}
+    for name, parts in (("dice", {"mask": p, "smooth": True}), ("bats", {"mask": p, "smooth": True}),
+                        ("line", {"smooth": True})):
+        joined = options(id, network, f"{name}_smooth" if name == "line" else f"{name}_himplos")
+        assert joined == {**options(id, network, name), **parts}
+    assert [options(id, network, f"ash_{variant}")["p"] for variant in "psb"] == [90, 90, 90]
     assert options(id, network, "himplos_mask") == {"p": 60, "clip": math.inf, "cosine": False}
     assert options(id, network, "himplos_smoothing") == {"p": 0, "clip": math.inf}
     assert options(id, network, "bats") == {"lam": lam}
@@ -74,13 +85,52 @@ def test_networks_are_the_papers():
     assert networks["resnet18"].options == {"blocks": [2, 2, 2, 2], "width": 64}
 
 
-def test_imagenet_uses_torchvisions_weights_and_the_values_for_its_networks():
-    for network, p, clip in (("resnet50", 30, 0.8), ("mobilenet_v2", 30, 0.2)):
-        run = PLAN.runs["imagenet", network, "torchvision", 0]
-        assert run.scores["himplos"].options == {"p": p, "clip": clip}
-        assert run.scores["dice"].options == {"p": 70} and run.scores["line"].options["p_a"] == 10
-        assert run.recipe.checkpoint.file.endswith(f"{run.recipe.checkpoint.sha256}.pth")
+@pytest.mark.parametrize(("network", "clip"), [("resnet50", 0.8), ("resnet18-imagenet", 0.8), ("mobilenet_v2", 0.2)])
+def test_imagenet_uses_torchvisions_weights_and_the_values_for_its_networks(network, clip):
+    """Whatever clips a network's features clips them where its HIMPLoS does."""
+    run = PLAN.runs["imagenet", network, "torchvision", 0]
+    found = {name: score.options for name, score in run.scores.items()}
+    assert found["himplos"] == {"p": 30, "clip": clip}
+    assert found["himplos_mask_clip"] == {"p": 30, "clip": clip, "cosine": False}
+    assert found["react"] == {"clip": clip} and found["dice"] == {"p": 70}
+    assert found["dice_react"] == {"p": 70, "clip": clip} and found["react_smooth"] == {"p": 0, "clip": clip}
+    assert found["line"] == {"p_a": 10, "p_w": 10, "clip": clip} and found["bats"] == {"lam": 1.25}
+    assert found["line_smooth"] == {**found["line"], "smooth": True}
+    assert found["bats_himplos"] == {**found["bats"], "mask": 30, "smooth": True}
+    assert found["dice_himplos"] == {**found["dice"], "mask": 30, "smooth": True}
+    assert [found[f"ash_{variant}"]["p"] for variant in "psb"] == [60, 90, 65]  # ASH's paper
+    assert run.recipe.checkpoint.file.endswith(f"{run.recipe.checkpoint.sha256}.pth")
+
+
+def test_imagenet_has_four_ood_sets():
     assert list(PLAN.ood["imagenet"]) == ["inaturalist", "sun", "places_imagenet", "textures_imagenet"]
+
+
+def test_released_networks_of_cifar10_are_known_by_hash_or_git_id(tmp_path):
+    """HIMPLoS's own is optional: it is known by its id in the repository alone."""
+    assert [(one.key.id, one.key.recipe) for one in PLAN.left_out] == [("cifar10", "released")]
+    assert {key[:3] for key in PLAN.runs if "released" in key.recipe} == {
+        ("cifar10", "densenet100", "dice-released"), ("cifar100", "densenet100", "released")}
+    place = tmp_path / "checkpoints/himplos/CIFAR-10/densenet_parameter_cifar10.pth"
+    place.parent.mkdir(parents=True)
+    place.touch()
+    plan = read_plan({**RAW, "data_root": str(tmp_path)}, ROOT, {})
+    assert not plan.left_out
+    run = Wildcards(id="cifar10", network="densenet100", recipe="released", seed="0")
+    section = json.loads(import_section(plan, run))
+    assert section["git_blob"] == "6475f36fb5e68bab79ede13945f19e118beccfe3" and section["raw"] is None
+    name, downloads = "densenet_parameter_cifar10.pth", PLAN.sources
+    assert downloads[name].checksum == [f"git:{section['git_blob']}"]
+    assert downloads["densenet_parameter.pth"].urls != downloads[name].urls  # CIFAR-100's has a name of its own
+    assert downloads["checkpoint_100.pth.tar"].checksum[0].startswith("sha256:deaefd08")
+
+
+def test_two_downloads_of_one_name_are_refused():
+    raw = json.loads(json.dumps(RAW))
+    files = [r["checkpoint"] for r in raw["recipes"] if r["name"] == "released"]
+    files[1]["file"] = "checkpoints/himplos/CIFAR-10/densenet_parameter.pth"
+    with pytest.raises(OODError, match="recipe 'released', key checkpoint.file: .*give the file another name"):
+        read_plan(raw, ROOT, {})
 
 
 def test_all_of_svhn_stands_beside_the_10000_where_it_is_asked_for():
@@ -143,13 +193,16 @@ def random_data(root: Path) -> None:
     for name in ("iNaturalist", "SUN", "Places"):
         random_images(rng, root / name, 3, 70)
     (root / "checkpoints" / "torchvision").mkdir(parents=True)
-    for architecture, file in (("resnet50", "resnet50-19c8e357.pth"), ("mobilenet_v2", "mobilenet_v2-b0353104.pth")):
+    for architecture, file in (("resnet18", "resnet18-5c106cde.pth"), ("resnet50", "resnet50-19c8e357.pth"),
+                               ("mobilenet_v2", "mobilenet_v2-b0353104.pth")):
         network = torchvision_imagenet.build(torchvision_imagenet.Options(architecture=architecture), 10)
         torch.save(network.state_dict(), root / "checkpoints" / "torchvision" / file)
-    folder = root / "checkpoints" / "himplos" / "CIFAR-100"
-    folder.mkdir(parents=True)
-    torch.save({"state_dict": densenet_bc.build(densenet_bc.Options(), 100).state_dict()},
-               folder / "densenet_parameter.pth")
+    for file, classes in (("himplos/CIFAR-100/densenet_parameter.pth", 100),
+                          ("himplos/CIFAR-10/densenet_parameter_cifar10.pth", 10),
+                          ("dice/CIFAR-10/checkpoint_100.pth.tar", 10)):
+        path = root / "checkpoints" / file
+        path.parent.mkdir(parents=True)
+        torch.save({"state_dict": densenet_bc.build(densenet_bc.Options(), classes).state_dict()}, path)
 
 
 @pytest.mark.slow
@@ -159,7 +212,8 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     raw = {**RAW, "variant": "limited", "limit": {"steps": 2, "images": 32}, "seeds": [0], "device": "cpu",
            "threads": 1, "features": {"batch_size": 32}}
     for recipe in raw["recipes"]:
-        recipe.get("checkpoint", {}).pop("sha256", None)  # random weights
+        for check in ("sha256", "git_blob"):
+            recipe.get("checkpoint", {}).pop(check, None)  # random weights
     rows = yaml.safe_load((ROOT / "config" / "datasets.yaml").read_text())
     raw["datasets"] = {"imagenet": {**rows["imagenet"], "classes": 10}}
     raw["scores"] = [{**s, "options": {"K": 20}} if s["name"] == "knn" else s for s in raw["scores"]]  # of 32 images
@@ -175,9 +229,9 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     assert done.returncode == 0, done.stdout[-6000:]
     rows = list(csv.DictReader((folder / "results/limited/tables/himplos.csv").open()))
     reported = {(r["id"], r["network"], r["recipe"], r["score"]) for r in rows if r["metric"] == "auroc"}
-    plan = read_plan(raw, ROOT, {})
+    plan = read_plan({**raw, "data_root": str(tmp_path / "data")}, ROOT, {})
     assert reported == {(run.id, run.network.name, run.path_name, score)
                         for run in plan.runs.values() for score in run.scores}
-    assert {key[:3] for key in reported} == {key[:3] for key in PLAN.runs}
+    assert {key[:3] for key in reported} == {key[:3] for key in PLAN.runs} | {("cifar10", "densenet100", "released")}
     values = [float(r["mean"]) for r in rows if r["metric"] == "auroc"]
     assert all(0 <= v <= 1 for v in values)
