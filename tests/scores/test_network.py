@@ -270,11 +270,15 @@ def arguments(files, config, sets=("rows.test", "noise.test"), train=True):
 def test_stage_writes_what_the_score_gives(files, name):
     """In batches of 16 as in one; inputs of a noise set are not normalised again."""
     options = SMALL.get(name, {})
-    score_network.main(arguments(files, {"score": name, "name": f"{name}-row", "options": options}))
     module, net = plugins.load("scores", name), network()
-    options = module.Options(**options)
     x, labels = inputs(300, 1)
-    known = Known(train_labels=labels.numpy())
+    means = torch.stack([net.features(x)[labels == c].double().mean(0) for c in range(3)])
+    with h5py.File(files / "statistics.h5", "w") as file:
+        file["class_means"], file["counts"], file["mean"] = means, [100] * 3, means.mean(0)
+    more = ["--statistics", str(files / "statistics.h5")] if "statistics" in module.SPEC.needs else []
+    score_network.main([*arguments(files, {"score": name, "name": f"{name}-row", "options": options}), *more])
+    options = module.Options(**options)
+    known = Known(train_labels=labels.numpy(), statistics=Statistics(means, None, None))
     state = module.fit(options, known, net, [(x, labels)]) if hasattr(module, "fit") else None
     with h5py.File(files / "noise.test.h5") as store:
         sets = {"rows.test": inputs(40, 2)[0], "noise.test": torch.from_numpy(store["inputs"][:])}
@@ -331,8 +335,8 @@ def test_stage_refuses_a_wrong_train_store(files, capsys):
 
 
 def test_other_needs_are_refused(files, monkeypatch):
-    monkeypatch.setattr(odin, "SPEC", replace(odin.SPEC, needs=odin.SPEC.needs | {"statistics"}))
-    with pytest.raises(OODError, match="needs statistics besides the network"):
+    monkeypatch.setattr(odin, "SPEC", replace(odin.SPEC, needs=odin.SPEC.needs | {"train_features"}))
+    with pytest.raises(OODError, match="needs train_features besides the network"):
         score_network.prepared(ScoreNetwork.of(**{**CONFIG, "score": "odin", "sets": []}), network(), 1, None, None)
 
 
