@@ -103,7 +103,7 @@ def test_what_the_flags_of_the_release_can_do():
     selects = [(s.rule, s.ratio) for run in runs.values() if (s := run.recipe.outliers.select)]
     assert {(rule, ratio) for rule in ("random", "learned") for ratio in (0.01, 0.03, 0.1, 0.3)} == set(selects)
     plain = section("bg-full-ilsvrc")
-    scratch = {"training": {**section("bg-pretrain")["training"], "drop_last": True}}
+    scratch = {"training": {**plain["training"], "lr": 0.1}}  # --lr and its kin at their defaults
     for recipe, parent, differs in (
             ("bg-full-maxent", "bg-pretrain", {"options": {**plain["options"], "divergence": "entropy"}}),
             ("bg-full-train-bn", "bg-pretrain", {"options": {**plain["options"], "background_bn": "train"}}),

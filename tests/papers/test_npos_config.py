@@ -27,7 +27,7 @@ IDS = {"cifar10": "resnet18", "cifar100": "resnet34", "imagenet100_squash": "res
 
 # Section 4.2 of the spec, its table: K, S, P, L, m; flags of section 1.1.
 SYNTHESIS = {"cifar10": (300, 200, 2, 600, 200), "cifar100": (300, 200, 2, 600, 200),
-             "imagenet100_squash": (400, 50, 2, 1000, 300)}
+             "imagenet100_squash": (400, 50, 2, 1000, 2)}
 COMMON = {"start": 200, "queue": 1000, "sigma": 0.1, "weight": 0.1, "w_comp": 1.0, "temperature": 0.1, "phi_lr": 0.1,
           "balanced": False, "train": []}
 OWN = {"cifar10": {"momentum": 0.95, "projection": 128, "hidden": 128, "w_disp": 0.5},

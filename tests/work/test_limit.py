@@ -35,14 +35,14 @@ def at(id: str, network: str, recipe: str, **more) -> SimpleNamespace:
 def test_train_images_that_are_left(name, images, count):
     """As many of each class, at least two: what the prepare stage takes."""
     rows = catalogue.load(ROOT / "config" / "datasets.yaml")
-    assert limit.train_images(rows[name], images) == count
+    assert limit.kept_images(rows[name], images) == count
 
 
 @pytest.mark.parametrize(("name", "run", "images", "batch", "held"), [
     ("config/dfb.yaml", ("cifar10_128", "bit-r50x1", "dfb"), 48, 40, None),  # 128 are asked for
     ("config/dfb.yaml", ("cifar10_128", "bit-r50x1", "dfb-held-out"), 48, 35, 5),
     ("config/dfb.yaml", ("cifar10_128", "bit-r50x1", "dfb"), 4096, 128, None),
-    ("config/bgresample.yaml", ("cifar100", "wrn40", "bg-full-ilsvrc"), 48, 128, None),  # 2 of each of 100 classes
+    ("config/bgresample.yaml", ("cifar100", "wrn40", "bg-full-ilsvrc"), 80, 128, None),  # 2 of each of 100 classes
     ("config.yaml", ("digits", "resnet-small", "pretrain"), 60, 56, None)])
 def test_batches_and_held_out_images_fit_into_what_is_left(name, run, images, batch, held):
     found = json.loads(training.train_section(limited(name, images), at(*run)))["recipe"]
@@ -52,7 +52,8 @@ def test_batches_and_held_out_images_fit_into_what_is_left(name, run, images, ba
 
 def test_outliers_and_their_selection_fit():
     """Of a labelled pool two of each class are left; a selection keeps 16 on average, of which a batch is half."""
-    plan = limited("config/bgresample.yaml", 48)
+    experiments = [{**one, "compat": []} for one in config("config/bgresample.yaml")["experiments"]]
+    plan = limited("config/bgresample.yaml", 48, experiments=experiments)
     for recipe, batch, ratio in (("bg-full-ilsvrc", 48, None), ("bg-learned-1-ilsvrc", 8, 1 / 3),
                                  ("bg-random-30-ilsvrc", 8, 1 / 3)):
         run = at("cifar10", "wrn40", recipe)
@@ -121,3 +122,16 @@ def test_a_full_size_configuration_runs_on_few_images(tmp_path):
     assert done.returncode == 0, done.stdout[-4000:]
     rows = list(csv.DictReader((folder / "results/few/tables/dfb.csv").open()))
     assert {row["score"] for row in rows} == {"background", "knn", "knn_fused"}
+
+
+@pytest.mark.parametrize(("images", "message"), [
+    (48, "limit.images: 48 are too few for compat 'bg-resample' on 'tiny_imagenet_id': it draws 80 images of "
+         "'gaussian_10k', which then has 48; 80 are enough"),
+    (80, None)])
+def test_a_rule_that_draws_more_ood_images_than_there_are_is_refused_first(images, message):
+    """A fifth of Tiny ImageNet's 400 test images, two of each class."""
+    if message is None:
+        limited("config/bgresample.yaml", images)
+        return
+    with pytest.raises(OODError, match=message):
+        limited("config/bgresample.yaml", images)

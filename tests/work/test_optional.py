@@ -42,7 +42,7 @@ def of_released(found) -> set[str]:
 
 def test_a_papers_target_needs_none_of_the_released_files(tmp_path):
     found = plan(tmp_path)
-    assert not of_released(found) and len(found.left_out) == 5
+    assert not of_released(found) and len(found.left_out) == 6
     recipes = [run.recipe for run in found.runs.values() if run.recipe.checkpoint]
     assert recipes and not missing_data(found, [], recipes)  # those that are left have addresses
     for paper in ("npos", "npos_ablation", "npos_clip"):
@@ -70,7 +70,8 @@ def test_what_is_left_out_is_said(tmp_path):
     papers = json.loads(reports.report_section(found))["papers"]
     about = {paper["name"]: paper["about"] for paper in papers}
     assert about["npos"].endswith("Left out, since the weights are not there: NPOS, released weights (cifar10), NPOS, "
-                                  "released weights (cifar100), NPOS, released weights (imagenet100_squash).")
+                                  "released weights [npos.B7] (cifar10), NPOS, released weights (cifar100), NPOS, "
+                                  "released weights (imagenet100_squash).")
     assert "Left out" not in about["npos_ablation"]
     assert len(plan(tmp_path, only={"papers": ["npos_clip"]}).left_out) == 2
 

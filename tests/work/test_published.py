@@ -249,7 +249,8 @@ def test_cider_by_its_own_scripts_is_compared(number, id, network, score):
     raw["experiments"] = [{**raw["experiments"][number], "recipes": ["cider-own"]}]
     found = list(rows_of(raw, "npos", id, network, "CIDER"))
     assert {(row["ours"]["recipe"], row["ours"]["score"], *row["but_for"]) for row in found} == {
-        ("cider-own", score, "npos.B13 corrected")}
+        ("cider-own", score, "npos.B13 corrected",
+         "the numbers are of prototypes that were learned, with twice the weight on dispersion")}
     assert len(found) == 6 and not any(row["because_sets"] for row in found)
     places = next(row for row in found if row["sets"] == "Places365")
     assert places["inferred_sets"] == ["the 10,000 images of Places365, drawn without a list"]
@@ -259,6 +260,8 @@ def test_a_defect_that_the_published_network_has_not_is_another_training():
     raw = copy.deepcopy(NPOS)
     raw["fidelity"] = {"released": ["npos.B12", "npos.B13"]}
     raw["experiments"] = [{**raw["experiments"][0], "recipes": ["cider-own"]}]
+    own = next(r for r in raw["recipes"] if r["name"] == "cider-own" and r["where"] == {"id": ["cifar10"]})
+    own["defects"] = ["npos.B12", "npos.B13"]
     found = list(rows_of(raw, "npos", "cifar10", "ResNet-18", "CIDER"))
     assert {row["because"] for row in found} == {
         "training cider-own+B12+B13: released.npos.B12 is true, published with false"}

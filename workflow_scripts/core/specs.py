@@ -166,6 +166,8 @@ class RuleSpec(EvaluatedSpec):
     """Metrics of the ID task beside them, as in the CSV (``aurc@goe``); empty: those of the other tables."""
     says: str = ""
     """How it counts, for readers of that table."""
+    draws: float = 0.0
+    """OOD images that it draws for each ID image, rounded down: an OOD set has at least as many; 0: it takes all."""
 
 
 KINDS: dict[str, type[Spec]] = {"scores": ScoreSpec, "methods": MethodSpec, "models": ModelSpec,

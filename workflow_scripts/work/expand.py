@@ -73,6 +73,8 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     runs = {key: replace(run, scores=MappingProxyType(work.scores.get(key, {}))) for key, run in work.runs.items()}
     otherwise = {id: released.otherwise(datasets, sets, config.fidelity.released) for id, sets in work.ood.items()}
     ood = {id: _with_others(sets, otherwise[id]) for id, sets in work.ood.items()}
+    for id, sets in ood.items():
+        limit.rules(id, compat(config.experiments, id), sets, datasets, config)
     results = [(experiment, [runs[key] for key in keys]) for experiment, keys in work.results]
     recipes = [*(run.recipe for run in runs.values()), *work.lacking.values()]
     plan = Plan(

@@ -7,7 +7,8 @@ what cannot be cut is refused before the first job, with a number of images that
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.config.models import Config, Recipe, Score
@@ -43,11 +44,11 @@ def score(given: Score, id: str, datasets: Mapping[str, Dataset], config: Config
         return given
     spec = plugins.spec("scores", given.module)
     _enough(images, f"score '{given.name}'", lambda n: (
-        f"it is fitted to at least {spec.least} ID train images, not {train_images(datasets[id], n)}"
-        if train_images(datasets[id], n) < spec.least else None))
+        f"it is fitted to at least {spec.least} ID train images, not {kept_images(datasets[id], n)}"
+        if kept_images(datasets[id], n) < spec.least else None))
     if not spec.bank:
         return given
-    count = train_images(datasets[id], images)
+    count = kept_images(datasets[id], images)
     options = plugins.parse_options("scores", given.module, given.options, f"score '{given.name}'")
     changed: dict = {"options": {**given.options, spec.bank: min(getattr(options, spec.bank), count)}}
     if given.tune is not None and spec.bank in spec.tune:
@@ -57,11 +58,36 @@ def score(given: Score, id: str, datasets: Mapping[str, Dataset], config: Config
     return given.model_copy(update=changed)
 
 
-def train_images(row: Dataset, images: int) -> int:
-    """Train images of a set that `limit.images` cuts: as many of each class, at least two (stage prepare_dataset)."""
+def rules(id: str, compat: Iterable[str], ood: Iterable[str], datasets: Mapping[str, Dataset], config: Config) -> None:
+    """Refuse OOD sets of `limit.images` of which a paper's metric rule draws more images than they have.
+
+    Args:
+        id: the ID set.
+        compat: rules that count on it.
+        ood: its OOD sets.
+
+    Raises:
+        OODError: naming the first such rule and set.
+    """
+    images = config.limit.images
+    if images is None:
+        return
+    for rule in compat:
+        draws = plugins.spec("metrics.rules", plugins.metric_rules()[rule]).draws
+        for name in ood:
+            def problem(count: int, name: str = name, draws: float = draws) -> str | None:
+                wanted = int(draws * kept_images(datasets[id], count, "test"))
+                left = kept_images(datasets[name], count, "test")
+                return f"it draws {wanted} images of '{name}', which then has {left}" if wanted > left else None
+
+            _enough(images, f"compat '{rule}' on '{id}'", problem)
+
+
+def kept_images(row: Dataset, images: int, split: Literal["train", "test"] = "train") -> int:
+    """Images of a set that `limit.images` cuts: as many of each class, at least two (stage prepare_dataset)."""
     classes = _classes(row)
     count = max(2, images // classes) * classes if classes else images
-    return min(count, row.counts.get("train", count))
+    return min(count, row.counts.get(split, count))
 
 
 def _classes(row: Dataset) -> int:
@@ -73,7 +99,7 @@ def _cut(given: Recipe, id: str, datasets: Mapping[str, Dataset], images: int) -
     """The recipe for sets of so many images."""
     assert given.training is not None
     changed: dict = {}
-    count = train_images(datasets[given.images or id], images)
+    count = kept_images(datasets[given.images or id], images)
     if given.validation:
         held = min(given.validation.count, -(-images // 10))
         changed["validation"] = given.validation.model_copy(update={"count": held, "list": None})
@@ -86,7 +112,7 @@ def _cut(given: Recipe, id: str, datasets: Mapping[str, Dataset], images: int) -
         changed["options"] = {**given.options, **cut}
     changed["training"] = given.training.model_copy(update={"batch_size": min(given.training.batch_size, count)})
     if given.outliers and given.outliers.dataset in datasets:
-        left, select = train_images(datasets[given.outliers.dataset], images), given.outliers.select
+        left, select = kept_images(datasets[given.outliers.dataset], images), given.outliers.select
         if select:
             select = select.model_copy(update={"ratio": max(select.ratio, min(1.0, KEPT / left))})
             left = max(1, int(left * select.ratio / 2))

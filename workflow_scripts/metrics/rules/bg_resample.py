@@ -12,11 +12,11 @@ from workflow_scripts.core.specs import RuleSpec
 from workflow_scripts.metrics.ood import auroc, average_precision, checked, curve
 
 SPEC = RuleSpec(
+    draws=0.2,
     columns=("fpr95_ood", "auroc", "aupr_out"),
     says="OOD is positive; one OOD image for five ID images, drawn anew in each of five trials; FPR95 counts ID images "
          "at or below the 95 % quantile of the OOD scores. Mean of the trials, in brackets their standard deviation "
          "(the mean of it over seeds): it is noise of the draw, not of the training.")
-RATIO = 0.2  # OOD images per ID image in each trial
 TRIALS = 5
 
 
@@ -56,4 +56,4 @@ def ood(id_scores: ArrayLike, ood_scores: ArrayLike, seed: int = 0) -> dict[str,
 
 def ood_images(id_count: int, ood_count: int) -> int:
     """How many OOD images a trial draws."""
-    return int(RATIO * id_count)
+    return int(SPEC.draws * id_count)
