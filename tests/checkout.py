@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+HANGS = 3600  # seconds after which a command hangs, on a busy machine too
 
 
 def copy(target: Path) -> Path:
@@ -35,7 +36,7 @@ def take_over(finished: Path, folder: Path) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *words: str, timeout: int = 900, **environment: str) -> subprocess.CompletedProcess[str]:
+def snakemake(folder: Path, *words: str, timeout: int = HANGS, **environment: str) -> subprocess.CompletedProcess[str]:
     """``snakemake`` in ``folder``, as a user runs it; output and errors together."""
     return subprocess.run([sys.executable, "-m", "snakemake", *words], cwd=folder, text=True, timeout=timeout,
                           check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

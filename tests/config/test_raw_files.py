@@ -123,7 +123,7 @@ def test_damaged_lock_file(fetch, tmp_path, text):
 
 def run_stage(*words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "workflow_scripts.stages.fetch_archive", *words], cwd=ROOT,
-                          text=True, timeout=60,
+                          text=True, timeout=600,
                           capture_output=True, check=False, env={**os.environ, "NO_PROXY": "127.0.0.1"})
 
 

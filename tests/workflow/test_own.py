@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests import checkout, own_data
-from tests.checkout import ROOT, would_run
+from tests.checkout import HANGS, ROOT, would_run
 from workflow_scripts import export
 from workflow_scripts.data.archives import unpack
 from workflow_scripts.metrics.ood import ood_metrics
@@ -47,7 +47,7 @@ def run(words: list[str], repository: Path, work: Path) -> str:
     assert words[:2] == ["uv", "run"]
     words = [word.replace("/my/work", str(work)) for word in words[2:]]
     words = words[1:] if words[0] == "python" else ["-m", *words]
-    done = subprocess.run([sys.executable, *words], cwd=repository, text=True, timeout=900, check=False,
+    done = subprocess.run([sys.executable, *words], cwd=repository, text=True, timeout=HANGS, check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
