@@ -148,7 +148,7 @@ def test_it_says_what_to_download_and_what_to_bring(capsys, monkeypatch):
     assert "To bring by hand: 1\n  resources/archives/tiny_images.bin (243,615,796,224 bytes)" in said
     assert "Assumed: 10000 GFLOP/s sustained" in said and "scood_cifar10_svhn.test" in said
     line = next(line for line in said.splitlines() if line.startswith("goe"))
-    assert line.split()[1:4] == ["120", "24,000", "2,702,016,000"]  # 2 x 3 x 4 x 5 networks, 200 epochs each
+    assert line.split()[1:4] == ["150", "30,000", "3,512,688,000"]  # 2 x 3 x 5 x 5 networks, 200 epochs each
     faster = run(capsys, "--quick", "--gflops", "100000", "--configfile", ROOT / "config/goe.yaml")
     assert "Assumed: 100000 GFLOP/s" in faster
 
