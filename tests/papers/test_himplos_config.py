@@ -233,6 +233,7 @@ def test_every_full_size_stage_once_on_random_images(tmp_path):
     plan = read_plan({**raw, "data_root": str(tmp_path / "data")}, ROOT, {})
     assert reported == {(run.id, run.network.name, run.path_name, score)
                         for run in plan.runs.values() for score in run.scores}
-    assert {key[:3] for key in reported} == {key[:3] for key in PLAN.runs} | {("cifar10", "densenet100", "released")}
+    assert {key[:3] for key in reported} == {key[:3] for key in PLAN.runs} | {
+        ("cifar10", "densenet100", name) for name in ("released", "dice-released")}
     values = [float(r["mean"]) for r in rows if r["metric"] == "auroc"]
     assert all(0 <= v <= 1 for v in values)
