@@ -12,6 +12,7 @@ from tests.checkout import ROOT
 from tests.config.test_config import small
 from workflow_scripts.config import citation
 from workflow_scripts.config.load import load_config
+from workflow_scripts.config.models import Paper
 from workflow_scripts.core.errors import OODError
 
 WORKS = citation.works()
@@ -103,3 +104,8 @@ def test_a_paper_is_cited_by_a_name_that_exists_or_in_own_words():
         paper(cite="dbf")
     with pytest.raises(OODError, match="either reference or cite"):
         paper(cite="dfb", reference="Someone 2020")
+
+
+def test_a_paper_without_cite_can_be_read_again_as_a_manifest_holds_it():
+    paper = Paper(name="own", title="My paper")
+    assert Paper.model_validate(paper.model_dump()) == paper

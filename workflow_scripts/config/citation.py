@@ -80,11 +80,11 @@ def works() -> dict[str, Work]:
 
 
 def known(abbreviation: str) -> str:
-    """An abbreviation of ``CITATION.cff``.
+    """An abbreviation of ``CITATION.cff``, or nothing.
 
     Raises:
         ValueError: it has no such reference.
     """
-    if abbreviation not in works():
+    if abbreviation and abbreviation not in works():
         raise ValueError(str(unknown("reference of CITATION.cff", abbreviation, works())))
     return abbreviation
