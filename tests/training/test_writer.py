@@ -140,7 +140,7 @@ def test_of_many_that_find_a_dead_writer_one_at_a_time_writes(tmp_path):
     foreign(out)
 
     def job(number):
-        with Writer(out, {"seed": number}, dead=3.0):
+        with Writer(out, {"seed": number}, dead=0.3):
             inside.append(number)
             most.append(len(inside))
             time.sleep(0.05)

@@ -110,6 +110,9 @@ class Writer:
 
     def _remove(self, writer: dict[str, Any]) -> None:
         """Remove the file of a dead writer; one that a third job has made in its place meanwhile is put back."""
+        marker = self._read()
+        if marker is None or marker[0] != writer:  # others were waiting too, and one was quicker
+            return
         aside = self.path.with_name(f"{self.path.name}.{self.me['token']}")
         try:
             os.rename(self.path, aside)
