@@ -50,9 +50,9 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Connection", "close")
         self.end_headers()
+        self.asked[2] += len(body)  # before the client has them, and looks here
         self.wfile.write(body)
         self.wfile.flush()
-        self.asked[2] += len(body)
 
     def log_message(self, *_: object) -> None:
         pass

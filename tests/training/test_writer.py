@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.training import writer as module
 from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.writer import DEAD, Writer
 
@@ -24,6 +28,14 @@ def until(condition, seconds=120):
         assert time.monotonic() < end
         time.sleep(0.02)
     return value
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The lines that the jobs print; capturing a stream loses some where threads write while it is read."""
+    lines: list[str] = []
+    monkeypatch.setattr(module, "print", lambda line, **_: lines.append(line), raising=False)
+    return lines
 
 
 def second(out, run=RUN, **options):
@@ -51,29 +63,29 @@ def foreign(out, **more):
     (RUN, False, False),  # it was stopped: go on from its progress
     ({"seed": 1}, True, False),  # another run's result is not ours
 ])
-def test_a_second_job_waits_and_takes_the_result_of_the_same_run(run, made, finished, tmp_path, capfd):
+def test_a_second_job_waits_and_takes_the_result_of_the_same_run(run, made, finished, tmp_path, said):
     out = tmp_path / "models" / "seed0.pt"
     with Writer(out, RUN) as first:
         assert not first.finished
         thread, seen = second(out, run)
-        said = until(lambda: capfd.readouterr().out)
+        until(lambda: said)
         assert thread.is_alive() and not seen
         if made:
             out.write_text("weights")
     thread.join(120)
     assert seen == {"finished": finished}
-    said += capfd.readouterr().out
-    assert f"{out} is being written by process " in said and "waiting for it" in said
-    assert ("was finished by process" in said) == finished
+    assert said[0].startswith(f"{out} is being written by process ") and said[0].endswith("; waiting for it")
+    assert [line for line in said[1:] if line.startswith(f"{out} was finished by process ")] == said[1:]
+    assert len(said) == 1 + finished
     assert [path.name for path in out.parent.iterdir()] == (["seed0.pt"] if made else [])
 
 
-def test_a_result_that_was_there_before_is_not_taken(tmp_path, capfd):
+def test_a_result_that_was_there_before_is_not_taken(tmp_path, said):
     out = tmp_path / "seed0.pt"
     out.write_text("of an earlier configuration")
     with Writer(out, RUN):
         thread, seen = second(out)
-        until(lambda: "waiting for it" in capfd.readouterr().out)
+        until(lambda: said)
     thread.join(120)
     assert seen == {"finished": False}
 
@@ -91,7 +103,7 @@ def test_the_place_of_a_process_that_was_killed_is_taken_at_once(tmp_path, capsy
         assert not writer.finished
     assert time.monotonic() - begin < DEAD / 2  # it did not wait
     said = capsys.readouterr().out
-    assert f"process {process.pid} on " in said and "is gone; going on in its place" in said
+    assert f"process {process.pid} on " in said and "is gone; continuing in its place" in said
 
 
 def test_one_on_another_machine_counts_as_dead_when_it_is_silent_and_not_before(tmp_path):
@@ -135,20 +147,79 @@ def test_signs_of_life_go_on_while_it_writes(tmp_path):
         until(lambda: writer.path.stat().st_mtime_ns > before)
 
 
-def test_of_many_that_find_a_dead_writer_one_at_a_time_writes(tmp_path):
+@pytest.mark.parametrize("round", range(20))
+def test_of_many_that_find_a_dead_writer_one_at_a_time_writes(round, tmp_path):
+    """No bound on time: the dead one is a process of this machine that has ended, which all find at once."""
     out, inside, most = tmp_path / "seed0.pt", [], []
-    foreign(out)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    foreign(out, host=socket.gethostname(), pid=ended.pid)
 
     def job(number):
-        with Writer(out, {"seed": number}, dead=0.3):
+        with Writer(out, {"seed": number}, beat=0.001) as writer:
             inside.append(number)
             most.append(len(inside))
-            time.sleep(0.05)
+            writer.check()
+            time.sleep(0.001)
             inside.remove(number)
 
-    jobs = [threading.Thread(target=job, args=(number,)) for number in range(6)]
+    jobs = [threading.Thread(target=job, args=(number,)) for number in range(8)]
     for one in jobs:
         one.start()
     for one in jobs:
         one.join(120)
-    assert most == [1] * 6
+    assert most == [1] * 8
+    assert not list(tmp_path.iterdir())
+
+
+KILLED = r"""
+import os, random, signal, sys, time
+from pathlib import Path
+from workflow_scripts.training.writer import Writer
+out, number = sys.argv[1], int(sys.argv[2])
+for turn in range(5):
+    with Writer(out, {"seed": number}, beat=0.001) as writer:
+        with open(f"{out}.log", "a") as log:
+            log.write(f"+{os.getpid()}\n")
+            log.flush()
+            time.sleep(0.002)
+            writer.check()
+            if turn == 3 and number % 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            log.write(f"-{os.getpid()}\n")
+            log.flush()
+"""
+
+
+def test_processes_that_are_killed_while_they_write_are_followed_one_at_a_time(tmp_path):
+    out = tmp_path / "seed0.pt"
+    jobs = [subprocess.Popen([sys.executable, "-c", KILLED, str(out), str(number)], stdout=subprocess.DEVNULL)
+            for number in range(6)]
+    while None in [job.poll() for job in jobs]:  # polling all reaps the killed ones, as a shell does
+        time.sleep(0.01)
+    assert [job.returncode for job in jobs] == [0, -signal.SIGKILL] * 3
+    inside, turns = None, 0
+    for line in Path(f"{out}.log").read_text().split():
+        if line[0] == "+":
+            turns += 1
+            assert inside is None or inside in {job.pid for job in jobs if job.returncode}
+            inside = int(line[1:])
+        else:
+            assert inside == int(line[1:])
+            inside = None
+    assert turns == 3 * 5 + 3 * 4
+    with Writer(out, RUN):  # where the last one was killed
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["seed0.pt.log"]
+
+
+def test_a_silent_writer_that_ends_after_all_leaves_its_follower_alone(tmp_path):
+    out = tmp_path / "seed0.pt"
+    silent = Writer(out, RUN, beat=1000)
+    silent.__enter__()
+    with Writer(out, {"seed": 1}, beat=0.01, dead=0.05) as follower:
+        silent.__exit__()
+        follower.check()
+        with pytest.raises(OODError, match="now being written by"):
+            silent.check()
+    assert not list(tmp_path.iterdir())
