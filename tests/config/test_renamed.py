@@ -12,7 +12,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.work.expand import read_plan
 
 TABLE = {"recipes[].trunk": "recipes[].frozen_blocks", "limit.images": "cut.images", "seed": "seeds",
-         "datasets.*.keep": "datasets.*.list"}
+         "datasets.*.keep": "datasets.*.list", "sources.*.for": ""}
 
 
 @pytest.mark.parametrize(("raw", "lines"), [
@@ -22,6 +22,8 @@ TABLE = {"recipes[].trunk": "recipes[].frozen_blocks", "limit.images": "cut.imag
     ({"limit": {"images": 9}}, ["limit.images: 'images' is now cut.images; write that, it means the same"]),
     ({"datasets": {"x": {"keep": ""}, "y": {}}},
      ["datasets.x.keep: 'keep' is now called 'list'; write that, it means the same"]),
+    ({"sources": {"x.tar": {"for": ["x"]}}},
+     ["sources.x.tar.for: 'for' is no longer a key; remove it, nothing else changes"]),
     ({"recipes": {"trunk": 1}, "limit": 3, "datasets": None}, []),  # ill-formed, which the models say
     ({}, [])])
 def test_each_place_is_named_with_the_new_name(raw, lines):

@@ -41,7 +41,7 @@ def checkout(tmp_path):
     sources = yaml.safe_load((folder / "config" / "sources.yaml").read_text())
     sources["cifar-10-binary.tar.gz"] = {
         "urls": [server.url("/nothing-here.tar.gz", lambda handler: handler.answer(404, b"")),
-                 server.url("/cifar.tar.gz", good(archive(40)))], "datasets": ["cifar10_sample"]}
+                 server.url("/cifar.tar.gz", good(archive(40)))]}
     (folder / "config" / "sources.yaml").write_text(yaml.safe_dump(sources))
     rows = yaml.safe_load((folder / "config" / "datasets.yaml").read_text())
     rows["cifar10_sample"]["counts"] = {"train": 40, "test": 40}

@@ -126,7 +126,7 @@ def test_a_downloaded_archive_is_packed_and_a_packed_one_is_not_packed_again(tmp
     row = {**ROW, "splits": {"test": {"files": ["x.lmdb", "pictures.zip"]}}}
     write(path, datasets={"large": row}, experiments=[{**configuration()["experiments"][0], "ood": {"far": ["large"]}}])
     with serving() as server:
-        sources = {"pictures.zip": {"urls": [server.url("/p.zip", good(zipped.getvalue()))], "datasets": ["large"]}}
+        sources = {"pictures.zip": {"urls": [server.url("/p.zip", good(zipped.getvalue()))]}}
         (path / "config" / "sources.yaml").write_text(yaml.safe_dump(sources))
         (path / "empty").mkdir()
         words = ("datasets", "--cores", "2", "--configfile", "v.yaml")

@@ -45,7 +45,7 @@ def folder(tmp_path_factory, raw) -> Path:
     folder = adapted(checkout.copy(tmp_path_factory.mktemp("chain")), CONFIG)
     (raw / "published.tar.gz").write_bytes(archive(40))
     sources = yaml.safe_load((folder / "config/sources.yaml").read_text())
-    sources["cifar-10-binary.tar.gz"] = {"urls": [(raw / "published.tar.gz").as_uri()], "datasets": ["cifar_small"]}
+    sources["cifar-10-binary.tar.gz"] = {"urls": [(raw / "published.tar.gz").as_uri()]}
     (folder / "config/sources.yaml").write_text(yaml.safe_dump(sources))
     return folder
 

@@ -235,6 +235,19 @@ def files(dataset: Dataset, split: str) -> tuple[str, ...]:
     return sources.alternatives(getattr(options, "files", ()))
 
 
+def readers(datasets: Mapping[str, Dataset], file: str) -> list[str]:
+    """Names of the rows that read a raw file of this name, among their `files` or beside them."""
+    return [name for name, row in datasets.items() if any(
+        PurePath(pattern).name == file for split in row.splits for pattern in _named(row, split))]
+
+
+def _named(dataset: Dataset, split: str) -> list[str]:
+    """Patterns of all raw files that a split may read."""
+    options = plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), dataset.name)
+    return [pattern for option in ("files", *_COMPANIONS)
+            for pattern in sources.alternatives(getattr(options, option, None) or ())]
+
+
 def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[list] | None:
     """What identifies the split's raw files: see :func:`workflow_scripts.core.sources.fingerprint`, one per file.
 

@@ -7,10 +7,10 @@ page is current.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from workflow_scripts.config.catalogue import Dataset, load
+from workflow_scripts.config.catalogue import Dataset, load, readers
 from workflow_scripts.config.raw import Source, load_sources
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
@@ -139,28 +139,21 @@ def source_row(name: str, source: Source) -> list[str]:
             cell(source.licence, source.citation)]
 
 
-def by_hand(source: Source) -> str:
-    """How to bring one file."""
+def by_hand(source: Source, datasets: Sequence[str]) -> str:
+    """How to bring one file, which these datasets read."""
     facts = ", ".join(([f"{source.size:,} bytes"] if source.size else []) + source.checksum)
     lines = [f"**`{source.name}`**{f' ({facts})' if facts else ''}: {source.about}.", f"- from: {source.where}",
              f"- why by hand: {source.reason}"]
     lines += [f"- instead of it: {substitute}" for substitute in source.substitutes]
-    lines += [f"- for: {', '.join(f'`{name}`' for name in source.datasets)}"] if source.datasets else []
+    lines += [f"- for: {', '.join(f'`{name}`' for name in datasets)}"] if datasets else []
     return "\n".join(" ".join(line.split()) for line in lines) + "\n"
 
 
 def page(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> str:
-    """The whole page, Markdown.
-
-    Raises:
-        OODError: a raw file names a dataset that the table does not have.
-    """
-    files: dict[str, list[str]] = {}
-    for name, source in sources.items():
-        for dataset in source.datasets:
-            if dataset not in datasets:
-                raise OODError(f"sources.yaml: {name}.datasets: '{dataset}' is no row of datasets.yaml")
-            files.setdefault(dataset, []).append(name)
+    """The whole page, Markdown."""
+    read_by = {name: readers(datasets, name) for name in sources}
+    files = {dataset: [name for name in sources if dataset in read_by[name]] for dataset in datasets}
+    to_bring = [by_hand(source, read_by[name]) for name, source in sources.items() if source.by_hand]
     parts = [
         INTRODUCTION,
         table(["dataset", "what", "images", "stored as", "raw files", "terms, citation"],
@@ -168,7 +161,7 @@ def page(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> str:
         RAW,
         table(["file", "what", "bytes", "checksum", "from", "terms, citation"],
               [source_row(name, source) for name, source in sources.items()]),
-        BY_HAND, *(by_hand(source) for source in sources.values() if source.by_hand), RECIPES, SPEED]
+        BY_HAND, *to_bring, RECIPES, SPEED]
     return "\n".join(parts)
 
 

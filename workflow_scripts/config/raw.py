@@ -39,8 +39,6 @@ class Source(BaseModel):
     """Who publishes the checksums."""
     size: Annotated[int, Field(gt=0)] | None = None
     """Bytes."""
-    datasets: list[str] = []
-    """Rows of the table of datasets that read it."""
     licence: str = ""
     """Terms of use."""
     citation: str = ""

@@ -13,9 +13,11 @@ RENAMED: dict[str, str] = {
     "recipes[].choose": "recipes[].select_best",
     "recipes[].trunk": "recipes[].frozen_blocks",
     "scores[].choose": "scores[].tune",
+    "sources.*.datasets": "",
 }
 """Old place -> new place, as keys with dots between them: `[]` behind a key stands for each entry of its list, `*` for
-each key of a mapping. `recipes[].trunk: recipes[].frozen_blocks`, `datasets.*.keep: datasets.*.only`."""
+each key of a mapping. `recipes[].trunk: recipes[].frozen_blocks`, `datasets.*.keep: datasets.*.only`. An empty new
+place: other keys say the same, so this one is gone."""
 
 
 def renamed(raw: Mapping[str, Any], table: Mapping[str, str] | None = None) -> list[str]:
@@ -30,6 +32,9 @@ def renamed(raw: Mapping[str, Any], table: Mapping[str, str] | None = None) -> l
         above, _, key = old.rpartition(".")
         there, _, name = new.rpartition(".")
         for place in _places(raw, old.split(".")):
+            if not new:
+                lines.append(f"{place}: '{key}' is no longer a key; remove it, nothing else changes")
+                continue
             called = f"is now called '{name}'" if above == there else f"is now {new}"
             lines.append(f"{place}: '{key}' {called}; write that, it means the same")
     return lines

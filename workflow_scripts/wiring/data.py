@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from workflow_scripts.config import catalogue
 from workflow_scripts.core.digest import digest
 from workflow_scripts.stages.sections.fetch_archive import FetchArchive
 from workflow_scripts.stages.sections.pack_dataset import PackDataset
@@ -62,7 +63,8 @@ def source_identity(plan: Plan, wildcards: Wildcards) -> str:
 
 def source_row(plan: Plan, wildcards: Wildcards) -> str:
     """Where a download comes from, and how it is checked."""
-    return FetchArchive.taken_from(plan.sources[wildcards.archive]).dump()
+    row = FetchArchive.taken_from(plan.sources[wildcards.archive])
+    return row.model_copy(update={"datasets": catalogue.readers(plan.datasets, row.name)}).dump()
 
 
 def fetch_options(plan: Plan) -> str:
