@@ -242,8 +242,8 @@ def device_loader(count: int, repeat: int) -> dict:
     import torch
     from torchvision import datasets, transforms
 
+    from workflow_scripts.core.changes import HorizontalFlip, MeanStd, RandomCrop
     from workflow_scripts.data.images.augment import augment, normalise
-    from workflow_scripts.data.images.changes import HorizontalFlip, MeanStd, RandomCrop
     from workflow_scripts.data.images.randomness import permutation
 
     torch.set_num_threads(1)

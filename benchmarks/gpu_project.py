@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workflow_scripts.core import plugins
-from workflow_scripts.data.images import changes
+from workflow_scripts.core import changes, plugins
 from workflow_scripts.data.images.augment import augment, normalise
 from workflow_scripts.data.images.randomness import permutation, uniforms
 from workflow_scripts.methods.base import Batch, Method

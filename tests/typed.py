@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from workflow_scripts.data.images.changes import Normalise, ResizedWindow, Step
-from workflow_scripts.methods.recipe import MethodRecipe, OutlierBatches, Recipe, Schedule, Validation
+from workflow_scripts.core.changes import Normalise, ResizedWindow, Step
+from workflow_scripts.core.optimisation import Schedule
+from workflow_scripts.methods.recipe import MethodRecipe, OutlierBatches, Recipe, Validation
 from workflow_scripts.networks.architecture import Network
 from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset
 
@@ -35,7 +36,7 @@ def network(values: dict[str, Any]) -> Network:
 
 def schedule(values: dict[str, Any]) -> Schedule:
     """A learning rate."""
-    return Schedule.of(**values)
+    return Schedule.model_validate(values)
 
 
 def validation(values: dict[str, Any] | None) -> Validation | None:
@@ -50,7 +51,7 @@ def outliers(values: dict[str, Any]) -> OutlierBatches:
 
 def window(values: dict[str, Any]) -> ResizedWindow:
     """A random resized crop."""
-    return ResizedWindow.of(**values)
+    return ResizedWindow.model_validate(values)
 
 
 def dataset(values: dict[str, Any]) -> PrepareDataset:

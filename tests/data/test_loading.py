@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from tests import typed
+from workflow_scripts.core.changes import CropWindow, Jitter, ResizedWindow
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives import packing
 from workflow_scripts.data.archives.collection import Collection
 from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.data.images import augment, colour, dataset, resample
 from workflow_scripts.data.images.augment import OPERATIONS, normalise
-from workflow_scripts.data.images.changes import CropWindow, Jitter, ResizedWindow
 from workflow_scripts.data.images.randomness import permutation, uniforms, uniforms_of
 from workflow_scripts.data.images.rows import Encoded, decoded
 from workflow_scripts.data.images.store import Store

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from workflow_scripts.core.section import Fraction, PositiveFraction, Strict
+
+__all__ = ["Fraction", "Name", "PositiveFraction", "Strict", "Where"]
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-PositiveFraction = Annotated[float, Field(gt=0, le=1)]
-
-
-class Strict(BaseModel):
-    """A mapping whose unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True,
-                              ser_json_inf_nan="strings")
 
 
 class Where(Strict):

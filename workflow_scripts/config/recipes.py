@@ -4,186 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
-from workflow_scripts.config.base import Fraction, Name, PositiveFraction, Strict, Where
-
-
-class MeanStd(Strict):
-    """Fixed normalisation per channel, on pixel values in 0..1."""
-
-    mean: tuple[float, float, float]
-    """Subtracted, per RGB channel."""
-    std: tuple[float, float, float]
-    """Divided by, per RGB channel."""
+from workflow_scripts.config.base import Name, Strict, Where
+from workflow_scripts.core.changes import Normalise, Step
+from workflow_scripts.core.optimisation import Optimisation, OutlierBatches, Validation
 
 
-class Warmup(Strict):
-    """A learning rate that first rises."""
-
-    epochs: Annotated[int, Field(gt=0)]
-    """Epochs until the schedule takes over."""
-    start: Fraction
-    """Learning rate of the first step as a fraction of lr."""
-
-
-class Schedule(Strict):
-    """Learning rate over the epochs."""
-
-    name: Literal["constant", "cosine", "cosine_epochs", "multistep", "bit"]
-    """`cosine` falls from lr to lr * floor over all steps, `cosine_epochs` once an epoch; `multistep` multiplies by
-    gamma at each milestone; `bit` rises from 0, then falls to a tenth at each milestone, and its last step ends the
-    training."""
-    milestones: list[Annotated[int, Field(gt=0)]] = []
-    """Epochs after which lr is multiplied by gamma (multistep)."""
-    gamma: Annotated[float, Field(gt=0)] = 0.1
-    """Factor of a milestone (multistep)."""
-    floor: Fraction = 0.0
-    """Last learning rate as a fraction of lr (cosine)."""
-    warmup: Warmup | None = None
-    """Rise linearly at first; left out: no."""
-    steps: list[Annotated[int, Field(gt=0)]] = []
-    """`bit`: last step of the rise, milestones, last step of all, in rising order; left out: BiT's rule by the number
-    of train images."""
-
-    @model_validator(mode="after")
-    def _milestones(self) -> Schedule:
-        if (self.name == "multistep") != bool(self.milestones):
-            raise ValueError("milestones are given exactly when name is multistep")
-        if self.steps and (self.name != "bit" or len(self.steps) < 2 or self.steps != sorted(set(self.steps))):
-            raise ValueError("steps are given with name bit only, at least two, rising")
-        return self
-
-
-class Training(Strict):
+class Training(Optimisation):
     """Optimisation of one network over shuffled ID images."""
 
-    epochs: Annotated[int, Field(gt=0)] | None = None
-    """Passes over the ID train images; left out exactly with schedule `bit`, which counts in steps."""
-    batch_size: Annotated[int, Field(gt=0)]
-    """ID images per step."""
-    lr: Annotated[float, Field(gt=0)]
-    """Learning rate at the start."""
-    schedule: Schedule
-    """How the learning rate falls."""
-    optimiser: Literal["sgd", "adam"] = "sgd"
-    """`adam` has the moments of PyTorch's default (0.9 and 0.999), and neither `momentum` nor `nesterov`."""
-    momentum: Fraction = 0.9
-    """SGD momentum."""
-    nesterov: bool = False
-    """Nesterov momentum."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """L2 penalty on all parameters."""
-    drop_last: bool = False
-    """Drop the last, smaller batch of an epoch."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """`bfloat16` computes all before the penultimate features in it; weights, head, loss and optimiser stay float32.
-    Faster, and it changes numbers: docs/performance.md."""
     gpus: Annotated[int, Field(gt=0)] | Literal["auto"] | None = None
     """GPUs of this training; left out: the key `gpus` of the configuration."""
 
     @model_validator(mode="after")
-    def _length(self) -> Training:
-        if (self.epochs is None) != (self.schedule.name == "bit"):
-            raise ValueError("epochs is required, but for schedule bit, where it is left out")
+    def _moments(self) -> Training:
         if self.optimiser == "adam" and (self.nesterov or "momentum" in self.model_fields_set):
             raise ValueError("optimiser adam takes neither momentum nor nesterov, which are SGD's; leave them out")
         return self
-
-
-class CropWindow(Strict):
-    """A random window that is smaller than the image, or of another size."""
-
-    size: Annotated[int, Field(gt=0)]
-    """Side of the window in pixels."""
-    padding: Annotated[int, Field(ge=0)] = 0
-    """Zero padding on each side before, in pixels."""
-
-
-class RandomCrop(Strict):
-    """Zero padding on each side, then a random window of the original size; of an image whose long side was kept
-    (geometry `shortN`) a window of N x N. `{size: 128}` takes windows of another size."""
-
-    random_crop: Annotated[int, Field(gt=0)] | CropWindow
-    """Padding in pixels, or size and padding."""
-
-
-class HorizontalFlip(Strict):
-    """Mirror left-right."""
-
-    horizontal_flip: Fraction
-    """Probability."""
-
-
-class Jitter(Strict):
-    """How much colours change."""
-
-    brightness: Annotated[float, Field(ge=0)] = 0.0
-    """Factor in max(0, 1 - x)..1 + x; 0: unchanged."""
-    contrast: Annotated[float, Field(ge=0)] = 0.0
-    """As brightness."""
-    saturation: Annotated[float, Field(ge=0)] = 0.0
-    """As brightness."""
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
-    """Turn in -x..x of the full circle."""
-    p: Fraction = 1.0
-    """Probability that an image is changed at all."""
-
-
-class ColorJitter(Strict):
-    """Brightness, contrast, saturation and hue by random factors, in random order."""
-
-    color_jitter: Jitter
-    """How much, and how often."""
-
-
-class Grayscale(Strict):
-    """Grey, in three equal channels."""
-
-    grayscale: Fraction
-    """Probability."""
-
-
-class ResizedWindow(Strict):
-    """A random window and the size it is brought to."""
-
-    size: Annotated[int, Field(gt=0)]
-    """Side of the result in pixels."""
-    scale: tuple[PositiveFraction, PositiveFraction] = (0.08, 1.0)
-    """Smallest and largest share of the image's area."""
-    ratio: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (3 / 4, 4 / 3)
-    """Smallest and largest width / height."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> ResizedWindow:
-        if self.scale[0] > self.scale[1] or self.ratio[0] > self.ratio[1]:
-            raise ValueError("scale and ratio are [smallest, largest]")
-        return self
-
-
-class RandomResizedCrop(Strict):
-    """A random window, resized (bilinear). Of a dataset with `pixels: decoded` it is cut out of the whole image, as the
-    first step; otherwise out of the stored one."""
-
-    random_resized_crop: ResizedWindow
-    """Size, share of the area, shape."""
-
-
-_AUGMENTATIONS = {"random_crop": "RandomCrop", "horizontal_flip": "HorizontalFlip", "color_jitter": "ColorJitter",
-                  "grayscale": "Grayscale", "random_resized_crop": "RandomResizedCrop"}
-
-
-def _kind(step: Any) -> str | None:
-    names = step if isinstance(step, dict) else getattr(type(step), "model_fields", ())
-    return next((_AUGMENTATIONS[name] for name in names if name in _AUGMENTATIONS), None)
-
-
-Augmentation = Annotated[
-    Annotated[RandomCrop, Tag("RandomCrop")] | Annotated[HorizontalFlip, Tag("HorizontalFlip")]
-    | Annotated[ColorJitter, Tag("ColorJitter")] | Annotated[Grayscale, Tag("Grayscale")]
-    | Annotated[RandomResizedCrop, Tag("RandomResizedCrop")],
-    Discriminator(_kind, custom_error_type="augmentation",
-                  custom_error_message=f"one of {', '.join(_AUGMENTATIONS)} expected")]
 
 
 class Checkpoint(Strict):
@@ -240,17 +78,11 @@ class Select(Strict):
         return self
 
 
-class Outliers(Strict):
+class Outliers(OutlierBatches):
     """A set of images without ID semantics that a method trains against."""
 
     dataset: Name
     """A row of `config/datasets.yaml`; its train split."""
-    batch_size: Annotated[int, Field(gt=0)] = 256
-    """Outlier images per step."""
-    order: Literal["shuffled", "cycle", "block"] = "shuffled"
-    """`shuffled`: each epoch begins a pass over the set in a new random order; `cycle`: it goes on with the pass that
-    the epoch before left, so that all images are met before one is met again (background data resampling); `block`: a
-    contiguous run of images from a random place in each epoch (G-OE)."""
     select: Select | None = None
     """Train against a part of them; left out: all."""
 
@@ -262,17 +94,6 @@ class Masks(Strict):
     """Recipe whose network makes them (same ID set, network and seed); `options` are those of the stage."""
     options: dict[str, Any] = {}
     """Options of `workflow_scripts/cams/options.py`; left out: its defaults."""
-
-
-class Validation(Strict):
-    """ID train images that are held out to choose the epoch."""
-
-    count: Annotated[int, Field(gt=0)]
-    """How many."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Of their draw, where there is no list."""
-    list: str | None = None
-    """File of image numbers, one in a line, counted from 0."""
 
 
 class Among(Strict):
@@ -299,10 +120,10 @@ class Recipe(Strict):
     """A module of `workflow_scripts/methods`."""
     options: dict[str, Any] = {}
     """Options of that module (see Methods below)."""
-    normalise: Literal["per_image"] | MeanStd | None = None
+    normalise: Normalise | None = None
     """Pixel values to network inputs: a fixed mean and std, or `per_image`: zero mean and unit std of each image.
     Required but with `select_best`."""
-    augment: list[Augmentation] = []
+    augment: list[Step] = []
     """Random changes to the train images, in order."""
     frozen_blocks: bool = False
     """Train on the output of the parent's frozen blocks, computed once for each train image (model `clip_vit`)."""

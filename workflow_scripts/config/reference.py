@@ -60,14 +60,22 @@ def text() -> str:
 def _model(heading: str, model: type[BaseModel]) -> list[str]:
     lines = [f"## {heading}", "", " ".join((model.__doc__ or "").split()), "",
              "| key | type | default | meaning |", "|---|---|---|---|"]
-    source = ast.parse(Path(inspect.getfile(model)).read_text(encoding="utf-8"))
-    node = next(n for n in source.body if isinstance(n, ast.ClassDef) and n.name == model.__name__)
-    types = {ast.unparse(n.target): ast.unparse(n.annotation) for n in node.body if isinstance(n, ast.AnnAssign)}
+    types = _annotations(model)
     for name, field in model.model_fields.items():
         default = "required" if field.default is PydanticUndefined else _default(field.default)
         meaning = " ".join((field.description or "").split())
         lines.append(f"| `{name}` | `{_cell(types[name])}` | {default} | {_cell(meaning)} |")
     return [*lines, ""]
+
+
+def _annotations(model: type[BaseModel]) -> dict[str, str]:
+    """The types of a model's keys as they are written, those of its bases first."""
+    types: dict[str, str] = {}
+    for kind in reversed([kind for kind in model.__mro__ if issubclass(kind, BaseModel) and kind is not BaseModel]):
+        source = ast.parse(Path(inspect.getfile(kind)).read_text(encoding="utf-8"))
+        node = next(n for n in source.body if isinstance(n, ast.ClassDef) and n.name == kind.__name__)
+        types |= {ast.unparse(n.target): ast.unparse(n.annotation) for n in node.body if isinstance(n, ast.AnnAssign)}
+    return types
 
 
 def _default(value: Any) -> str:

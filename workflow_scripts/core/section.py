@@ -23,13 +23,24 @@ import re
 import textwrap
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic_core import to_jsonable_python
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, nearest
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class Strict(BaseModel):
+    """A mapping of a configuration whose unknown keys are errors; where a stage reads it as it is written, a part of
+    the stage's section."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True,
+                              ser_json_inf_nan="strings")
 
 
 class Section(BaseModel):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from workflow_scripts.core.changes import Normalise
 from workflow_scripts.data.images.augment import normalise
-from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store
 from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks.architecture import Pass

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from workflow_scripts.core import plugins, sources
+from workflow_scripts.core.changes import Normalise
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import open_store, streamed
 from workflow_scripts.methods import probe
 from workflow_scripts.models.base import Classifier

@@ -21,10 +21,10 @@ from workflow_scripts.cams.files import create_masks
 from workflow_scripts.cams.maps import activation_maps
 from workflow_scripts.cams.masks import foreground, pseudo_masks
 from workflow_scripts.cams.options import MaskOptions
+from workflow_scripts.core.changes import Normalise
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store, streamed
 from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices

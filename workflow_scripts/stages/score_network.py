@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.core import plugins
+from workflow_scripts.core.changes import Normalise
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.store import Store, streamed
 from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices

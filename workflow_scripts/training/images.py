@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from workflow_scripts.core.changes import Normalise, RandomResizedCrop, Step
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment, normalise
-from workflow_scripts.data.images.changes import Normalise, RandomResizedCrop, Step
 from workflow_scripts.data.images.dataset import Decoded, Order, loader
 from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.rows import CentreCrops, Encoded

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from workflow_scripts.core.changes import Normalise
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment_masks, resize_masks
-from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes
 from workflow_scripts.methods.recipe import Recipe

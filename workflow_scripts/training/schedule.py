@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from workflow_scripts.methods.recipe import Schedule
+from workflow_scripts.core.optimisation import Schedule
 
 # BiT's hyper-rule (Kolesnikov et al., ECCV 2020; dfb 2e): below this many train images, these milestones in steps.
 _RULE = ((3_000, (100, 200, 300, 400, 500)), (500_000, (500, 3_000, 6_000, 9_000, 10_000)),

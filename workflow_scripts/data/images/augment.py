@@ -11,8 +11,8 @@ from collections.abc import Sequence, Set
 import torch
 from torch import Tensor
 
+from workflow_scripts.core.changes import CropWindow, Normalise, Step
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.data.images.changes import CropWindow, Normalise, Step
 from workflow_scripts.data.images.colour import colour_jitter, grayscale
 from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.randomness import uniforms

@@ -11,7 +11,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from workflow_scripts.data.images.changes import Jitter
+from workflow_scripts.core.changes import Jitter
 
 _ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
 

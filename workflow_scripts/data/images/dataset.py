@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from workflow_scripts.core.changes import ResizedWindow
 from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.data.images.augment import OPERATIONS
-from workflow_scripts.data.images.changes import ResizedWindow
 from workflow_scripts.data.images.geometry import fit
 from workflow_scripts.data.images.randomness import uniforms_of
 from workflow_scripts.data.images.resample import boxes

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from workflow_scripts.data.images.changes import ResizedWindow
+from workflow_scripts.core.changes import ResizedWindow
 
 _ATTEMPTS = 10  # torchvision's; then the largest central crop of an allowed ratio
 _ONE = float(1 << 22)  # PIL's weight of 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from workflow_scripts.core.changes import Normalise
 from workflow_scripts.core.section import Section
-from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.networks.architecture import Network
 
 

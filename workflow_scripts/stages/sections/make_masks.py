@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from workflow_scripts.cams.options import MaskOptions
+from workflow_scripts.core.changes import Normalise
 from workflow_scripts.core.section import Section
-from workflow_scripts.data.images.changes import Normalise
 from workflow_scripts.networks.architecture import Network
 
 
