@@ -25,6 +25,7 @@ include: "rules/datasets.smk"
 include: "rules/training.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/published.smk"
 
 
 rule all:

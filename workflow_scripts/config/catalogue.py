@@ -26,7 +26,8 @@ Geometry = Annotated[str, StringConstraints(
 PACKED = "lmdb_images"  # the reader whose raw files are packed
 # Options that name raw files beside `files`, and what is lost without them.
 _COMPANIONS = {"devkit": " (it names the classes of images that lie in no class folder)",
-               "exclude": " (the list of images to leave out)", "lists": " (the lists of the images)"}
+               "exclude": " (the list of images to leave out)", "lists": " (the lists of the images)",
+               "label_file": " (the labels of the images)"}
 _COMPRESSED = {".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz"}
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_]*$")])
 

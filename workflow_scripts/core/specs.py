@@ -170,10 +170,19 @@ class RuleSpec(EvaluatedSpec):
     """OOD images that it draws for each ID image, rounded down: an OOD set has at least as many; 0: it takes all."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckSpec(Spec):
+    """A module of ``agreement``: published numbers computed again."""
+
+    files: frozenset[str]
+    """What it reads, by the names that ``files`` of its entry in ``config/published_checks.yaml`` uses."""
+
+
 KINDS: dict[str, type[Spec]] = {"scores": ScoreSpec, "methods": MethodSpec, "models": ModelSpec,
-                                "pictures": PictureSpec, "data.readers": ReaderSpec, "metrics.rules": RuleSpec}
+                                "pictures": PictureSpec, "data.readers": ReaderSpec, "metrics.rules": RuleSpec,
+                                "agreement": CheckSpec}
 """By the package that holds such plugins."""
-_EXAMPLES = {ScoreSpec: 'needs={"logits"}', PictureSpec: 'needs={"metrics"}'}
+_EXAMPLES = {ScoreSpec: 'needs={"logits"}', PictureSpec: 'needs={"metrics"}', CheckSpec: 'files={"network"}'}
 
 
 def read(tree: ast.Module, kind: type[Spec], file: str | Path) -> Spec:

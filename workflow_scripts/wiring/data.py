@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from workflow_scripts.config import catalogue
+from workflow_scripts.config.raw import Source
 from workflow_scripts.core.digest import digest
 from workflow_scripts.stages.sections.fetch_archive import FetchArchive
 from workflow_scripts.stages.sections.pack_dataset import PackDataset
 from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset
-from workflow_scripts.wiring import paths
+from workflow_scripts.wiring import paths, published
 from workflow_scripts.wiring.paths import Wildcards
 from workflow_scripts.wiring.sections import dumps
 from workflow_scripts.work.plan import Plan
@@ -58,13 +59,18 @@ def optional_weights(plan: Plan) -> list[str]:
 
 def source_identity(plan: Plan, wildcards: Wildcards) -> str:
     """What makes a download another file: its checksum and size."""
-    return dumps(plan.sources[wildcards.archive].identity())
+    return dumps(_source(plan, wildcards).identity())
 
 
 def source_row(plan: Plan, wildcards: Wildcards) -> str:
     """Where a download comes from, and how it is checked."""
-    row = FetchArchive.taken_from(plan.sources[wildcards.archive])
+    row = FetchArchive.taken_from(_source(plan, wildcards))
     return row.model_copy(update={"datasets": catalogue.readers(plan.datasets, row.name)}).dump()
+
+
+def _source(plan: Plan, wildcards: Wildcards) -> Source:
+    """The row of a download: of the configuration, or of the published numbers."""
+    return plan.sources.get(wildcards.archive) or published.raw_files()[wildcards.archive]
 
 
 def fetch_options(plan: Plan) -> str:

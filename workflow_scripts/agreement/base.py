@@ -1,0 +1,155 @@
+"""Published numbers computed again: what a check is given, and what it must give back.
+
+A check is one module in this folder. It offers
+
+``SPEC``
+    a :class:`~workflow_scripts.core.specs.CheckSpec`; its field ``files`` says which files it reads.
+``compute(given) -> {quantity: value}``
+    the numbers as computed here, by the names under which ``config/published_checks.yaml`` has the printed ones.
+
+Printed numbers stay text, as they are in their source: ``6.56``; ``0.21 +/- 0.03`` (the deviation of the draws they are
+the mean of); ``0 within 1e-5`` (a largest difference, or a number whose own source gives no error). A value agrees with
+``6.56`` if it rounds to it, with ``0.21 +/- 0.03`` if it is at most three deviations and half a digit away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workflow_scripts.core.errors import OODError, nearest
+from workflow_scripts.data.reading import Images
+
+_PRINTED = re.compile(r"(-?\d+(?:\.(\d+))?)(?:e-?\d+)?(?: \+/- (\d+(?:\.\d+)?)| within (\d+(?:\.\d+)?(?:e-?\d+)?))?")
+_FLOAT = 1e-9  # of the arithmetic of decimal numbers
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a check computes from."""
+
+    files: Mapping[str, tuple[Path, ...]]
+    """Role -> its file, or several."""
+    seed: int
+    """Of the draws that the source made without a seed."""
+    limit: int | None = None
+    """So many images of each set, evenly spread, where a whole pass takes long; ``None``: all."""
+
+    def file(self, role: str) -> Path:
+        """The one file of a role.
+
+        Raises:
+            OODError: there are several.
+        """
+        first, *others = self.files[role]
+        if others:
+            raise OODError(f"file '{role}': one file expected, found {len(others) + 1}: {first}, {others[0]}, ...")
+        return first
+
+    def chosen(self, count: int) -> np.ndarray:
+        """Numbers of the images that are looked at, ascending, (n,) of ``count``."""
+        if self.limit is None or self.limit >= count:
+            return np.arange(count)
+        return np.linspace(0, count - 1, self.limit).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One printed number and ours."""
+
+    quantity: str
+    printed: str
+    ours: float
+    allowed: float
+    """The largest difference with which the two agree."""
+    reason: str
+    """Where that comes from."""
+
+    @property
+    def difference(self) -> float:
+        return self.ours - value(self.printed)
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.difference) <= self.allowed + _FLOAT
+
+
+def value(printed: str) -> float:
+    """The number of a printed text, without what says how exact it is."""
+    return float(printed.split()[0])
+
+
+def allowance(printed: str, where: str = "printed") -> tuple[float, str]:
+    """The largest difference with which a value agrees, and why.
+
+    Raises:
+        OODError: not one of the forms above.
+    """
+    match = _PRINTED.fullmatch(str(printed))
+    if match is None:
+        raise OODError(f"{where}: '{printed}' is no printed number; expected such as 6.56, 0.21 +/- 0.03, "
+                       "0 within 1e-5")
+    _, digits, deviation, within = match.groups()
+    if within:
+        return float(within), f"within {within}"
+    half = 0.5 * 10.0 ** -len(digits or "")
+    if deviation:
+        return 3 * float(deviation) + half, f"three deviations ({deviation})"
+    return half, "the last printed digit"
+
+
+def lines(printed: Mapping[str, str], computed: Mapping[str, float], where: str) -> list[Line]:
+    """Printed and computed numbers side by side, in the order in which they are printed.
+
+    Raises:
+        OODError: a quantity of one side that the other lacks.
+    """
+    for one, other, which in ((printed, computed, "computed"), (computed, printed, "printed")):
+        lacking = next((name for name in one if name not in other), None)
+        if lacking is not None:
+            raise OODError(f"{where}: '{lacking}' is not {which}{nearest(lacking, other)}")
+    found = []
+    for name, text in printed.items():
+        allowed, reason = allowance(text, f"{where}, {name}")
+        found.append(Line(name, str(text), float(computed[name]), allowed, reason))
+    return found
+
+
+def pixels(images: Images, index: np.ndarray) -> np.ndarray:
+    """Images of a reader. -> uint8 (n, H, W, 3), in the order of ``index`` (ascending)."""
+    found: np.ndarray | None = None
+    for start, block in images.blocks(index):
+        if found is None:
+            found = np.empty((len(index), *block.shape[1:]), block.dtype)
+        found[start:start + len(block)] = block
+    assert found is not None  # a reader of no images ends in an error
+    return found
+
+
+def inputs(photos: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 (n, H, W, 3) -> network inputs, float32 (n, 3, H, W)."""
+    x = torch.from_numpy(photos).permute(0, 3, 1, 2).float() / 255
+    return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def logits(network: nn.Module, x: Tensor, size: int = 200) -> Tensor:
+    """Logits of all inputs, (N, K) float32."""
+    with torch.inference_mode():
+        return torch.cat([network(part) for part in x.split(size)])
+
+
+def counted(found: int, expected: int, path: Path, what: str) -> None:
+    """Refuse another number of lines than there are images.
+
+    Raises:
+        OODError: naming the file and both numbers.
+    """
+    if found != expected:
+        raise OODError(f"{path}: {found:,} {what}, expected {expected:,}, one for each image; another file, or cut "
+                       "off: fetch it again")

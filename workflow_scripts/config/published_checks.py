@@ -1,0 +1,87 @@
+"""The file ``config/published_checks.yaml``: published numbers that are computed again, and from what."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from workflow_scripts.config.base import Name, Strict
+from workflow_scripts.config.raw import Source, load_sources
+from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError, nearest, unknown
+from workflow_scripts.core.files import read_yaml
+
+PACKAGE = "agreement"
+
+
+class CheckFile(Strict):
+    """A file that a check reads."""
+
+    find: Annotated[list[str], Field(min_length=1)]
+    """Paths or globs below the data root; the first that is there is read."""
+    archive: str
+    """Raw file that is downloaded where none is: a row of `sources` here or of `config/sources.yaml`."""
+
+
+class PublishedCheck(Strict):
+    """Printed numbers of one source."""
+
+    name: Name
+    """A module of `workflow_scripts/agreement`."""
+    title: str
+    """Its heading."""
+    source: str
+    """Where the numbers are printed."""
+    files: dict[str, CheckFile]
+    """What the module reads."""
+    printed: Annotated[dict[str, str], Field(min_length=1)]
+    """Quantity, as the module names it -> the printed number."""
+    proves: str
+    """What an agreement shows."""
+    leaves_open: str
+    """What it does not show."""
+    images: Annotated[int, Field(gt=0)] | None = None
+    """So many images of each set where a pass takes long, evenly spread; left out: all."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of the draws that the source made without one."""
+
+
+class PublishedChecks(Strict):
+    """The whole file."""
+
+    sources: dict[str, Any] = {}
+    """Raw files beside those of `config/sources.yaml`; the same keys."""
+    checks: Annotated[list[PublishedCheck], Field(min_length=1)]
+    """The checks, in the order of the page."""
+
+
+@functools.lru_cache(maxsize=4)
+def load(path: Path, sources: Path) -> tuple[dict[str, PublishedCheck], dict[str, Source]]:
+    """Checks by name, and the raw files that they name.
+
+    Args:
+        path: ``config/published_checks.yaml``.
+        sources: ``config/sources.yaml``.
+
+    Raises:
+        OODError: a key, a module, a file or a raw file that is not known; one line each.
+    """
+    try:
+        given = PublishedChecks.model_validate(read_yaml(path, "table of published numbers"))
+    except ValidationError as error:
+        raise OODError("\n".join(plugins.explain(error, path.name))) from None
+    table = load_sources(sources, given.sources)
+    for check in given.checks:
+        if check.name not in plugins.names(PACKAGE):
+            raise unknown(f"{path.name}: check", check.name, plugins.names(PACKAGE))
+        wanted = plugins.spec(PACKAGE, check.name).files
+        for name in sorted(wanted ^ check.files.keys()):
+            problem = "is not read by it" if name in check.files else "is missing"
+            raise OODError(f"{path.name}: check '{check.name}', files: '{name}' {problem}{nearest(name, wanted)}")
+        for role, file in check.files.items():
+            if file.archive not in table:
+                raise unknown(f"{path.name}: check '{check.name}', files.{role}.archive", file.archive, table)
+    return {check.name: check for check in given.checks}, table

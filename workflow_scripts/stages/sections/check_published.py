@@ -1,0 +1,24 @@
+"""The section of :mod:`workflow_scripts.stages.check_published`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from workflow_scripts.core.section import Section
+
+
+class CheckPublished(Section):
+    """Printed numbers, and what they are computed from."""
+
+    check: str
+    """A module of `workflow_scripts/agreement`."""
+    files: dict[str, list[str]]
+    """Its files: paths or globs below the data root, the first that is there is read."""
+    printed: dict[str, str]
+    """Quantity -> the printed number."""
+    images: int | None = None
+    """So many images of each set where a pass takes long; null: all."""
+    seed: int = 0
+    """Of the draws that the source made without one."""
+    raw: dict[str, Any] = {}
+    """What tells the files from others; not read."""
