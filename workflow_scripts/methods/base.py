@@ -18,7 +18,6 @@ restores them with the network.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,15 +144,3 @@ def train_only(network: nn.Module, prefixes: Sequence[str]) -> None:
     if prefixes:
         for name, parameter in named.items():
             parameter.requires_grad_(name.startswith(tuple(prefixes)))
-
-
-@contextmanager
-def eval_mode(network: nn.Module) -> Iterator[None]:
-    """Eval mode (running statistics, no dropout) without gradients; the mode is put back afterwards."""
-    mode = network.training
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        network.train(mode)

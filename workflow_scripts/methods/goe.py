@@ -26,9 +26,10 @@ from torch.nn import functional
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.specs import MethodSpec
-from workflow_scripts.methods.base import Batch, Method, eval_mode
+from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.methods.outlier_exposure import uniform_cross_entropy
 from workflow_scripts.methods.recipe import Recipe
+from workflow_scripts.models.base import eval_mode
 
 SPEC = MethodSpec(
     defects={

@@ -27,9 +27,10 @@ from torch.nn import functional
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods import probe, prototypes
-from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes, eval_mode, train_only
+from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes, train_only
 from workflow_scripts.methods.recipe import Recipe
 from workflow_scripts.methods.synthesis import Found, Queues, Synthesis
+from workflow_scripts.models.base import eval_mode
 
 SPEC = MethodSpec(
     bank=("queue", "K", "select", "pick"),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.methods.base import eval_mode
+from workflow_scripts.models.base import eval_mode
 
 L2, STEPS = 1e-4, 200
 

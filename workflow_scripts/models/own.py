@@ -3,12 +3,15 @@
 Its penultimate features are what enters the last linear layer, which is found, or named. A module that says so itself
 offers ``features(x)`` -> (N, D) and ``head``, an ``nn.Linear`` behind which nothing comes. Feature maps are not known,
 so scores that read them cannot be asked for; every other score and every way to train is as for our own networks.
+
+Everything is computed in float32. What a module gives for an image must depend on that image alone; whether it does is
+tried with the first images that a stage passes through it, before anything is trained or scored (:meth:`Own.meet`).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -20,10 +23,12 @@ from torch.nn import functional
 from workflow_scripts.core import own
 from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.core.specs import ModelSpec
-from workflow_scripts.models.base import Classifier
+from workflow_scripts.models.base import Classifier, eval_mode
 
 SPEC = ModelSpec(maps=False)
 PREFIX = "net."  # of its tensors among those of the wrapper
+TRIED = 4  # images of a trial
+PASSES = 16  # over which a module that draws random numbers must give the same
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,32 @@ def make(options: Options, classes: int) -> nn.Module:
             made = function(**given)
     if not isinstance(made, nn.Module):
         raise OODError(f"{what}: expected an nn.Module, it gave {type(made).__name__}")
+    made = bare(made)
+    if isinstance(made, torch.jit.ScriptModule):
+        raise OODError(f"{what}: it gave a TorchScript module, whose layers cannot be told apart; return the module "
+                       "that it was made from")
+    if any(nn.parameter.is_lazy(tensor) for tensor in (*made.parameters(), *made.buffers())):
+        raise OODError(f"{what}: it has layers whose shape is not known yet (LazyLinear, ...); write their sizes, or "
+                       "pass an image through the module before you return it")
     return made
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """The module itself, without what ``torch.compile``, ``DataParallel`` and the like wrapped around it."""
+    wrappers = nn.DataParallel, nn.parallel.DistributedDataParallel
+    while True:
+        inner = module.module if isinstance(module, wrappers) else getattr(module, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            module._compiled_call_impl = None  # module.compile() sets it
+            return module
+        module = inner
+
+
+def logits_of(output: Any) -> Any:
+    """The module's output, or what it holds under the name ``logits``, as the networks of transformers do."""
+    if isinstance(output, Mapping):
+        return output.get("logits", output)
+    return output if isinstance(output, Tensor) else getattr(output, "logits", output)
 
 
 def head_of(net: nn.Module, options: Options) -> tuple[str, bool]:
@@ -98,9 +128,15 @@ class Own(Classifier):
     def __init__(self, options: Options, classes: int):
         super().__init__()
         self.net, self.options, self.met = make(options, classes), options, False
+        self.what = f"own network {options.factory}"
+        kinds = {str(tensor.dtype).removeprefix("torch.") for tensor in (*self.net.parameters(), *self.net.buffers())
+                 if tensor.is_floating_point()} - {"float32"}
+        if kinds:
+            print(f"{self.what}: its weights are {' and '.join(sorted(kinds))}; float32 is computed with", flush=True)
+            self.net.float()
         self.name, self.offers = head_of(self.net, options)
         if self.head.out_features != classes:
-            raise OODError(f"own network {options.factory}: its last linear layer '{self.name}' has "
+            raise OODError(f"{self.what}: its last linear layer '{self.name}' has "
                            f"{self.head.out_features} outputs, expected {classes}, the classes of the ID set; set "
                            "options.arguments, or options.head to the layer that gives the logits")
         if self.head.bias is None:
@@ -116,7 +152,7 @@ class Own(Classifier):
 
     def stages(self, x: Tensor) -> Iterator[Tensor]:
         """None are known."""
-        raise OODError(f"own network {self.options.factory}: its feature maps are not known; leave out scores and "
+        raise OODError(f"{self.what}: its feature maps are not known; leave out scores and "
                        "methods that read them")
         yield
 
@@ -132,18 +168,27 @@ class Own(Classifier):
         return x.contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(self.sized(x))
+        """Logits (N, K) float32. Raises OODError: at the first batch, see :meth:`meet`."""
+        self.try_first(x)
+        with own.user_errors(self.what):
+            return self._logits(self.net(self.sized(x)), len(x)).float()
 
     def features(self, x: Tensor) -> Tensor:
-        """What enters the head, or what the module's own ``features`` gives. (N, 3, H, W) -> (N, D).
+        """What enters the head, or what the module's own ``features`` gives. (N, 3, H, W) -> (N, D) float32.
 
         Raises:
             OODError: at the first batch, see :meth:`meet`.
         """
+        self.try_first(x)
+        with own.user_errors(self.what):
+            h = self.net.features(self.sized(x)) if self.offers else self._run(x)[0][0]
+        return h.float()
+
+    def try_first(self, x: Tensor) -> None:
+        """:meth:`meet` with the first images that are passed."""
         if not self.met:
             with torch.autocast(x.device.type, enabled=False):
                 self.meet(x)
-        return self.net.features(self.sized(x)) if self.offers else self._run(x)[0][0]
 
     def _run(self, x: Tensor) -> tuple[list[Any], list[Any], Any]:
         """What entered the head, what left it, and the module's output."""
@@ -160,36 +205,111 @@ class Own(Classifier):
             hook.remove()
         return entered, left, out
 
+    def _logits(self, output: Any, images: int) -> Tensor:
+        """The logits in the module's output. Raises OODError: there are none, or of another shape or type."""
+        logits, expected = logits_of(output), (images, self.head.out_features)
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if found != expected:
+            raise OODError(f"{self.what}: forward gave {found}, expected logits {expected}; return them alone, or "
+                           "under the name logits")
+        if not logits.is_floating_point():
+            raise OODError(f"{self.what}: forward gave {logits.dtype}, expected logits of a floating-point type")
+        return logits
+
     def meet(self, x: Tensor) -> None:
-        """Try the module on some images: features (N, D) and logits (N, K) of which the head is the last step.
+        """Try the module in eval mode on some images: features (N, D) and logits (N, K) of which the head is the last
+        step, the same at every pass and the same for an image alone as among others.
+
+        No random number that is drawn afterwards changes.
 
         Raises:
-            OODError: it fails on them, gives no features, or something stands behind the head.
+            OODError: it fails on them, gives no features, something stands behind the head, or what it gives for an
+                image depends on more than that image.
         """
-        what, size = f"own network {self.options.factory}", f"{x.shape[3]}x{x.shape[2]}"
-        with own.user_errors(f"{what} on images of {size}"):
+        x = x[:TRIED].detach()
+        first = x[:1]
+        others = torch.cat((x[:TRIED - 2], first.flip(-1), 0.5 * first + 0.1))  # images differ where those of x do not
+        with eval_mode(self), torch.random.fork_rng([x.device] if x.is_cuda else []):
+            half = self._both(x)[1].dtype != torch.float32
+            before = random_state(x.device)
+            known = self._outputs(others)
+            draws = not all(map(torch.equal, before, random_state(x.device)))
+            for _ in range(PASSES if draws else 1):
+                gap = difference(self._outputs(others), known, half)
+                if gap:
+                    raise OODError(f"{self.what}: in eval mode two passes over the same images give other {gap}, so "
+                                   f"scores would be drawn anew each time; {self._in_training()}dropout and random "
+                                   "numbers are for training alone (functional.dropout(x, p, self.training))")
+            alone = [torch.cat(parts) for parts in zip(*(self._outputs(image[None]) for image in others), strict=True)]
+            gap = difference(alone, known, half)
+            if gap:
+                raise OODError(f"{self.what}: in eval mode an image alone has other {gap} than among others, so "
+                               f"scores would depend on the batch size; {self._culprit()}")
+        self.met = True
+
+    def _both(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and logits as the module gives them. Raises OODError: see :meth:`meet`."""
+        size = f"{x.shape[3]}x{x.shape[2]}"
+        with own.user_errors(f"{self.what} on images of {size}"):
             entered, left, out = self._run(x)
         hint = "name the layer by options.head, or offer features(x) -> (N, D) and head"
         if self.offers:
-            with own.user_errors(f"{what}, features on images of {size}"):
+            with own.user_errors(f"{self.what}, features on images of {size}"):
                 entered = [self.net.features(self.sized(x))]
         elif len(entered) != 1:
-            raise OODError(f"{what}: its last linear layer '{self.name}' runs {len(entered)} times in a forward pass, "
-                           f"expected once; {hint}")
+            raise OODError(f"{self.what}: its last linear layer '{self.name}' runs {len(entered)} times in a forward "
+                           f"pass, expected once; {hint}")
         expected = (len(x), self.head.in_features)
         found = tuple(entered[0].shape) if isinstance(entered[0], Tensor) else type(entered[0]).__name__
         if found != expected:
             place = "features(x) gave" if self.offers else f"what enters '{self.name}' has"
-            raise OODError(f"{what}: {place} {found}, expected penultimate features {expected} for {len(x)} images; "
-                           f"{'mend it' if self.offers else hint}")
-        logits = self.head(entered[0]) if self.offers else left[0]
-        found = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        if found != (len(x), self.head.out_features):
-            raise OODError(f"{what}: forward gave {found}, expected logits {(len(x), self.head.out_features)}")
-        if not (self.training and self.offers) and not torch.allclose(out, logits, rtol=1e-3, atol=1e-4):
-            raise OODError(f"{what}: forward does not end with '{self.name}' (a softmax behind it?), so features and "
-                           f"head would not give its logits; return logits, or {hint}")
-        self.met = True
+            raise OODError(f"{self.what}: {place} {found}, expected penultimate features {expected} for {len(x)} "
+                           f"images; {'mend it' if self.offers else hint}")
+        given = self._logits(out, len(x))
+        if not self.met and given.dtype != torch.float32:
+            print(f"{self.what}: its logits are {given.dtype}; they are taken as float32", flush=True)
+        logits = self.head(entered[0].float()) if self.offers else left[0]
+        if not torch.isfinite(given).all():
+            raise OODError(f"{self.what}: NaN or infinite logits on images of {size}; look at its weights and at what "
+                           "range of pixels it expects (normalise)")
+        if difference([given.float()], [logits.float()], given.dtype != torch.float32):
+            raise OODError(f"{self.what}: forward does not end with '{self.name}' (a softmax behind it?), so features "
+                           f"and head would not give its logits; return logits, or {hint}")
+        return entered[0], given
+
+    def _outputs(self, x: Tensor) -> list[Tensor]:
+        return [tensor.float() for tensor in self._both(x)]
+
+    def _in_training(self) -> str:
+        """Names a part that is in training mode in spite of ``eval``, if there is one."""
+        part = next((name for name, module in self.net.named_modules() if module.training), None)
+        return "" if part is None else f"'{part}' stays in training mode after eval(); "
+
+    def _culprit(self) -> str:
+        """What probably makes an image's output depend on others."""
+        for name, module in self.net.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+                return (f"batch norm '{name}' has no running statistics (track_running_stats=False) and takes those of "
+                        "the batch; give it some, or replace it by group or layer norm")
+        return f"{self._in_training()}statistics of a batch are for training alone"
+
+
+def difference(found: list[Tensor], expected: list[Tensor], half: bool) -> str:
+    """Which of features and logits differ by more than rounding, and by how much; an empty text: none.
+
+    Args:
+        half: they were computed with fewer digits than float32 has.
+    """
+    for name, a, b in zip(("features", "logits")[-len(found):], found, expected, strict=True):
+        gap, largest = float((a - b).abs().max()), float(b.abs().max())
+        if not gap <= (3e-2 if half or a.is_cuda else 2e-3) * largest + 1e-6:
+            return f"{name} (by {gap:.2g}, the largest is {largest:.2g})"
+    return ""
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """States of torch's generators from which a module on ``device`` draws."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def take_in(options: Options, state: dict[str, Tensor], names: list[str], path: str) -> dict[str, Tensor]:

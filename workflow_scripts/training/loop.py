@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from workflow_scripts.core.changes import Normalise
 from workflow_scripts.core.errors import OODError
@@ -15,6 +17,7 @@ from workflow_scripts.data.images.augment import augment_masks, resize_masks
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.methods.base import Batch, EvalData, Method, Sizes
 from workflow_scripts.methods.recipe import Recipe
+from workflow_scripts.models.base import eval_mode
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.outliers import Outliers
@@ -154,6 +157,8 @@ class Training:
             if not self.step:
                 self.ranks.same(self.method.state_dict().values())
                 self.method.start_epoch(self.network, self.epoch)
+                if not self.epoch:
+                    self.check_last_batch(steps)
             started, before = time.perf_counter(), self.seen
             for batch in batches(self.data, self.recipe, self.seed, self.epoch, self.rows, self.outliers, self.step,
                                  self.method.order):
@@ -174,6 +179,40 @@ class Training:
         how = self.recipe.normalise
         return EvalData(self.data.labels[self.rows.to(self.data.labels.device)],
                      lambda: plain(self.data, self.rows, how), lambda: plain(self.test, None, how))
+
+    def check_last_batch(self, steps: int | None) -> None:
+        """Refuse a batch of one image where a batch norm would have one value per channel, of which there is no spread.
+
+        Args:
+            steps: of the run, which may end before that batch.
+
+        Raises:
+            OODError: naming the batch norm.
+        """
+        size, count = self.recipe.training.batch_size, len(self.rows)
+        one = size == 1 or (count % size == 1 and not self.recipe.training.drop_last)
+        alone = self.outliers is None and self.recipe.views == 1
+        trained = [(name, module) for name, module in self.network.named_modules()
+                   if isinstance(module, _BatchNorm) and module.training]
+        if not (one and alone and trained) or (steps is not None and steps < self.per_epoch):
+            return
+        single: list[str] = []
+
+        def note(name: str, _: nn.Module, given: tuple[Tensor]) -> None:
+            if given[0].numel() == given[0].shape[1]:
+                single.append(name)
+
+        hooks = [module.register_forward_pre_hook(partial(note, name)) for name, module in trained]
+        last = next(batches(self.data, self.recipe, self.seed, 0, self.rows, start=self.per_epoch - 1))
+        with eval_mode(self.network):
+            self.network(last.images)
+        for hook in hooks:
+            hook.remove()
+        if single:
+            found = "it is 1" if size == 1 else f"{count} train images in batches of {size} leave one for the last"
+            drop = "" if size == 1 else "training.drop_last: true, or "
+            raise OODError(f"training.batch_size: {found}, and batch norm '{single[0]}' has a single value per channel "
+                           f"of one image, hence no variance; set {drop}another batch_size")
 
     def _step(self, batch: Batch) -> None:
         for group, base in zip(self.optimiser.param_groups, self.bases, strict=True):

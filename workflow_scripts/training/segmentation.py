@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from workflow_scripts.core.changes import Normalise
 from workflow_scripts.data.images.augment import normalise, resize_masks
-from workflow_scripts.methods.base import eval_mode
-from workflow_scripts.models.base import upsampled
+from workflow_scripts.models.base import eval_mode, upsampled
 from workflow_scripts.training.images import Images
 
 _BATCH = 64  # images of one pass

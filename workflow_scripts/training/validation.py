@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.augment import augment
 from workflow_scripts.data.images.randomness import permutation
-from workflow_scripts.methods.base import eval_mode
 from workflow_scripts.methods.recipe import Recipe, Validation
+from workflow_scripts.models.base import eval_mode
 from workflow_scripts.training.images import Images
 
 ROOT = Path(__file__).resolve().parents[2]
