@@ -283,7 +283,7 @@ class Own(Classifier):
     def _in_training(self) -> str:
         """Names a part that is in training mode in spite of ``eval``, if there is one."""
         part = next((name for name, module in self.net.named_modules() if module.training), None)
-        return "" if part is None else f"'{part}' stays in training mode after eval(); "
+        return "" if part is None else f"{(part and f'part {part}') or 'it'} stays in training mode after eval(); "
 
     def _culprit(self) -> str:
         """What probably makes an image's output depend on others."""

@@ -103,10 +103,7 @@ def main(argv: list[str] | None = None) -> None:
     meet = getattr(network, "meet", None)
     if meet and given.classes_from:  # a user's module: before anything else is computed of it
         with streamed(given.classes_from) as store:
-            images = torch.from_numpy(np.asarray(store.photos()[:2])).permute(0, 3, 1, 2) / 255
-        with torch.inference_mode():
-            network.eval()
-            meet(images)
+            meet(torch.from_numpy(np.asarray(store.photos()[:4])).permute(0, 3, 1, 2) / 255)
     if section.probe and section.normalise:
         fit_probe(network, given, section.normalise)
     checkpoint.save(given.out, network, {
