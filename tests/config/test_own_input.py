@@ -103,7 +103,7 @@ def test_an_included_file_names_its_own_folder(work):
     ((*TAKEN, "files"), {"face": "./theirs.npz"}, "files: set: 'face' is not known; did you mean 'faces'"),
     ((*TAKEN, "files"), {"faces": "./none.npz"}, r"imported\[0\].files.faces: there is no file .*none.npz"),
     ((*TAKEN, "files"), {"faces": "theirs.npz"}, "expected an absolute path, or one beside the configuration file"),
-    ((*TAKEN, "files"), {"faces": "./weights.pt"}, "expected a file .npz or .csv, found weights.pt"),
+    ((*TAKEN, "files"), {"faces": "./weights.pt"}, "expected a file .npz or .csv, found weights.pt; a pickle can run"),
     ((*TAKEN, "files"), "./theirs.npz", "files: set: 'id' is not known.* Allowed: brick, digits, faces"),
     ((*TAKEN, "files"), {"digits": "./theirs.npz"}, "no OOD set; expected at least one of faces, brick"),
     ((*TAKEN, "higher_is"), "OOD", r"imported\[0\].higher_is: Input should be 'id' or 'ood'"),

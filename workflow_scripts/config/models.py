@@ -116,7 +116,7 @@ class Imported(Strict):
     """ID set that the scores are of."""
     files: str | dict[Name, str]
     """A file (`.npz` or `.csv`) for each set; or one `.npz` with an array for each set. What a file may hold: scores of
-    its set alone, `id` and `ood`, or `scores` and `labels`."""
+    its set alone, `id` and `ood`, or `scores` (or `conf`) and `labels` of its set or of both sides."""
     higher_is: Literal["id", "ood"]
     """What a high score means; `ood`: signs are turned."""
     labels: Literal["negative_is_ood", "one_is_ood", "one_is_id"] = "negative_is_ood"

@@ -6,9 +6,10 @@
         --scores seed0.h5 --metrics seed0.csv
 
 `files` gives for each set the number of its file. A file (`.npz` of arrays, `.csv` of columns) holds either an array
-named after the set; or `id` and `ood`; or `scores` and `labels`; or `scores` of its set alone. `labels`: what they say
-(`negative_is_ood`, `one_is_ood`, `one_is_id`). `higher_is`: `id`, or `ood`, which turns the sign. `count`: `same` (as
-many scores as the stores have images, in any order) or `any`. Nothing is unpickled.
+named after the set; or `id` and `ood`, or the one of them that the set is; or `scores` (OpenOOD: `conf`) and `labels`,
+of both sides or of its set alone; or `scores` of its set alone. `labels`: what they say (`negative_is_ood`,
+`one_is_ood`, `one_is_id`). `higher_is`: `id`, or `ood`, which turns the sign. `count`: `same` (as many scores as the
+stores have images, in any order) or `any`. Columns of a `.csv` may end before the longest one. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pandas
 
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.mistaken import other_file
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import open_store
 from workflow_scripts.metrics.compat import by_rule, ood_images
@@ -30,34 +32,71 @@ from workflow_scripts.metrics.rows import Row, write
 from workflow_scripts.stages.sections.import_scores import ImportScores
 
 ID, OOD = "id", "ood"
-FORMS = "an array named after its set, id and ood, scores and labels, or scores alone"
+SCORES, LABELS = ("scores", "score", "conf"), ("labels", "label")  # conf: OpenOOD's
+FORMS = "an array named after its set, id and ood, scores (or conf) and labels, or scores alone"
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """Arrays of an ``.npz`` or columns of a ``.csv`` by name.
 
     Raises:
-        OODError: it is missing, cut off, or holds objects.
+        OODError: it is missing, cut off, another file or holds objects.
     """
+    reason = other_file(path, text=path.suffix == ".csv")
     try:
+        if reason:
+            raise ValueError(reason)
         if path.suffix == ".csv":
-            table = pandas.read_csv(path, skipinitialspace=True)
-            return {str(name).strip(): table[name].to_numpy() for name in table}
+            return columns(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise OODError(f"{path}: there is no such file; correct `files` of the entry") from None
     except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "allow_pickle" in reason:
+            reason = "it holds Python objects"
         raise OODError(f"{path}: cannot be read ({reason}); expected an .npz of arrays of numbers or a .csv with a "
                        "line of column names") from None
 
 
-def split(scores: np.ndarray, labels: np.ndarray, meaning: str, where: str) -> dict[str, np.ndarray]:
-    """ID and OOD scores by their labels. scores (N,), labels (N,) whole numbers.
+def columns(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a ``.csv`` by name, each to its own end; separated by commas, semicolons or tabs.
 
     Raises:
-        OODError: not a label for each score, labels that mean nothing, or one side without images.
+        OODError: a gap in a column.
+        ValueError: no table.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        head = file.readline()
+        separator = max(",;\t", key=head.count)
+        file.seek(0)
+        table = pandas.read_csv(file, sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True,
+                                skip_blank_lines=False, index_col=False).fillna("")
+    found = {}
+    for name in table:
+        texts = table[name].str.strip()
+        filled = texts.to_numpy() != ""
+        end = int(filled.nonzero()[0].max(initial=-1)) + 1
+        if not filled[:end].all():
+            raise OODError(f"{path}, line {int(filled.argmin()) + 2}: column '{name}' has no value there and goes on "
+                           "below; expected a score for each image, or columns that end earlier")
+        texts = texts[:end] if separator == "," else texts[:end].str.replace(",", ".")
+        try:
+            found[name.strip()] = texts.to_numpy(float)
+        except ValueError:
+            found[name.strip()] = texts.to_numpy(str)
+    return found
+
+
+def split(scores: np.ndarray, labels: np.ndarray, meaning: str, side: str, where: str) -> dict[str, np.ndarray]:
+    """ID and OOD scores by their labels, or those of ``side`` alone. scores (N,), labels (N,) whole numbers.
+
+    Args:
+        side: what the file's set is.
+
+    Raises:
+        OODError: not a label for each score, labels that mean nothing, or the other side alone.
     """
     if labels.shape != scores.shape:
         raise OODError(f"{where}: labels of shape {labels.shape} for scores of shape {scores.shape}; expected one for "
@@ -65,34 +104,36 @@ def split(scores: np.ndarray, labels: np.ndarray, meaning: str, where: str) -> d
     if labels.dtype.kind not in "iufb" or not np.isfinite(labels).all() or (labels != np.rint(labels)).any():
         raise OODError(f"{where}: labels should be whole numbers, found {labels.dtype} such as "
                        f"{labels[:3].tolist()}; name the sides by numbers")
-    values = np.unique(labels)
+    values = np.unique(labels).astype(int)
     if meaning == "negative_is_ood":
         is_ood, allowed = labels < 0, True
         hint = "; of labels 0 and 1 say which is OOD, labels: one_is_ood or one_is_id"
     else:
         is_ood, allowed = labels == (meaning == "one_is_ood"), set(values.tolist()) <= {0, 1}
         hint = "; expected both 0 and 1, and nothing else"
-    if not allowed or is_ood.all() or not is_ood.any():
+    if not allowed or (is_ood.all() if side == ID else not is_ood.any()):
         some = ", ".join(map(str, values[:6].tolist())) + (", ..." if len(values) > 6 else "")
         raise OODError(f"{where}: labels {some} do not tell ID from OOD images by labels: {meaning}{hint}")
-    return {ID: scores[~is_ood], OOD: scores[is_ood]}
+    return {part: scores[of] for part, of in ((ID, ~is_ood), (OOD, is_ood)) if of.any()}
 
 
-def sides(content: dict[str, np.ndarray], name: str, meaning: str, where: str) -> dict[str, np.ndarray]:
-    """What a file holds of the set ``name``: ``{name: scores}``, or ID and OOD scores.
+def sides(content: dict[str, np.ndarray], name: str, side: str, meaning: str, where: str) -> dict[str, np.ndarray]:
+    """What a file holds of the set ``name``, which is ``side``: ``{name: scores}``, or ID and OOD scores.
 
     Raises:
         OODError: none of the forms.
     """
     if name in content:
         return {name: content[name]}
-    if {ID, OOD} <= content.keys():
-        return {ID: content[ID], OOD: content[OOD]}
-    scores = next((content[key] for key in ("scores", "score") if key in content), None)
-    labels = next((content[key] for key in ("labels", "label") if key in content), None)
+    if side in content:
+        return {part: content[part] for part in (ID, OOD) if part in content}
+    scores = next((content[key] for key in SCORES if key in content), None)
+    labels = next((content[key] for key in LABELS if key in content), None)
     if scores is None:
         raise OODError(f"{where}: it holds {', '.join(content) or 'nothing'}, expected {FORMS}")
-    return {name: scores} if labels is None else split(checked(scores, f"{where}, scores"), labels, meaning, where)
+    if labels is None:
+        return {name: scores}
+    return split(checked(scores, f"{where}, scores"), labels, meaning, side, where)
 
 
 def gathered(section: ImportScores, files: list[Path]) -> dict[str, np.ndarray]:
@@ -106,7 +147,7 @@ def gathered(section: ImportScores, files: list[Path]) -> dict[str, np.ndarray]:
     contents = [read(path) for path in files]
     for name, number in section.files.items():
         where = f"{files[number]} (set '{name}')"
-        parts = sides(contents[number], name, section.labels, where)
+        parts = sides(contents[number], name, ID if name == id_set else OOD, section.labels, where)
         if name == id_set and OOD in parts:
             raise OODError(f"{where}: it holds ID and OOD scores; name the OOD set that they are of instead")
         for side, values in parts.items():

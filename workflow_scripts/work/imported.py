@@ -73,7 +73,9 @@ def _files(entry: Imported, where: str) -> dict[str, Path]:
             raise OODError(f"{place}: expected an absolute path, or one beside the configuration file that begins with "
                            f"./, found '{text}'")
         if path.suffix not in FORMATS:
-            raise OODError(f"{place}: expected a file {' or '.join(FORMATS)}, found {path.name}")
+            pickled = path.suffix in (".pkl", ".pickle", ".pt", ".pth")
+            hint = "; a pickle can run code and is not read: numpy.savez('faces.npz', scores=...)" if pickled else ""
+            raise OODError(f"{place}: expected a file {' or '.join(FORMATS)}, found {path.name}{hint}")
         if not path.is_file():
             raise OODError(f"{place}: there is no file {path}")
     if isinstance(entry.files, dict):

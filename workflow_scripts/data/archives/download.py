@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -30,6 +29,7 @@ from tqdm import tqdm
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.mistaken import is_html, page_title
 from workflow_scripts.data.archives import drive
 from workflow_scripts.data.archives.checksums import Expected
 
@@ -268,18 +268,8 @@ def _open(session: requests.Session, url: str, headers: dict[str, str],
         page = first + b"".join(islice(blocks, 3))
         response.close()
         if confirmed or not (url := drive.confirmation(page, response.url)):
-            raise _Failure(f"an HTML page instead of the file{_title(page)}")
+            raise _Failure(f"an HTML page instead of the file{page_title(page)}")
     raise AssertionError("unreachable")
-
-
-def is_html(start: bytes) -> bool:
-    """Whether content that starts so is a web page."""
-    return start.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
-
-
-def _title(page: bytes) -> str:
-    found = re.search(rb"<title[^>]*>(.*?)</title", page, re.IGNORECASE | re.DOTALL)
-    return f" ('{' '.join(found[1].decode('utf-8', 'replace').split())[:100]}')" if found else ""
 
 
 def _write(response: requests.Response, first: bytes, blocks: Iterator[bytes], offset: int, url: str,
