@@ -34,9 +34,10 @@ class Checkpoint(Strict):
     git_blob: Annotated[str, Field(pattern="^[0-9a-f]{40}$")] | None = None
     """Id of the file's blob in a Git repository, for a file that is known by that alone (`git hash-object FILE`)."""
     key: str = ""
-    """Entry of the file that holds the tensors; left out: the file is the tensors, or has them below `state_dict`."""
+    """Entry of the file that holds the tensors, e.g. `model` or `checkpoint.model`; left out: found."""
     strip_prefix: str = ""
-    """Prefix to take off every tensor's name, e.g. `net.`; `module.`, which DataParallel adds, goes by itself."""
+    """Prefix to take off every tensor's name, e.g. `net.`; `module.` and `_orig_mod.`, of DataParallel and torch.compile,
+    go by themselves."""
     rename: dict[str, str] = {}
     """Prefixes of tensor names to replace, as the names are without `module.`."""
     drop: list[str] = []

@@ -12,6 +12,7 @@ from torch import nn
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.mistaken import other_file
 
 
 def save(path: str | Path, network: nn.Module, about: dict[str, Any]) -> None:
@@ -36,8 +37,8 @@ def read(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise OODError(f"checkpoint {path} does not exist; train it first") from None
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError):
+        reason = other_file(path) or "it is damaged, or holds other things than tensors and plain values"
         raise OODError(f"checkpoint {path} cannot be read ({reason}); delete it and run again") from None
     if not isinstance(content, dict) or {"state_dict", "about"} - content.keys():
         raise OODError(f"checkpoint {path} is not one of this workflow: expected the keys state_dict and about")

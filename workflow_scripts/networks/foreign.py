@@ -1,16 +1,19 @@
 """Weights that were not trained here: released or foreign files -> a state dict in our tensor names.
 
-A file may hold the tensors themselves or below a key (``state_dict``); names may carry a prefix and be other names than
-ours. ``module.``, which ``DataParallel`` puts before the names of what it wraps, whole networks or parts of them, is
-left out of every name. Everything else is strict: what is said about the layout must be so, and nothing is skipped but
-what is named.
+A file may hold the tensors themselves, below a key (``state_dict``), or in a pickled network; names may carry a prefix
+and be other names than ours. ``module.`` and ``_orig_mod.``, which ``DataParallel`` and ``torch.compile`` put before
+the names of what they wrap, whole networks or parts of them, are left out of every name. Everything else is strict:
+what is said about the layout must be so, and nothing is skipped but what is named. Nothing of a file is run
+(:mod:`workflow_scripts.networks.inert`).
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,11 @@ from torch import Tensor, nn
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.core.files import digests
-from workflow_scripts.networks import checkpoint
+from workflow_scripts.core.mistaken import other_file
+from workflow_scripts.networks import checkpoint, inert
 from workflow_scripts.networks.architecture import Network
+
+WRAPPERS = ("module", "_orig_mod")
 
 
 def check(path: str | Path, sha256: str | None, git_blob: str | None = None) -> None:
@@ -54,14 +60,16 @@ def _there(path: str | Path) -> None:
 
 
 def read(path: str | Path, key: str = "", strip_prefix: str = "",
-         rename: dict[str, str] | None = None, drop: Sequence[str] = (), wrapped: bool = True) -> dict[str, Tensor]:
+         rename: dict[str, str] | None = None, drop: Sequence[str] = (), known: Iterable[str] = (),
+         ) -> dict[str, Tensor]:
     """The file's tensors, on CPU, in file order. Only tensors and plain values are unpickled.
 
     Args:
         path: a file that ``torch.save`` wrote, in its zip or its older form, ``.npz`` or ``.safetensors``.
-        key: the entry that holds the tensors; empty: the file is that mapping, or has it below ``state_dict``.
+        key: the entry that holds the tensors; empty: the file is that mapping, or a single entry of it holds tensors.
         strip_prefix: taken off every name, e.g. ``net.``.
-        wrapped: leave each ``module.`` out of the names, after that; not for a network that has such a part.
+        known: names of the network's tensors. A network that has a part called ``module`` keeps it; a prefix that all
+            names have and none of the network's is left out last.
         drop: prefixes, after that, of tensors that are left out.
         rename: prefix -> prefix, applied after that; the longest that fits a name wins. A whole name is a prefix too.
 
@@ -71,13 +79,14 @@ def read(path: str | Path, key: str = "", strip_prefix: str = "",
     _there(path)
     state = entry(arrays(path) if Path(path).suffix == ".npz" else unpickled(path), key, path)
     state = {stripped(name, strip_prefix, path): tensor for name, tensor in state.items()}
-    if wrapped:
-        state = unwrapped(state, path)
+    known = set(known)
+    state = unwrapped(state, {part for name in known for part in name.split(".")}, path)
     for prefix in drop:
         if not any(name.startswith(prefix) for name in state):
             raise OODError(f"{path}: no tensor begins with '{prefix}'{nearest(prefix, state)}; correct drop")
     state = renamed({name: tensor for name, tensor in state.items() if not name.startswith(tuple(drop))}, rename or {},
                     path)
+    state = unprefixed(state, known, path)
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
             raise OODError(f"{path}: tensor '{name}' has NaN or infinite values; the weights are of no use")
@@ -90,13 +99,26 @@ def unpickled(path: str | Path) -> Any:
         try:
             return load_file(path)
         except (SafetensorError, ValueError) as error:
-            raise OODError(f"checkpoint {path} cannot be read ({error}); expected a safetensors file") from None
+            reason = other_file(path) or str(error)
+            raise OODError(f"checkpoint {path} cannot be read ({reason}); expected a safetensors file") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise OODError(f"checkpoint {path} cannot be read ({reason}); expected a torch.save file with nothing but "
-                       "tensors and plain values") from None
+        with warnings.catch_warnings(action="ignore"):  # about forms that are then read below, or refused
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError):
+        pass
+    try:
+        if reason := other_file(path):
+            raise inert.Unreadable(reason)
+        content, names = inert.read(path)
+    except inert.Unreadable as error:
+        raise OODError(f"checkpoint {path} cannot be read ({error}); expected a state dict that torch.save wrote, a "
+                       ".safetensors or an .npz") from None
+    others = [name for name in names if not name.startswith(("torch._", "torch.nn.", "collections.", "__builtin__."))
+              and not name.endswith("Storage") and name != "torch.Size"]
+    if others:
+        print(f"{path}: only tensors and plain values are taken of it, by name; of {', '.join(others[:5])}"
+              f"{', ...' if len(others) > 5 else ''} no code is run", flush=True)
+    return content
 
 
 def arrays(path: str | Path) -> dict[str, Tensor]:
@@ -105,7 +127,9 @@ def arrays(path: str | Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as file:
             return {name: torch.from_numpy(file[name]) for name in file.files}
     except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = other_file(path) or (str(error).splitlines() or [type(error).__name__])[0]
+        if "allow_pickle" in reason:
+            reason = "it holds Python objects"
         raise OODError(f"checkpoint {path} cannot be read ({reason}); expected an .npz file of arrays of numbers"
                        ) from None
 
@@ -123,25 +147,46 @@ def converted(state: dict[str, Tensor], section: Network, path: str | Path) -> d
 
 
 def entry(content: Any, key: str, path: str | Path) -> dict[str, Tensor]:
-    """The mapping of names to tensors below ``key``. Raises OODError when there is none."""
+    """The mapping of names to tensors below ``key``. Raises OODError when there is none, or without a key several."""
+    inner = [] if holds_tensors(content) else below(content)
     if not key and isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         key = "state_dict"  # a trainer's file, with the state of the training beside the network
+    elif not key and inner:
+        key, *others = inner
+        if others:
+            raise OODError(f"{path}: it holds tensors below {', '.join(inner)}; set `key` to the entry that is wanted")
+        print(f"{path}: the tensors of its entry '{key}' are taken", flush=True)
     place = f"{path}, key '{key}'" if key else str(path)
-    if key:
-        if not isinstance(content, dict) or key not in content:
+    for part in [key] if not isinstance(content, dict) or key in content else key.split("."):
+        if not part:
+            break
+        if not isinstance(content, dict) or part not in content:
             holds = ", ".join(map(str, list(content)[:8])) if isinstance(content, dict) else type(content).__name__
             hint = nearest(key, content) if isinstance(content, dict) else ""
             raise OODError(f"{path}: no key '{key}'{hint}; it holds {holds}; set `key` to the entry with the tensors, "
                            "or to an empty text")
-        content = content[key]
+        content = content[part]
     if not isinstance(content, dict) or not content:
         raise OODError(f"{place}: expected a mapping of names to tensors, found {type(content).__name__}")
     odd = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
     if odd is not None:
-        inner = [str(name) for name, value in content.items() if isinstance(value, dict)]
+        inner = below(content)
         hint = f"; set `key`, perhaps to {' or '.join(inner)}" if inner else ""
         raise OODError(f"{place}: '{odd}' is no tensor but {type(content[odd]).__name__}{hint}")
     return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def holds_tensors(value: Any) -> bool:
+    """Whether it is a mapping of names to tensors and nothing else."""
+    return isinstance(value, dict) and bool(value) and all(isinstance(part, Tensor) for part in value.values())
+
+
+def below(content: Any) -> list[str]:
+    """Keys of a mapping, at most two deep and joined by dots, below which there are tensors."""
+    entries = {str(name): value for name, value in content.items()} if isinstance(content, dict) else {}
+    deeper = {f"{name}.{key}": value for name, inner in entries.items() if isinstance(inner, dict)
+              for key, value in inner.items()}
+    return [name for name, value in (entries | deeper).items() if holds_tensors(value)]
 
 
 def stripped(name: str, prefix: str, path: str | Path) -> str:
@@ -151,17 +196,36 @@ def stripped(name: str, prefix: str, path: str | Path) -> str:
     return name[len(prefix):]
 
 
-def unwrapped(state: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
-    """Tensors without the ``module.`` in their names. Raises OODError for two names that clash."""
+def unwrapped(state: dict[str, Tensor], parts: Container[str], path: str | Path) -> dict[str, Tensor]:
+    """Tensors without the :data:`WRAPPERS` in their names, but for those that are among ``parts``.
+
+    Raises:
+        OODError: two names clash.
+    """
+    left_out = [name for name in WRAPPERS if name not in parts]
     result: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        *parts, last = name.split(".")
-        new = ".".join([*(part for part in parts if part != "module"), last])
+        *before, last = name.split(".")
+        new = ".".join([*(part for part in before if part not in left_out), last])
         if new in result:
-            raise OODError(f"{path}: two tensors are called '{new}' but for `module.` (the second is '{name}'); the "
+            but = ".` or `".join(left_out)
+            raise OODError(f"{path}: two tensors are called '{new}' but for `{but}.` (the second is '{name}'); the "
                            "file holds two networks, which is not supported")
         result[new] = tensor
     return result
+
+
+def unprefixed(state: dict[str, Tensor], known: Container[str], path: str | Path) -> dict[str, Tensor]:
+    """Tensors without a prefix that all their names have and none of the names ``known`` has."""
+    prefix = os.path.commonprefix(list(state))
+    prefix = prefix[:prefix.rfind(".") + 1]
+    while prefix and not any(name in known for name in state):
+        short = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        if any(name in known for name in short):
+            print(f"{path}: '{prefix}' is left out of the names of its tensors", flush=True)
+            return short
+        prefix = prefix[:prefix.rfind(".", 0, -1) + 1]
+    return state
 
 
 def renamed(state: dict[str, Tensor], rename: dict[str, str], path: str | Path) -> dict[str, Tensor]:

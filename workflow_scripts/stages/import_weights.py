@@ -47,6 +47,12 @@ def class_names(store: str | None, count: int) -> list[str]:
     return names
 
 
+def known_names(network: Classifier, model: str) -> list[str]:
+    """Names of the network's tensors as a file would have them."""
+    prefix = getattr(plugins.load("models", model), "PREFIX", "")
+    return [name.removeprefix(prefix) for name in network.state_dict()]
+
+
 def fit_probe(network: Classifier, given: argparse.Namespace, how: Normalise) -> None:
     """Replace the head by a linear probe of the ID train images."""
     device = devices.pick(given.device, given.threads, given.tf32)
@@ -88,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
     network = build(section.network, len(names) + section.background)
     foreign.check(given.file, section.sha256, section.git_blob)
     state = foreign.read(given.file, section.key, section.strip_prefix, section.rename, section.drop,
-                         wrapped=not any("module" in name.split(".") for name in network.state_dict()))
+                         known_names(network, section.network.model))
     if given.parent:
         checkpoint.load_weights(network, checkpoint.read(given.parent)["state_dict"], given.parent,
                                 section.network.name)

@@ -21,9 +21,9 @@ class ImportWeights(Section):
     raw: list[Any] | None = None
     """What tells the file from others where its hash is not given; not read."""
     key: str = ""
-    """Entry of the file that holds the tensors; left out: the file is the tensors, or has them below `state_dict`."""
+    """Entry of the file that holds the tensors, e.g. `model` or `checkpoint.model`; left out: found."""
     strip_prefix: str = ""
-    """Prefix to take off every tensor's name; `module.` goes by itself."""
+    """Prefix to take off every tensor's name; `module.` and `_orig_mod.` go by themselves."""
     rename: dict[str, str] = {}
     """Prefixes of tensor names to replace, as the names are without `module.`."""
     drop: list[str] = []
