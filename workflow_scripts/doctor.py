@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import chain
 from pathlib import Path
 
 from workflow_scripts.core.errors import OODError, stage
@@ -48,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
         "Software": health.software(plan.config.device),
         "Disk": health.disk({place: (sum(count or 0 for count in found), None in found)
                              for place, found in sizes.items()}),
-        "Storage": health.storage(args.directory),
+        "Storage": chain.from_iterable(health.storage(place) for place in dict.fromkeys(
+            (args.directory.resolve(), (args.directory / plan.config.resources).resolve()))),
         "Raw data": health.data(plan, pairs, missing, args.checksums),
         "Interrupted runs": health.interrupted(args.directory, paths.root(plan)),
         **({"Slurm": health.slurm(args.profile, profile)} if args.profile else {})}

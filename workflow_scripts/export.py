@@ -29,7 +29,7 @@ from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.core import own
 from workflow_scripts.core.digest import ROOT, digest, own_code
 from workflow_scripts.core.errors import OODError, stage, unknown
-from workflow_scripts.core.files import atomic, sha256
+from workflow_scripts.core.files import atomic, put_in_place, sha256
 from workflow_scripts.core.provenance import git_revision, packages
 from workflow_scripts.planning import setting
 from workflow_scripts.publish_list import publish
@@ -176,7 +176,7 @@ def export(plan: Plan, run: Trained, out: Path, licence: str, place: Path) -> No
     try:
         write(plan, run, unfinished, licence, place)
         if out.suffix != ".zip":
-            os.rename(unfinished, out)
+            put_in_place(unfinished, out)
             return
         with atomic(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(p for p in unfinished.rglob("*") if p.is_file()):

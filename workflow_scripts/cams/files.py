@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import not_to_blame
 
 _CHUNK = 2**20  # bytes of labels per HDF5 chunk
 
@@ -32,6 +33,7 @@ def read_masks(path: str, count: int, classes: int) -> np.ndarray:
         with h5py.File(path, "r") as file:
             masks = file["masks"][:]
     except (OSError, KeyError) as error:
+        not_to_blame(path, error)
         raise OODError(f"{path}: no file of pseudo-masks ({error}); delete it and run again") from None
     if len(masks) != count:
         raise OODError(f"{path}: {len(masks)} pseudo-masks for {count} train images; both must come from the same "

@@ -36,8 +36,7 @@ class Checkpoint(Strict):
     key: str = ""
     """Entry of the file that holds the tensors, e.g. `model` or `checkpoint.model`; left out: found."""
     strip_prefix: str = ""
-    """Prefix to take off every tensor's name, e.g. `net.`; `module.` and `_orig_mod.`, of DataParallel and torch.compile,
-    go by themselves."""
+    """Prefix to take off every tensor's name, e.g. `net.`; `module.` and `_orig_mod.` go by themselves."""
     rename: dict[str, str] = {}
     """Prefixes of tensor names to replace, as the names are without `module.`."""
     drop: list[str] = []

@@ -36,8 +36,8 @@ PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "
 # stop cannot change a number.
 WITHOUT_NUMBERS = {"workflow_scripts.core.errors", "workflow_scripts.core.files", "workflow_scripts.core.plugins",
                    "workflow_scripts.core.digest", "workflow_scripts.core.own", "workflow_scripts.core.section",
-                   "workflow_scripts.core.mistaken", "workflow_scripts.core.specs", "workflow_scripts.training.resume",
-                   "workflow_scripts.training.launch"}
+                   "workflow_scripts.core.locks", "workflow_scripts.core.mistaken", "workflow_scripts.core.specs",
+                   "workflow_scripts.training.resume", "workflow_scripts.training.launch"}
 
 
 @functools.cache

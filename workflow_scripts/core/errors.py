@@ -60,7 +60,14 @@ def stage(main: Callable[..., None]) -> Callable[..., None]:
             print(f"error: {error}", file=sys.stderr)
             raise SystemExit(1) from None
         except (OSError, RuntimeError) as error:  # HDF5 wraps the system's error in its own text
-            if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and "No space left" not in str(error):
+            number = getattr(error, "errno", None)
+            named = getattr(error, "filename", None)
+            if number in (errno.EROFS, errno.EACCES, errno.EFBIG) and isinstance(named, str | bytes | os.PathLike):
+                print(f"error: {os.fsdecode(named)}: {os.strerror(number)}; see to the permissions and the "
+                      "file system of this place, or choose another: snakemake --directory, key resources",
+                      file=sys.stderr)
+                raise SystemExit(1) from None
+            if number not in (errno.ENOSPC, errno.EDQUOT) and "No space left" not in str(error):
                 raise
             where = getattr(error, "filename", None) or "the results"
             print(f"error: no space left on the disk while writing {where}; free some and run again, "

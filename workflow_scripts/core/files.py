@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
@@ -13,6 +14,9 @@ from typing import Any
 
 from workflow_scripts.core.errors import OODError
 
+_NO_RENAME = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV, errno.EINVAL)
+_ELSEWHERE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE,
+              errno.ENFILE, errno.ENOMEM)
 _BLOCK = 2**20  # bytes read at a time
 
 
@@ -35,11 +39,39 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield partial
         try:
-            os.replace(partial, path)
+            put_in_place(partial, path)
         except FileNotFoundError:
             raise OODError(f"{path}: another process began to write it after this one; its result counts") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def put_in_place(partial: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Rename what is whole now. Raises OODError where the file system cannot rename."""
+    try:
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno not in _NO_RENAME:
+            raise
+        raise OODError(f"{path}: its file system cannot rename a file ({error.strerror}), without which no result is "
+                       "whole for certain; put results on another: snakemake --directory, key resources") from None
+
+
+def not_to_blame(path: str | os.PathLike, error: Exception) -> None:
+    """Pass over an error that a damaged file gives, when it is opened or read.
+
+    Raises:
+        OODError: the file may be whole, and something else keeps it from being read.
+    """
+    text, number = str(error), getattr(error, "errno", None)
+    if "unable to lock file" in text:
+        if number in (errno.EAGAIN, errno.EACCES):
+            raise OODError(f"{path}: another process has it open to write; wait for it and run again") from None
+        raise OODError(f"{path}: its file system has no locks ({os.strerror(number or 0)}); set "
+                       "HDF5_USE_FILE_LOCKING=FALSE, or unset it, which does the same here") from None
+    if number in _ELSEWHERE:
+        raise OODError(f"{path}: cannot be read ({os.strerror(number)}); the file may be whole: see to its permissions "
+                       "and its file system, then run again") from None
 
 
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40})$"

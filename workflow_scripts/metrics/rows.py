@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workflow_scripts.core.errors import OODError, nearest
-from workflow_scripts.core.files import atomic
+from workflow_scripts.core.files import atomic, not_to_blame
 from workflow_scripts.metrics.confidence import predict
 
 BLOCK = 8192  # rows of logits in memory at once
@@ -37,6 +37,7 @@ def opened(path: Path, written_by: str) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
+        not_to_blame(path, error)
         raise OODError(f"{path}: expected an HDF5 file, cannot read it ({error}); delete it and run {written_by} "
                        "again") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ import psutil
 from workflow_scripts.config import catalogue
 from workflow_scripts.core import sources
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.locks import without_locks
 from workflow_scripts.data.archives.checksums import Expected
 from workflow_scripts.planning import state
 from workflow_scripts.planning.text import size
@@ -27,6 +29,7 @@ from workflow_scripts.work.plan import Plan
 
 SHARED = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "afs", "glusterfs", "fuse.sshfs",
           "fuse.glusterfs", "wekafs", "panfs", "orangefs"}
+WRITTEN = 2**20  # bytes, to see whether a quota is used up
 SKEW = 2.0
 """Seconds that the clocks of a file system and of this machine may differ."""
 _TORCH = """
@@ -100,7 +103,7 @@ def disk(needed: dict[Path, tuple[int, bool]]) -> Iterator[Finding]:
 
 
 def storage(folder: Path) -> Iterator[Finding]:
-    """Kind of file system, atomic renaming, locks, and its clock."""
+    """Kind of file system, atomic renaming, room to write, locks, hard links, and its clock."""
     place = _existing(folder)
     kind = _file_system(place)
     if kind in SHARED:
@@ -124,11 +127,48 @@ def storage(folder: Path) -> Iterator[Finding]:
         yield Finding("its clock is this machine's") if skew <= SKEW else problem(
             f"{place}: the file system's clock differs by {skew:.0f} s from this machine's",
             "set both by NTP: Snakemake compares the dates of large files")
+        with open(new, "wb") as file:
+            file.write(bytes(WRITTEN))
+            os.fsync(file.fileno())
+        yield from _locks(place)
+        yield _links(old, new)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            yield problem(f"{place}: {size(WRITTEN)} cannot be written: {error.strerror}",
+                          "make room, or choose another place: snakemake --directory, key resources")
+            return
+        if error.filename2:
+            yield problem(f"{place}: a file cannot be renamed: {error.strerror}", "no result would be whole for "
+                          "certain; put results on another file system: snakemake --directory, key resources")
+            return
         yield problem(f"{place} cannot be written: {error.strerror or error}", "choose another with --directory")
     finally:
         old.unlink(missing_ok=True)
         new.unlink(missing_ok=True)
+
+
+def _locks(place: Path) -> Iterator[Finding]:
+    """Locks, of which HDF5 asks where its setting says so."""
+    asked = os.environ.get("HDF5_USE_FILE_LOCKING", "FALSE").upper() not in ("FALSE", "0")
+    why = without_locks(place)
+    if not why:
+        yield Finding(f"{place}: files can be locked")
+    elif asked:
+        yield problem(f"{place}: files cannot be locked ({why}), and HDF5_USE_FILE_LOCKING asks for it",
+                      "set HDF5_USE_FILE_LOCKING=FALSE")
+    else:
+        yield note(f"{place}: files cannot be locked ({why})", "none of ours is, and a download that runs holds a file "
+                   "of its own; set HDF5_USE_FILE_LOCKING=FALSE for other tools that open results")
+
+
+def _links(old: Path, new: Path) -> Finding:
+    """Hard links, which nothing here makes."""
+    new.unlink()
+    try:
+        os.link(old, new)
+    except OSError as error:
+        return Finding(f"{old.parent}: no hard links ({error.strerror}); none is needed")
+    return Finding(f"{old.parent}: hard links can be made")
 
 
 def data(plan: Plan, pairs: list[tuple[str, str]], missing: list[str], thorough: bool) -> Iterator[Finding]:

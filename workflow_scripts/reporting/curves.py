@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import not_to_blame
 from workflow_scripts.metrics.ood import at95, auroc, curve, roc
 
 
@@ -26,6 +27,7 @@ def read_scores(path: str | Path, id_name: str) -> tuple[np.ndarray, dict[str, n
                 if dataset != id_name or split == "test":
                     sets[dataset] = np.asarray(file[name], dtype=np.float64)
     except OSError as error:
+        not_to_blame(path, error)
         raise OODError(f"{path}: expected an HDF5 file of scores, cannot read it ({error}); delete it and run again"
                        ) from None
     if id_name not in sets:

@@ -14,6 +14,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from workflow_scripts.core.errors import OODError, nearest
+from workflow_scripts.core.files import not_to_blame
 from workflow_scripts.scores.base import Batch, BatchNorm, Head, Statistics
 
 ROWS = 4096  # images per block
@@ -28,6 +29,7 @@ def opened(path: Path) -> h5py.File:
     except FileNotFoundError:
         raise OODError(f"{path}: no such file; the stage that writes it has to run first") from None
     except OSError as error:
+        not_to_blame(path, error)
         raise OODError(f"{path}: not a readable HDF5 file ({error}); delete it and make it again") from None
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from workflow_scripts.core.errors import OODError, command, stage
-from workflow_scripts.core.files import atomic
+from workflow_scripts.core.files import atomic, put_in_place
 from workflow_scripts.data.images.store import streamed
 
 BLOCK = 1000  # images in memory at a time
@@ -66,7 +66,7 @@ def export(store: Path, out: Path) -> None:
             path = unfinished / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        os.rename(unfinished, out)
+        put_in_place(unfinished, out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

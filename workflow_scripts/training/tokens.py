@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import not_to_blame
 
 
 class Tokens:
@@ -30,7 +31,8 @@ class Tokens:
             with h5py.File(path) as file:
                 tokens = file["tokens"]
                 found, offset = tokens.shape, tokens.id.get_offset()
-        except (OSError, KeyError):
+        except (OSError, KeyError) as error:
+            not_to_blame(path, error)
             raise OODError(f"{path}: no cached output of frozen blocks; run the stage "
                            "cache_frozen_blocks again") from None
         if found != (count, *shape):

@@ -14,10 +14,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import CHECKSUM, atomic, digests, sha256
+from workflow_scripts.core.locks import file_lock
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Expected:
             return
         self.lock.parent.mkdir(parents=True, exist_ok=True)
         entry = {"sha256": sha256(path), "size": path.stat().st_size, "url": url}
-        with FileLock(self.lock.with_name(f".{self.lock.name}.lock")):
+        with file_lock(self.lock.with_name(f".{self.lock.name}.lock")):
             entries = read_lock(self.lock)
             if self.name in entries:
                 return

@@ -24,11 +24,12 @@ from urllib.request import url2pathname
 
 import requests
 import urllib3
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm import tqdm
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.core.files import atomic
+from workflow_scripts.core.files import atomic, put_in_place
+from workflow_scripts.core.locks import file_lock
 from workflow_scripts.core.mistaken import is_html, page_title
 from workflow_scripts.data.archives import drive
 from workflow_scripts.data.archives.checksums import Expected
@@ -144,7 +145,7 @@ def local_path(url: str) -> Path | None:
 @contextmanager
 def _alone(job: _Job) -> Iterator[None]:
     """One process at a time works on the target; others wait and then find it there."""
-    lock = FileLock(job.target.with_name(f".{job.target.name}.lock"))
+    lock = file_lock(job.target.with_name(f".{job.target.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -199,7 +200,7 @@ def _fetch(session: requests.Session, url: str, job: _Job) -> None:
             print(f"{job.target.name}: {failure}; attempt {failed} of {job.retries} to continue in {pause:.3g} s",
                   file=sys.stderr)
             time.sleep(pause)
-    os.replace(job.partial, job.target)
+    put_in_place(job.partial, job.target)
     job.origin.unlink(missing_ok=True)
 
 

@@ -27,9 +27,11 @@ from typing import Any
 
 import lmdb
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import put_in_place
+from workflow_scripts.core.locks import file_lock
 from workflow_scripts.data.archives.collection import Collection
 from workflow_scripts.data.archives.lmdb_store import FORMAT, RECORDS, STATE, key
 
@@ -103,7 +105,7 @@ def pack(collection: Collection, out: Path, definition: dict[str, Any], *, worke
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.partial")
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
+    lock = file_lock(out.with_name(f".{out.name}.lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -125,7 +127,7 @@ def pack(collection: Collection, out: Path, definition: dict[str, Any], *, worke
         with open(unfinished, "r+b") as file:
             file.truncate(_committed(unfinished))  # a killed run may have left more
             os.fsync(file.fileno())
-        os.replace(unfinished, out)
+        put_in_place(unfinished, out)
         Path(lock.lock_file).unlink(missing_ok=True)
     finally:
         collection.close()

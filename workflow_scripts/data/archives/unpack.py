@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import put_in_place
 
 CAP = 2**39  # bytes (512 GiB) in one archive: ImageNet's training images are 148 GB
 BLOCK = 2**20  # bytes read at a time
@@ -125,7 +126,7 @@ def extract(archive: str | os.PathLike, folder: str | os.PathLike, cap: int = CA
                     shutil.copyfileobj(content, file, BLOCK)
             except (FileExistsError, NotADirectoryError, IsADirectoryError):
                 raise _refused(str(archive), member.name, "there twice, or a file as well as a folder") from None
-        os.rename(unfinished, folder)
+        put_in_place(unfinished, folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return folder

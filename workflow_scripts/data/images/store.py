@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import h5py
 import numpy as np
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.core.files import atomic
+from workflow_scripts.core.files import atomic, not_to_blame
 from workflow_scripts.data.images.geometry import keeps_long_side
 from workflow_scripts.data.images.rows import CentreCrops, Encoded
 from workflow_scripts.data.reading import Images, encoded
@@ -32,6 +33,7 @@ from workflow_scripts.data.reading import Images, encoded
 _CHUNK = 2**20  # bytes of pixels per HDF5 chunk
 _CACHE = 16 * 2**20  # bytes; blocks need not end where chunks end
 _NAMES = 2**16  # names in memory at once
+_AGAIN = "delete it and run again"
 _ATTRIBUTES = ("dataset", "split", "classes", "definition", "sources")
 
 Rows: TypeAlias = h5py.Dataset | CentreCrops | Encoded
@@ -211,34 +213,72 @@ def open_store(path: str | os.PathLike) -> Iterator[h5py.File]:
     Raises:
         OODError: it is missing, truncated, corrupt (also when that shows while reading) or no image store.
     """
-    again = "delete it and run again"
     try:
-        with h5py.File(path, "r") as file:
-            kinds = [kind for kind in KINDS if kind in file]
-            lacking = [key for key in ("labels", "names") if key not in file]
-            lacking += [key for key in _ATTRIBUTES if key not in file.attrs]
-            if len(kinds) == 1:
-                lacking += [key for key in KINDS[kinds[0]].beside if key not in file and key not in file.attrs]
-            if len(kinds) != 1 or lacking:
-                raise OODError(f"{path}: no image store: it lacks {', '.join(lacking) or ' or '.join(KINDS)}; {again}")
-            pixels, kind, count = file[kinds[0]], KINDS[kinds[0]], len(file["labels"])
-            if pixels.ndim != kind.axes or pixels.dtype != kind.dtype or (
-                    kind.channels is not None and pixels.shape[kind.channels] != 3):
-                raise OODError(f"{path}: {kinds[0]} {pixels.dtype} {pixels.shape} is not what a store holds; {again}")
-            images = len(file["offsets"]) if kinds[0] == "flat" else len(pixels)
-            if not images == count == len(file["names"]):
-                raise OODError(f"{path}: {images} images, {count} labels and {len(file['names'])} names; {again}")
-            if not count:
-                raise OODError(f"{path}: it holds no image; {again}")
-            if kinds[0] == "flat":
-                needed = int((file["offsets"][:] + 3 * file["widths"][:].astype(np.int64) * file["heights"][:]).max())
-                if len(pixels) < needed:
-                    raise OODError(f"{path}: {needed:,} bytes of pixels expected, found {len(pixels):,}; {again}")
-            yield file
+        file = h5py.File(path, "r")
     except FileNotFoundError:
         raise OODError(f"{path}: the image store is not there; the prepare stage writes it") from None
-    except (OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
-        raise OODError(f"{path}: not a whole image store, it is truncated or corrupt ({error}); {again}") from None
+    except OSError as error:
+        not_to_blame(path, error)
+        raise _corrupt(path, error) from None
+    with file:
+        try:
+            _check_store(file, path)
+        except (OSError, RuntimeError, KeyError, json.JSONDecodeError) as error:
+            not_to_blame(path, error)
+            raise _corrupt(path, error) from None
+        try:
+            yield file
+        except (OSError, RuntimeError) as error:  # of whatever is done with it; only a damaged store is said to be one
+            if _of_hdf5(error) and (found := _damage(path)):
+                raise _corrupt(path, found) from None
+            raise
+
+
+def _corrupt(path: str | os.PathLike, error: Exception) -> OODError:
+    return OODError(f"{path}: not a whole image store, it is truncated or corrupt ({error}); {_AGAIN}")
+
+
+def _of_hdf5(error: Exception) -> bool:
+    """Whether reading or writing an HDF5 file failed, and not for lack of space."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return getattr(error, "errno", None) is None and bool(frames) and "h5py" in frames[-1].filename
+
+
+def _damage(path: str | os.PathLike) -> Exception | None:
+    """What fails when all of a store is read."""
+    try:
+        with h5py.File(path, "r") as file:
+            for name in file:
+                for start in range(0, len(file[name]), rows := file[name].chunks[0] if file[name].chunks else 2**20):
+                    file[name][start:start + rows]
+    except (OSError, RuntimeError) as error:
+        return error
+    return None
+
+
+def _check_store(file: h5py.File, path: str | os.PathLike) -> None:
+    """Raises OODError, KeyError or what HDF5 raises when an open file is no whole store."""
+    kinds = [kind for kind in KINDS if kind in file]
+    lacking = [key for key in ("labels", "names") if key not in file]
+    lacking += [key for key in _ATTRIBUTES if key not in file.attrs]
+    if len(kinds) == 1:
+        lacking += [key for key in KINDS[kinds[0]].beside if key not in file and key not in file.attrs]
+    if len(kinds) != 1 or lacking:
+        raise OODError(f"{path}: no image store: it lacks {', '.join(lacking) or ' or '.join(KINDS)}; {_AGAIN}")
+    _attributes(file)
+    pixels, kind, count = file[kinds[0]], KINDS[kinds[0]], len(file["labels"])
+    if pixels.ndim != kind.axes or pixels.dtype != kind.dtype or (
+            kind.channels is not None and pixels.shape[kind.channels] != 3):
+        raise OODError(f"{path}: {kinds[0]} {pixels.dtype} {pixels.shape} is not what a store holds; {_AGAIN}")
+    images = len(file["offsets"]) if kinds[0] == "flat" else len(pixels)
+    if not images == count == len(file["names"]):
+        raise OODError(f"{path}: {images} images, {count} labels and {len(file['names'])} names; {_AGAIN}")
+    if not count:
+        raise OODError(f"{path}: it holds no image; {_AGAIN}")
+    if kinds[0] == "flat":
+        needed = int((file["offsets"][:] + 3 * file["widths"][:].astype(np.int64) * file["heights"][:]).max())
+        if len(pixels) < needed:
+            raise OODError(f"{path}: {needed:,} bytes of pixels expected, found {len(pixels):,}; {_AGAIN}")
 
 
 def pixel_rows(file: h5py.File) -> Rows:

@@ -17,6 +17,7 @@ from annotated_types import MinLen
 
 from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.core.files import sha256
+from workflow_scripts.core.locks import in_use
 from workflow_scripts.core.sources import shown
 from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.reading import Images, Numbered, array_blocks, raw_files, unlabelled
@@ -42,6 +43,8 @@ def opened(path: Path) -> Any:
     Raises:
         OODError: it is no whole file of either form.
     """
+    if path.suffix in (".h5", ".hdf5") and in_use(path):
+        raise OODError(f"{path}: another process has it open to write; wait for that process and run again")
     try:
         return h5py.File(path, "r") if path.suffix in (".h5", ".hdf5") else np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
