@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.doctor", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     setting.add(parser)
-    parser.add_argument("--profile", type=Path, help="a profile for a cluster, e.g. profiles/slurm")
+    parser.add_argument("--profile", "--workflow-profile", type=Path, help="a cluster's, e.g. profiles/slurm")
     parser.add_argument("--checksums", action="store_true", help="hash the raw files; minutes for hundreds of GB")
     args = parser.parse_args(argv)
     if not args.directory.is_dir():

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.checkout import ROOT
 from tests.everyday_data import run, write
 from workflow_scripts import doctor, reproduce, space
 from workflow_scripts.planning import health
 from workflow_scripts.reporting import results
 from workflow_scripts.reporting.statistics import Seeds
-
-PAGE = (ROOT / "docs" / "everyday.md").read_text()
-COMMANDS = [line.split("  #")[0].strip() for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
-            for line in block.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -49,28 +39,6 @@ def ended(main, *words: object) -> int:
     except SystemExit as left:
         return left.code or 0
     return 0
-
-
-# --- the page ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_the_page_run(default_run, command):
-    """Each as it stands in a finished default run, but that nothing is deleted or computed for minutes."""
-    words = shlex.split(command.removeprefix("uv run "))
-    if words[0] == "snakemake":
-        words = [sys.executable, "-m", *words, "--dry-run"]
-    else:
-        words = [sys.executable, *words[1:]]
-        words += ["--check"] if "workflow_scripts.reproduce" in words and "--check" not in words else []
-        words = [word for word in words if word != "--yes"]
-    environment = {key: value for key, value in os.environ.items() if key != "OOD_DATA"}
-    done = subprocess.run(words, cwd=default_run, capture_output=True, text=True, check=False, env=environment)
-    # doctor and reproduce --check say by their status what they found
-    allowed = {"doctor": (0, 1), "reproduce": (0, 2)}.get(words[2].rpartition(".")[2], (0,))
-    assert done.returncode in allowed, done.stdout[-2000:] + done.stderr[-2000:]
-    assert done.stdout and "Traceback" not in done.stderr
 
 
 # --- space ------------------------------------------------------------------------------------------------------------
