@@ -145,7 +145,8 @@ def write(plan: Plan, run: Trained, folder: Path, licence: str, place: Path) -> 
         "config": {"network": sections.network(run.network), "recipe": run.recipe.model_dump(mode="json"),
                    "released": list(run.released), "seed": run.seed,
                    "scores": [s.model_dump(mode="json") for s in run.scores.values()],
-                   "sets": {f"{d}.{s}": plan.datasets[d].section(s, plan.data_root) for d, s in stores}},
+                   "sets": {f"{d}.{s}": plan.datasets[d].section(s, plan.data_root, plan.fingerprints)
+                            for d, s in stores}},
         "packages": packages(), "git": git_revision(),
         "code": {stage: digest(stage) for stage in (
             "stages.prepare_dataset", "stages.extract_features", "stages.score_sets", "stages.compute_metrics")},

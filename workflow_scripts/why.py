@@ -4,7 +4,8 @@
     uv run python -m workflow_scripts.why --configfile config/cifar.yaml     any words that snakemake takes
 
 Asks ``snakemake --dry-run`` and boils its reasons down: of the code digests and configuration sections that differ,
-only the files, package versions and keys that changed are shown.
+only the files, package versions and keys that changed are shown. Raw files are told apart by their names and contents;
+a content is read again where a file's size, times or inode changed (docs/own.md).
 """
 
 from __future__ import annotations
@@ -59,11 +60,26 @@ def changes(text: str) -> list[str]:
     old, new = ({kind: part for value in values for kind, part in [_kind(value)]} for values in (before, now))
     for kind in sorted(old.keys() | new.keys()):
         a, b = _flat(old.get(kind, {})), _flat(new.get(kind, {}))
+        lines += _raw(a.pop("raw", None), b.pop("raw", None))
         for key in sorted(a.keys() | b.keys()):
             if a.get(key) != b.get(key):
                 lines.append(_change(kind, key, a.get(key), b.get(key)))
     more = len(lines) - SHOWN
     return lines[:SHOWN] + ([f"and {more} more keys"] if more > 0 else [])
+
+
+def _raw(old: Any, new: Any) -> list[str]:
+    """What differs between raw files, each ``[path, bytes or number of files, hash]``."""
+    a, b = ({path: state for path, *state in files or []} for files in (old, new))
+    lines = []
+    for path in sorted(a.keys() | b.keys()):
+        if path not in a or path not in b:
+            lines.append(f"raw files: {path} {'is new' if path not in a else 'is gone'}")
+        elif a[path] != b[path]:
+            sizes = [f"{state[0]:,} bytes" if isinstance(state[0], int) else state[0] for state in (a[path], b[path])]
+            said = f"other content, {sizes[0]} as before" if sizes[0] == sizes[1] else f"{sizes[0]} -> {sizes[1]}"
+            lines.append(f"raw files: {path}: {said}")
+    return lines
 
 
 def _change(kind: str, key: str, old: Any, new: Any) -> str:

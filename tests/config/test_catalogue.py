@@ -172,7 +172,7 @@ def test_fingerprint_of_files_and_folders(tmp_path):
     archive.unlink()  # the second alternative, a folder
     (tmp_path / "b" / "class").mkdir(parents=True)
     before = catalogue.fingerprint(entry, "test", tmp_path)
-    assert before[0][:2] == ["b", 1]
+    assert before[0][:2] == ["b", "0 files"]
     (tmp_path / "b" / "class" / "1.png").touch()
     assert catalogue.fingerprint(entry, "test", tmp_path) != before
 

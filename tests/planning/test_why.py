@@ -60,3 +60,12 @@ def test_only_the_first_of_many_keys_and_jobs_are_told():
     text = "".join(f"Job {i}: job {i}\nReason: Missing output files: x\n" for i in range(6))
     shown = summary(reasons(text), most=2).splitlines()
     assert shown == ["never made (or deleted)", "    job 0", "    job 1", "    and 4 more"]
+
+
+def test_of_raw_files_it_says_which_and_how_they_differ():
+    old = {"raw": [["ood", "10 files", "1"], ["a.tar", 9000, "1"], ["x", "3 files", "1"], ["gone", 1, "1"]], "limit": 1}
+    new = {"raw": [["ood", "10 files", "2"], ["a.tar", 8000, "2"], ["x", "3 files", "1"], ["new", 1, "1"]], "limit": 1}
+    assert changes(f"{json.dumps(old)!r} now: {json.dumps(new)!r} ") == [
+        "raw files: a.tar: 9,000 bytes -> 8,000 bytes", "raw files: gone is gone", "raw files: new is new",
+        "raw files: ood: other content, 10 files as before"]
+    assert changes(f"{json.dumps({**old, 'raw': None})!r} now: {json.dumps(old)!r} ")[0] == "raw files: a.tar is new"

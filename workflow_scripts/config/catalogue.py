@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from workflow_scripts.core import plugins, sources
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.core.files import read_yaml
+from workflow_scripts.core.fingerprint import Fingerprints
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SplitName = Literal["train", "val", "test"]
@@ -114,14 +115,22 @@ class Dataset(_Strict):
         """The reader's options of a split."""
         return {**self.options, **(self.splits[cast(SplitName, split)] or {})}
 
-    def section(self, split: str, root: str | os.PathLike | None) -> dict[str, Any]:
-        """All that the split's store depends on; plain JSON. Documentation is no part of it."""
+    def section(self, split: str, root: str | os.PathLike | None, taken: Fingerprints | None = None) -> dict[str, Any]:
+        """All that the split's store depends on; plain JSON. Documentation is no part of it.
+
+        Args:
+            taken: fingerprints of raw files that are known already.
+        """
+        return {**self.definition(split), "raw": fingerprint(self, split, root, taken)}
+
+    def definition(self, split: str) -> dict[str, Any]:
+        """All of it but its raw files."""
         return {
             "dataset": self.name, "split": split, "reader": self.reader, "options": self.options_of(split),
             "classes": self.classes, "geometry": self.geometry, "limit_per_class": self.limit_per_class,
             "sample": self.sample.model_dump() if self.sample else None,
             "count": self.counts.get(cast(SplitName, split)),
-            "raw": fingerprint(self, split, root), **({"keep": _list(self.keep)} if self.keep else {}),
+            **({"keep": _list(self.keep)} if self.keep else {}),
             **({"hold_out": self.hold_out} if self.hold_out and split != "test" else {}),
             **({"only": _list(only)} if (only := self.options_of(split).get("only")) else {}),
             **({"pixels": self.pixels} if self.pixels != "stored" else {}),
@@ -249,8 +258,9 @@ def _named(dataset: Dataset, split: str) -> list[str]:
             for pattern in sources.alternatives(getattr(options, option, None) or ())]
 
 
-def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None) -> list[list] | None:
-    """What identifies the split's raw files: see :func:`workflow_scripts.core.sources.fingerprint`, one per file.
+def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None,
+                taken: Fingerprints | None = None) -> list[list] | None:
+    """What identifies the split's raw files: see :mod:`workflow_scripts.core.fingerprint`, one per file or folder.
 
     Returns:
         An empty list for bundled sets and noise; ``None`` when the raw files are not there.
@@ -260,7 +270,7 @@ def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None) ->
         return []
     beside = [path for names in companions(dataset, split, root).values() for path in sources.locate(names, root)]
     found = sources.locate(patterns, root)
-    return [sources.fingerprint(path, root) for path in [*found, *beside]] if found else None
+    return (taken or Fingerprints()).of([*found, *beside], root) if found else None
 
 
 def companions(dataset: Dataset, split: str, root: str | os.PathLike | None) -> dict[str, tuple[str, ...]]:

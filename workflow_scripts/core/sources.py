@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-_EDGE = 64 * 1024  # bytes hashed at each end of a file by `fingerprint`
+_EDGE = 64 * 1024  # bytes at each end of a file
 
 
 def _path(pattern: str, root: Path | None) -> Path | None:
@@ -67,23 +67,8 @@ def instructions(source: Any, target: str | os.PathLike) -> str:
             f"{'; instead of it: ' + ', or '.join(source.substitutes) if source.substitutes else ''}")
 
 
-def listing(folder: Path) -> str:
-    """SHA-256 of the first level of a folder: its names, and how many entries each folder in it holds."""
-    lines = []
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-        count = len(os.listdir(entry.path)) if entry.is_dir() else entry.stat().st_size
-        lines.append(f"{entry.name}\t{count}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def fingerprint(path: Path, root: str | os.PathLike | None) -> list:
-    """``[path below the root, size in bytes, sha256 of its first and last 64 KiB]``.
-
-    For a folder: ``[path, entries of its first level, sha256 of that level's names and counts]``. Cheap enough to be
-    taken at every start of the workflow; a changed middle of an archive of unchanged size goes unnoticed.
-    """
-    if path.is_dir():
-        return [shown(path, root), len(os.listdir(path)), listing(path)]
+def edges(path: Path) -> str:
+    """SHA-256 of a file's first and last 64 KiB: what names a file that is too large to be read for that."""
     size = path.stat().st_size
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -91,4 +76,4 @@ def fingerprint(path: Path, root: str | os.PathLike | None) -> list:
         if size > _EDGE:
             file.seek(max(_EDGE, size - _EDGE))
             digest.update(file.read())
-    return [shown(path, root), size, digest.hexdigest()]
+    return digest.hexdigest()

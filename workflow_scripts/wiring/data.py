@@ -98,6 +98,6 @@ def pack_section(plan: Plan, wildcards: Wildcards) -> str:
 
 def _section(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
     """What sections of a split are made of."""
-    section = plan.datasets[wildcards.dataset].section(wildcards.split, plan.data_root)
+    section = plan.datasets[wildcards.dataset].section(wildcards.split, plan.data_root, plan.fingerprints)
     fetched = plan.archives(wildcards.dataset, wildcards.split)
     return {**section, "raw": [plan.sources[name].identity() for name in fetched] or section["raw"]}

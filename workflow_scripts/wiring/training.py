@@ -9,7 +9,7 @@ from typing import Any
 from workflow_scripts.config.recipes import Recipe
 from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.files import sha256
-from workflow_scripts.core.sources import fingerprint, locate
+from workflow_scripts.core.sources import locate
 from workflow_scripts.methods.recipe import MethodRecipe, OutlierBatches, Validation
 from workflow_scripts.stages.sections.cache_frozen_blocks import CacheFrozenBlocks
 from workflow_scripts.stages.sections.import_weights import ImportWeights
@@ -221,7 +221,7 @@ def import_section(plan: Plan, wildcards: Wildcards) -> str:
     assert given is not None  # the rule's wildcards
     raw = None
     if given.sha256 is None and given.git_blob is None:  # another file of the same name is other weights
-        raw = [fingerprint(path, plan.data_root) for path in locate(given.file, plan.data_root)]
+        raw = plan.fingerprints.of(locate(given.file, plan.data_root), plan.data_root)
     return ImportWeights.of(
         network=sections.network(run.network), raw=raw,
         normalise=sections.evaluated(run) if given.probe else None, **given.model_dump(include={

@@ -133,7 +133,7 @@ def outliers(plan: Plan) -> None:
     @cache
     def images(dataset: str, split: str) -> str:
         """What a set consists of, whatever its name: rows of several names may stand for the very same images."""
-        return repr({**plan.datasets[dataset].section(split, None), "dataset": "", "split": "", "count": 0})
+        return repr({**plan.datasets[dataset].definition(split), "dataset": "", "split": "", "count": 0})
 
     for run in {(run.id, run.path_name): run for run in plan.runs.values()}.values():
         outliers, given = run.outliers, run.recipe.outliers

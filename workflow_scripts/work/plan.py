@@ -7,7 +7,7 @@ what is to be done asks it, or takes the part of it that is needed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from workflow_scripts.config.models import Config, Experiment, Imported, Network
 from workflow_scripts.config.raw import Source
 from workflow_scripts.core import sources
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.fingerprint import Fingerprints
 from workflow_scripts.work import declared
 
 
@@ -140,6 +141,8 @@ class Plan:
     """Each experiment with the networks whose results it reports, those that `only` keeps."""
     left_out: tuple[LeftOut, ...] = ()
     """What lacks optional weights, of what `only` keeps, one entry for all seeds."""
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
+    """Of the raw files, each taken when it is first asked for."""
 
     # -- networks -------------------------------------------------------------------------------------------------
 

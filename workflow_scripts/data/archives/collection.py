@@ -22,7 +22,8 @@ import numpy as np
 
 from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.core.files import sha256
-from workflow_scripts.core.sources import listing, shown
+from workflow_scripts.core.fingerprint import Fingerprints
+from workflow_scripts.core.sources import shown
 from workflow_scripts.data.archives import imagenet
 from workflow_scripts.data.archives.unpack import safe_name
 from workflow_scripts.data.reading import raw_files, unlabelled
@@ -88,8 +89,8 @@ class Collection:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Raw file -> its sha256; for a folder the hash of its first level. Reads the archives whole, once."""
-        return {shown(p, self.root): f"listing {listing(p)}" if p.is_dir() else sha256(p) for p in self.paths}
+        """Raw file -> its sha256; for a folder the hash of all names and contents. Reads the archives whole, once."""
+        return {shown(p, self.root): Fingerprints().text(p) if p.is_dir() else sha256(p) for p in self.paths}
 
     def path(self, i: int) -> str:
         """The file an image lies in."""

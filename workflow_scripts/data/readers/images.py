@@ -21,7 +21,8 @@ from annotated_types import Ge, MinLen
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
-from workflow_scripts.core.sources import listing, shown
+from workflow_scripts.core.fingerprint import Fingerprints
+from workflow_scripts.core.sources import shown
 from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.decoding import decode
 from workflow_scripts.data.reading import Images, raw_files, unlabelled
@@ -138,7 +139,7 @@ def read(options: Options, root: Path | None) -> Images:
         entries += found
         if options.labels == "folders":
             folders += [_class_of(entry.name, under, path) for entry in found]
-        sources[shown(path, root)] = f"listing {listing(path)}" if path.is_dir() else sha256(path)
+        sources[shown(path, root)] = Fingerprints().text(path) if path.is_dir() else sha256(path)
     classes = tuple(sorted(set(folders)))
     if options.order:
         if sorted(options.order) != list(classes):

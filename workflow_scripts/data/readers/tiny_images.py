@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Ge, MinLen
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.core.sources import fingerprint
+from workflow_scripts.core.sources import edges, shown
 from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.reading import Images, Numbered, array_blocks, raw_files, unlabelled
 
@@ -142,8 +142,8 @@ def read(options: Options, root: Path | None) -> Images:
     records = TinyImages(path, options.records)
     left_out, sources = np.empty(0, np.int64), {}
     for file in [path, *([raw_files(options.exclude, root)[0]] if options.exclude else [])]:
-        name, size, edges = fingerprint(file, root)  # hashing 244 GB would take a quarter of an hour
-        sources[name] = f"{size} bytes, first and last 64 KiB {edges}"
+        size = file.stat().st_size  # hashing 244 GB would take a quarter of an hour
+        sources[shown(file, root)] = f"{size} bytes, first and last 64 KiB {edges(file)}"
     if options.exclude:
         left_out = excluded(raw_files(options.exclude, root)[0], options.records)
     numbers = choose(options, left_out)
