@@ -1,15 +1,7 @@
 # Table of contents. What to run is config.yaml (or --configfile); how, the rules; with what, workflow_scripts.
 from snakemake.utils import min_version
 
-from workflow_scripts.core.digest import ROOT
-from workflow_scripts.wiring import snakemake_private
-
 min_version("9.27")
-
-# A file given by --configfile stands alone.
-if not snakemake_private.stands_alone(workflow, config):
-
-    configfile: f"{ROOT}/config.yaml"
 
 
 include: "rules/common.smk"

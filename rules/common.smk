@@ -4,7 +4,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from workflow_scripts.core.digest import digest
+from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import final_message
 from workflow_scripts.wiring import data, evaluation, paths, pictures, published, reports, snakemake_private, training
@@ -13,13 +13,15 @@ from workflow_scripts.wiring.targets import FIGURES, RELIABILITY, results_of, ta
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.missing import missing_data
 
+TYPED_IN = snakemake_private.typed_in(workflow)
 try:
-    PLAN = read_plan(config, ROOT, place=snakemake_private.place_of_configuration(workflow))
+    CONFIG = snakemake_private.configuration(workflow, config, ROOT / "config.yaml")
+    PLAN = read_plan(CONFIG, ROOT, here=TYPED_IN)
 except OODError as error:
     print(*(f"config: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
     sys.exit(1)
 
-prepare_environment(ROOT, PLAN.data_root)
+prepare_environment(ROOT, PLAN.data_root, TYPED_IN)
 snakemake_private.collect_garbage_seldom()
 
 ENV = "../envs/ood.yaml"

@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.export", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network", nargs="?", help="ID set/network/recipe/seedN, as in the paths of results")
-    parser.add_argument("--configfile", type=Path, default=ROOT / "config.yaml", help="default: config.yaml")
+    setting.add_files(parser)
     parser.add_argument("--out", type=Path, help="folder or .zip to write")
     parser.add_argument("--licence", default="not stated; ask whoever made the bundle", help="terms of the weights")
     parser.add_argument("--check", type=Path, metavar="BUNDLE", help="compare a bundle with its manifest instead")
@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> None:
     if not args.network or not args.out:
         parser.error("give a network and --out, or --check BUNDLE")
     plan = setting.read(args.configfile)
-    export(plan, chosen(plan, args.network), args.out, args.licence, args.configfile.absolute().parent)
+    export(plan, chosen(plan, args.network), args.out, args.licence, setting.place(args.configfile))
     print(f"{args.out}: {args.network}; to import it, see MODEL.md in it")
 
 

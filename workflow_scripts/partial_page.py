@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
-from workflow_scripts.core.digest import ROOT
-from workflow_scripts.core.errors import stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.planning import setting
 from workflow_scripts.stages import make_report as report
 from workflow_scripts.stages import make_tables as tables
@@ -48,9 +48,13 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m workflow_scripts.partial_page", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configfile", type=Path, default=ROOT / "config.yaml", help="default: config.yaml")
+    setting.add(parser)
     args = parser.parse_args(argv)
-    print(f"page of what there is: {write(setting.read(args.configfile)).resolve().as_uri()}")
+    plan = setting.read(args.configfile, args.config)
+    if not args.directory.is_dir():
+        raise OODError(f"--directory: there is no folder {args.directory}")
+    os.chdir(args.directory)  # where the paths of results begin
+    print(f"page of what there is: {write(plan).resolve().as_uri()}")
 
 
 if __name__ == "__main__":

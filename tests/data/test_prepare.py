@@ -14,8 +14,9 @@ import scipy.io
 
 from workflow_scripts.config import catalogue
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.archives.imagenet import class_list
 from workflow_scripts.data.images.store import load_store
-from workflow_scripts.stages.prepare_dataset import first_per_class, main, prepare, select
+from workflow_scripts.stages.prepare_dataset import first_per_class, listed, main, prepare, select
 from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset, Sample
 
 TABLE = Path(__file__).resolve().parents[2] / "config" / "datasets.yaml"
@@ -205,3 +206,29 @@ def test_real_cifar_pixels(tmp_path):
         assert store.images[7, y, x, channel] == record[1 + channel * 1024 + y * 32 + x]
     names = (root / "cifar10" / "batches.meta.txt").read_text().split()
     assert store.classes == tuple(names)
+
+
+def test_a_list_of_images_is_read_whatever_system_wrote_it(tmp_path):
+    """A `#` begins a comment unless it is part of a name; a name that is no UTF-8 is written as it is stored."""
+    names = ["a/1.png", "a/b#2.png", "a/3 #x.png", "#4.png", "caf\udce9.png"]
+    path = tmp_path / "list.txt"
+
+    def kept(content):
+        path.write_bytes(content)
+        return [names[i] for i in listed(names, path)]
+
+    assert kept(b"\xef\xbb\xbf1.png\r\n# 3 #x.png, but not this\r\n\r\nb#2.png # a comment\r\n") == names[:2]
+    assert kept("3 #x.png\n#4.png\n".encode("utf-16")) == names[2:4]
+    assert kept(b"caf\\xe9.png\n") == names[4:]
+    with pytest.raises(OODError, match="1 of 2 names .*: b .0 images."):
+        kept(b"1.png\nb #2.png\n")
+    with pytest.raises(OODError, match="line 2: not UTF-8"):
+        kept(b"1.png\ncaf\xe9.png\n")
+
+
+def test_a_list_of_classes_may_have_a_hash_in_a_name(tmp_path):
+    (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbf# programming\r\nc# sharp\r\nc++ # not c\r\n#x\r\n")
+    assert class_list(str(tmp_path / "classes.txt")) == ["c#", "c++"]
+    (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(OODError, match="line 1: not UTF-8"):
+        class_list(str(tmp_path / "classes.txt"))

@@ -18,8 +18,9 @@ from workflow_scripts.wiring import snakemake_private, training
 
 SHOW = """
 from workflow_scripts.wiring import snakemake_private
-print("alone:", snakemake_private.stands_alone(workflow, config), "place:",
-      snakemake_private.place_of_configuration(workflow), "keys:", sorted(config))
+from pathlib import Path
+print("found:", snakemake_private.configuration(workflow, config, Path(workflow.basedir, "default.yaml")),
+      "typed in:", snakemake_private.typed_in(workflow))
 rule all:
     default_target: True
     group: snakemake_private.group(workflow, "pair")
@@ -31,6 +32,7 @@ onstart:
 
 def said(folder: Path, *words: str) -> str:
     (folder / "Snakefile").write_text(SHOW)
+    (folder / "default.yaml").write_text("size: 1")
     done = snakemake(folder, "--cores", "1", *words, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stdout
     return done.stdout
@@ -41,14 +43,16 @@ def test_the_version_is_the_pinned_one():
     assert f'"snakemake=={metadata.version("snakemake")}"' in pins
 
 
-def test_a_given_file_stands_alone_and_its_folder_is_known(tmp_path):
+def test_a_given_file_stands_alone_and_its_paths_are_beside_it(tmp_path):
     place = tmp_path / "elsewhere"
     place.mkdir()
-    (place / "c.yaml").write_text("colour: blue")
-    assert "alone: False place: None keys: []" in said(tmp_path)
-    assert "alone: False place: None keys: ['seeds']" in said(tmp_path, "--config", "seeds=3")
-    text = said(tmp_path, "--configfile", "elsewhere/c.yaml", "--config", "seeds=3")
-    assert f"alone: True place: {place} keys: ['colour', 'seeds']" in text
+    (tmp_path / "a.yaml").write_text("colour: blue\nbeside: {a: ./x}")
+    (place / "b.yaml").write_text("beside: {b: ./x}")
+    assert f"found: {{'size': 1}} typed in: {tmp_path}\n" in said(tmp_path)
+    assert "found: {'size': 1, 'seeds': 0.001}" in said(tmp_path, "--config", "seeds=1e-3")
+    text = said(tmp_path, "--configfile", "a.yaml", "elsewhere/b.yaml", "--config", "seeds=3", "--directory", "there")
+    assert (f"found: {{'colour': 'blue', 'beside': {{'a': '{tmp_path}/x', 'b': '{place}/x'}}, 'seeds': 3}} "
+            f"typed in: {tmp_path}\n") in text
 
 
 def test_jobs_about_to_run_are_known_before_the_first(tmp_path):

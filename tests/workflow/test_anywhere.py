@@ -7,6 +7,7 @@ from pathlib import Path
 
 import h5py
 import pytest
+from PIL import Image
 
 from tests.checkout import ROOT, snakemake, would_run
 from tests.everyday_data import TINY, write
@@ -46,6 +47,29 @@ def test_a_store_is_made_in_another_folder(tmp_path, words):
     done = snakemake(tmp_path, "--snakefile", SNAKEFILE, "--configfile", "tiny.yaml", "--cores", "1", STORE, *words)
     assert done.returncode == 0, done.stdout[-3000:]
     assert images(tmp_path.joinpath(*words[1:], STORE)) == 48
+
+
+def test_files_of_two_folders_name_what_is_beside_each(tmp_path):
+    """And a key that one of them gives twice is refused, though Snakemake has read it before us."""
+    for folder, grey in (("one", 10), ("two", 200)):
+        (tmp_path / folder / "photos").mkdir(parents=True)
+        Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / folder / "photos" / "1.png")
+    photos = {"reader": "images", "options": {"files": "./photos"}, "splits": {"test": {}}}
+    ood = {"far": ["mine"]}
+    write(tmp_path / "one" / "c.yaml", datasets={"mine": photos},
+          experiments=[{**experiment, "ood": ood} for experiment in TINY["experiments"]])
+    more = tmp_path / "two" / "more.yaml"
+    more.write_text("limit: {images: 6}\n")
+    store = "results/tiny/data/mine.test.h5"
+    words = ["--snakefile", SNAKEFILE, "--cores", "1", "--configfile", "one/c.yaml", str(more)]
+    done = snakemake(tmp_path, store, *words)
+    assert done.returncode == 0, done.stdout[-3000:]
+    with h5py.File(tmp_path / store) as file:
+        assert file["images"][:].max() == 10 and json.loads(file.attrs["definition"])["limit"] == 6
+    more.write_text("limit: {images: 6}\nseeds: 2\nlimit: {images: 9}\n")
+    done = snakemake(tmp_path, store, *words)
+    assert done.returncode == 1 and f"config: {more}: the key 'limit' is given twice in one mapping, in line 1 and " \
+        "in line 3; keep one of the two\n" in done.stdout
 
 
 @pytest.mark.parametrize(("names", "prefix"), [("", ""), (" as ood_*", "ood_")], ids=["as it is", "renamed"])

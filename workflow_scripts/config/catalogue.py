@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 
 from workflow_scripts.core import plugins, sources
 from workflow_scripts.core.errors import OODError, unknown
-from workflow_scripts.core.files import read_yaml
 from workflow_scripts.core.fingerprint import Fingerprints
+from workflow_scripts.core.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SplitName = Literal["train", "val", "test"]

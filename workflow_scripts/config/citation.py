@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import unknown
-from workflow_scripts.core.files import read_yaml
+from workflow_scripts.core.yaml_files import read_yaml
 
 
 class _Read(BaseModel):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,27 +12,26 @@ from pydantic import BaseModel, ValidationError
 from workflow_scripts.config.models import Config
 from workflow_scripts.config.renamed import renamed
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.core.files import read_yaml
 from workflow_scripts.core.plugins import explain
+from workflow_scripts.core.yaml_files import parse_yaml, read_yaml
 
 # Snakemake's own keys may stand in a configuration beside ours.
 _LISTS = ("networks", "recipes", "scores", "papers", "experiments", "imported")
 _MAPPINGS = ("datasets", "notes")
 
 
-def load_config(raw: dict[str, Any], root: Path, place: Path | None = None) -> Config:
+def load_config(raw: dict[str, Any], root: Path) -> Config:
     """The checked configuration.
 
     Args:
-        raw: what the YAML file and ``--config`` say.
-        root: folder that ``include`` paths are relative to.
-        place: folder of the YAML file, for paths that begin with ``./`` or ``../``; ``None``: ``root``.
+        raw: what YAML files and ``--config`` say (:func:`given`).
+        root: folder that ``include`` paths are relative to, and paths in ``raw`` that begin with ``./`` or ``../``.
 
     Raises:
         OODError: one line per problem: key, what was found, what is allowed, the nearest match; or, for each key that
             has another name now, that name.
     """
-    whole = with_includes(placed(raw, place or root), root)
+    whole = with_includes(placed(raw, root), root)
     if old := renamed(whole):
         raise OODError("\n".join(old))
     try:
@@ -39,6 +39,44 @@ def load_config(raw: dict[str, Any], root: Path, place: Path | None = None) -> C
     except ValidationError as error:
         lines = explain(error, "", _allowed(Config))
         raise OODError("\n".join(line.removeprefix(": ") for line in lines)) from None
+
+
+def given(files: Sequence[Path], pairs: Sequence[str], here: Path) -> dict[str, Any]:
+    """What a command line gives: configuration files, each over the one before it key by key, and ``KEY=VALUE`` over
+    all. Paths in them are :func:`placed`: those of a file beside it, those of the command line below ``here``.
+
+    Raises:
+        OODError: a file that is not there, is no valid YAML or no mapping; a pair that is none.
+    """
+    merged: dict[str, Any] = {}
+    for path in files:
+        content = read_yaml(path, "configuration file")
+        if not isinstance(content, dict):
+            raise OODError(f"{path}: a mapping of keys expected, found {type(content).__name__}")
+        merged = _over(merged, placed(content, path.absolute().parent))
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise OODError(f"--config: KEY=VALUE expected, found '{pair}'")
+        merged = _over(merged, {key: placed(_value(text, key), here)})
+    return merged
+
+
+def _value(text: str, key: str) -> Any:
+    """A value of the command line: as it would stand in a file, or where that is no YAML, the text."""
+    try:
+        return parse_yaml(text, f"--config {key}")
+    except OODError as error:
+        if text.startswith(("{", "[")):
+            raise error
+        return text
+
+
+def _over(below: Any, above: Any) -> Any:
+    """Mappings one over the other, key by key at every depth, as Snakemake merges them; other values replace."""
+    if not isinstance(below, dict) or not isinstance(above, dict):
+        return above
+    return {**below, **{key: _over(below.get(key), value) for key, value in above.items()}}
 
 
 def with_includes(raw: dict[str, Any], root: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:

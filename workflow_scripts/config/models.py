@@ -237,7 +237,8 @@ class Config(Strict):
     """Configuration files whose lists are put before this one's: relative to the repository, or with `./` and `../` to
     this file (as every path that begins so)."""
     data_root: str | None = None
-    """Folder of the raw data; left out: the environment variable OOD_DATA."""
+    """Folder of the raw data; left out: the environment variable OOD_DATA. A relative one lies in the folder where the
+    command is typed, unless it begins with `./`."""
     resources: str = "resources"
     """Folder of downloaded archives and of the lock file of their checksums."""
     offline: bool = False

@@ -17,7 +17,7 @@ from workflow_scripts.config.recipes import Recipe
 from workflow_scripts.core import plugins
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import OODError, unknown
-from workflow_scripts.core.files import read_yaml
+from workflow_scripts.core.yaml_files import read_yaml
 
 FOLDER = ROOT / "config" / "reference"
 MEAN = "mean"

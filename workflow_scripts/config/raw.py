@@ -13,9 +13,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from workflow_scripts.core.errors import OODError, unknown
-from workflow_scripts.core.files import CHECKSUM, read_yaml
+from workflow_scripts.core.files import CHECKSUM
 from workflow_scripts.core.plugins import explain
 from workflow_scripts.core.sources import instructions
+from workflow_scripts.core.yaml_files import read_yaml
 
 _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")])
 Checksum = Annotated[str, StringConstraints(pattern=CHECKSUM)]

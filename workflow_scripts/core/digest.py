@@ -35,7 +35,7 @@ PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "
 # Our own plumbing: messages, atomic writing, finding plugins, reading sections, starting processes and going on after a
 # stop cannot change a number.
 WITHOUT_NUMBERS = {"workflow_scripts.core.errors", "workflow_scripts.core.files", "workflow_scripts.core.plugins",
-                   "workflow_scripts.core.fingerprint",
+                   "workflow_scripts.core.fingerprint", "workflow_scripts.core.yaml_files",
                    "workflow_scripts.core.digest", "workflow_scripts.core.own", "workflow_scripts.core.section",
                    "workflow_scripts.core.locks", "workflow_scripts.core.mistaken", "workflow_scripts.core.specs",
                    "workflow_scripts.training.resume", "workflow_scripts.training.launch"}

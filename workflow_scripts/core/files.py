@@ -1,16 +1,17 @@
-"""Files: atomic writing, checksums, YAML."""
+"""Files: atomic writing, checksums, text."""
 
 from __future__ import annotations
 
+import codecs
 import errno
 import glob
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from workflow_scripts.core.errors import OODError
 
@@ -95,21 +96,53 @@ def digests(path: str | os.PathLike, kinds: Iterable[str]) -> dict[str, str]:
     return {kind: one.hexdigest() for kind, one in hashes.items()}
 
 
-def read_yaml(path: str | os.PathLike, what: str = "file") -> Any:
-    """What a YAML file holds.
-
-    Args:
-        what: what is said to be missing where there is none.
+def decoded(content: bytes, path: str | os.PathLike) -> str:
+    """The text of a file: UTF-8, or UTF-16 where a byte order mark says so; without that mark.
 
     Raises:
-        OODError: it is not there, or not valid YAML.
+        OODError: it is another encoding; with the line.
     """
-    import yaml  # only here: most jobs read none
-
-    SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, where PyYAML has it: ten times as fast
+    coding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        return yaml.load(Path(path).read_bytes(), Loader=SafeLoader)
-    except FileNotFoundError:
-        raise OODError(f"{path}: the {what} is not there") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OODError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        return content.decode(coding)
+    except UnicodeDecodeError as error:
+        line = content[:error.start].count(b"\n") + 1
+        shown = content.split(b"\n")[line - 1].strip().decode("latin-1")
+        raise OODError(f"{path}, line {line}: not {coding[:6].rstrip('-').upper()} (byte {content[error.start]:#04x}; "
+                       f"as Latin-1 the line reads '{shown[:60]}'); save the file as UTF-8") from None
+
+
+def read_lines(path: str | os.PathLike, what: str) -> list[str]:
+    """Lines of a text file, without the spaces around them; ends of lines of any system.
+
+    Args:
+        what: what it is, for errors.
+
+    Raises:
+        OODError: it cannot be read, or its encoding is not known.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise OODError(f"{path}: {what} cannot be read ({error.strerror})") from None
+    return [line.strip() for line in re.split(r"\r\n|\r|\n", decoded(content, path))]
+
+
+def uncommented(line: str) -> str:
+    """A line without its comment, which ``#`` begins at the start or after a space: it may be part of a name."""
+    return re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip()
+
+
+def read_numbers(path: str | os.PathLike, what: str) -> list[int]:
+    """The whole numbers of a text file, one a line or several.
+
+    Raises:
+        OODError: it cannot be read, or a line holds something else.
+    """
+    numbers = []
+    for at, line in enumerate(read_lines(path, what), 1):
+        try:
+            numbers += [int(word) for word in uncommented(line).split()]
+        except ValueError:
+            raise OODError(f"{path}, line {at}: {what}, one number a line, expected; found '{line[:60]}'") from None
+    return numbers

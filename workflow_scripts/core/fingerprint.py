@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
-from workflow_scripts.core.sources import shown
+from workflow_scripts.core.sources import printable, shown
 
 KEPT = Path(".snakemake") / "fingerprints"
 """Folder of what earlier starts read, below the folder that a run works in. It may be deleted."""
@@ -133,11 +133,6 @@ class Fingerprints:
         """What results say of a folder."""
         [[_, count, content]] = self.of([folder], None)
         return f"{count}, sha256 of names and contents {content}"
-
-
-def printable(name: str | os.PathLike) -> str:
-    """A name as text that can be written anywhere: bytes of it that are not UTF-8 as ``\\xe9``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _hex(content: bytes) -> str:

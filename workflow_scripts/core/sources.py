@@ -54,6 +54,11 @@ def shown(path: str | os.PathLike, root: str | os.PathLike | None) -> str:
     return path.as_posix()
 
 
+def printable(name: str | os.PathLike[str]) -> str:
+    """A name as text that can be written anywhere: bytes of it that are not UTF-8 as ``\\xe9``."""
+    return os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def instructions(source: Any, target: str | os.PathLike) -> str:
     """How to bring a raw file by hand: path, size, checksums, where from, why, what else would do.
 

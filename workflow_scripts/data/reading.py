@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.core.sources import alternatives, locate
+from workflow_scripts.core.sources import alternatives, locate, printable
 
 BLOCK = 1000  # images that array-like readers hand over at a time (3 MB at 32x32)
 
@@ -68,10 +68,10 @@ class Numbered(Sequence):
 
 
 def encoded(names: Sequence[str], index: np.ndarray) -> np.ndarray:
-    """UTF-8 of some of the names. int64 (n,) -> bytes (n,)."""
+    """UTF-8 of some of the names; of a file's name that is none, its bytes as ``\\xe9``. int64 (n,) -> bytes (n,)."""
     if isinstance(names, Numbered):
         return names.encoded(index)
-    return np.array([names[i].encode() for i in index.tolist()])
+    return np.array([printable(names[i]).encode() for i in index.tolist()])
 
 
 def unlabelled(n: int) -> np.ndarray:

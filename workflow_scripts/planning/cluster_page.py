@@ -15,6 +15,7 @@ from pathlib import Path
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import OODError, command, stage
 from workflow_scripts.core.files import atomic
+from workflow_scripts.core.yaml_files import read_yaml
 from workflow_scripts.planning.setting import read
 
 TARGET = ROOT / "docs" / "cluster.md"
@@ -29,9 +30,7 @@ def configurations() -> list[Path]:
 
 def included(path: Path) -> list[str]:
     """Configurations of papers that a file includes, without those of shared lists."""
-    import yaml
-
-    names = yaml.safe_load(path.read_text(encoding="utf-8")).get("include", [])
+    names = read_yaml(path).get("include", [])
     return [name for name in names if "\nvariant:" in (ROOT / name).read_text(encoding="utf-8")]
 
 

@@ -12,8 +12,8 @@ from pydantic import Field, ValidationError
 from workflow_scripts.config.base import Strict
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.core.files import read_yaml
 from workflow_scripts.core.plugins import explain
+from workflow_scripts.core.yaml_files import read_yaml
 from workflow_scripts.wiring import sections
 from workflow_scripts.work.plan import Plan, Trained
 

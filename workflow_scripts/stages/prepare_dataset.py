@@ -19,8 +19,9 @@ import numpy as np
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.files import read_lines, uncommented
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.core.sources import shown
+from workflow_scripts.core.sources import printable, shown
 from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import write_store
 from workflow_scripts.data.reading import Images
@@ -110,7 +111,8 @@ def class_names(declared: int | list[str], images: Images) -> tuple[str, ...]:
 
 
 def listed(names: Sequence[str], path: Path) -> np.ndarray:
-    """Images whose names a list gives, one a line (``#`` starts a comment); a name may lack leading folders.
+    """Images whose names a list gives, one a line; a name may lack leading folders. ``#`` at the start or after a space
+    begins a comment, unless an image is called so.
 
     Returns:
         Indices into ``names``, ascending.
@@ -118,24 +120,27 @@ def listed(names: Sequence[str], path: Path) -> np.ndarray:
     Raises:
         OODError: no such list, or a name that no image or more than one image has.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise OODError(f"{path}: the list of images to keep cannot be read ({error.strerror}); a row's `keep` names "
-                       "it, `python -m workflow_scripts.publish_list` writes one") from None
-    wanted = [name for name in (line.split("#")[0].strip() for line in lines) if name]
+    lines = read_lines(path, "the list of images to keep (a row's `keep` names it, `python -m "
+                             "workflow_scripts.publish_list` writes one)")
     by_end: dict[str, list[int]] = {}
     for i, name in enumerate(names):
-        by_end.setdefault(name.rpartition("/")[2], []).append(i)
-    found, problems = set(), []
-    for entry in wanted:
-        there = [i for i in by_end.get(entry.rpartition("/")[2], []) if f"/{names[i]}".endswith(f"/{entry}")]
+        by_end.setdefault(printable(name.rpartition("/")[2]), []).append(i)
+
+    def called(entry: str) -> list[int]:
+        return [i for i in by_end.get(entry.rpartition("/")[2], []) if f"/{printable(names[i])}".endswith(f"/{entry}")]
+
+    found, problems, wanted = set(), [], 0
+    for line in filter(None, lines):
+        entry = line if called(line) else uncommented(line)
+        if not entry:
+            continue
+        wanted, there = wanted + 1, called(entry)
         if len(there) == 1:
             found.add(there[0])
         else:
             problems.append(f"{entry} ({len(there)} images)")
     if problems or not wanted:
-        raise OODError(f"{path}: {len(problems)} of {len(wanted)} names do not name exactly one image: "
+        raise OODError(f"{path}: {len(problems)} of {wanted} names do not name exactly one image: "
                        f"{', '.join(problems[:5])}; other raw files, or names with too few folders")
     return np.array(sorted(found), np.int64)
 

@@ -8,13 +8,17 @@ import signal
 import sys
 from pathlib import Path
 
+TYPED_IN = "OOD_TYPED_IN"
+"""Names the folder where the command was typed, which relative paths on a command line lie in."""
 
-def prepare_environment(repository: Path, data_root: Path | None) -> None:
+
+def prepare_environment(repository: Path, data_root: Path | None, typed_in: Path) -> None:
     """Let jobs find our package, this Python and the raw data wherever the workflow was started from.
 
     The only place where the workflow touches its process, when the Snakefile is read; jobs inherit it. A prefix of
     their shell commands would come after what activates an environment of ``--sdm conda``, and undo it.
     """
+    os.environ[TYPED_IN] = str(typed_in)
     here = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if str(repository) not in here:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(repository), *here]))

@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from workflow_scripts.config.load import given
+from workflow_scripts.wiring.environment import TYPED_IN
+
 
 def collect_garbage_seldom() -> None:
     """Look for garbage less often: Snakemake keeps every job that it makes, and looking among them takes a tenth of its
@@ -37,24 +40,37 @@ def remember_signature(function: Callable) -> Callable:
     return call
 
 
-def stands_alone(workflow: Any, config: dict[str, Any]) -> bool:
-    """Whether the configuration is given as a whole, by ``--configfile`` or as ``config:`` of a module, so that nothing
-    of ``config.yaml`` reaches it.
+def configuration(workflow: Any, config: dict[str, Any], default: Path) -> dict[str, Any]:
+    """The configuration, read by ourselves from the files that ``--configfile`` gives.
 
-    The directive ``configfile`` would merge a given file into its own, key by key; publicly nothing tells a file from
-    ``--config key=value``, which does go over ``config.yaml``.
+    A Snakefile sees one merged content, in which the last of two equal keys is left and nothing says beside which file
+    a path is. The directive ``configfile`` would also merge a given file into its own, key by key.
+
+    Args:
+        config: what a Snakefile sees; it counts as it is where it is ``config:`` of a module.
+        default: the file where none is given. A given one stands alone.
     """
-    return bool(config) if _is_module(workflow) else bool(workflow.overwrite_configfiles)
+    if _is_module(workflow):
+        return config or given([default], [], default.parent)
+    files = [Path(file) for file in workflow.overwrite_configfiles] or [default]
+    return given(files, workflow.config_settings.config_args, typed_in(workflow))
 
 
-def place_of_configuration(workflow: Any) -> Path | None:
-    """The folder of the file given by ``--configfile``, for paths in it that begin with ``./``; else ``None``.
+def typed_in(workflow: Any) -> Path:
+    """The folder where the command was typed, whatever ``--directory`` says: Snakemake goes there before it reads the
+    Snakefile, and only the object that took it there knows where from.
 
-    A Snakefile sees the content of such files, not their names.
+    A job that reads the Snakefile again is told by the environment (:mod:`workflow_scripts.wiring.environment`).
     """
-    if _is_module(workflow) or not workflow.overwrite_configfiles:
-        return None
-    return Path(workflow.overwrite_configfiles[-1]).absolute().parent
+    if not workflow.is_main_process and TYPED_IN in os.environ:
+        return Path(os.environ[TYPED_IN])
+    frame = inspect.currentframe()
+    while frame is not None:
+        reader: Any = frame.f_locals.get("self")
+        if type(reader).__name__ == "WorkflowApi":
+            return Path(reader._workdir_handler.olddir or Path.cwd())
+        frame = frame.f_back
+    return Path.cwd()
 
 
 def _is_module(workflow: Any) -> bool:
@@ -102,14 +118,16 @@ def jobs(words: Sequence[str]) -> dict[str, Any]:
     from snakemake.settings.enums import Quietness
     from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
-    _, given = cli.parse_args(list(words))
+    _, typed = cli.parse_args(list(words))
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, dryrun=True)) as opened:
         api = opened.workflow(
-            resource_settings=ResourceSettings(cores=1), snakefile=given.snakefile, workdir=given.directory,
-            config_settings=ConfigSettings(config=cli.parse_config(given.config), configfiles=given.configfile or ()))
+            resource_settings=ResourceSettings(cores=1), snakefile=typed.snakefile, workdir=typed.directory,
+            config_settings=ConfigSettings(
+                config=cli.parse_config(typed.config), config_args=typed.config or [],
+                configfiles=typed.configfile or ()))
         api.dag(DAGSettings(
-            targets=set(given.targets), force_incomplete=given.rerun_incomplete, rerun_triggers=given.rerun_triggers,
-            max_checksum_file_size=given.max_checksum_file_size))
+            targets=set(typed.targets), force_incomplete=typed.rerun_incomplete, rerun_triggers=typed.rerun_triggers,
+            max_checksum_file_size=typed.max_checksum_file_size))
         workflow = api._workflow
         workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
         workflow._build_dag()

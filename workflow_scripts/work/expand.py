@@ -19,7 +19,7 @@ from workflow_scripts.config.fidelity import resolve, suffix
 from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
 from workflow_scripts.config.raw import Source, load_sources
-from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.core.errors import OODError, nearest, unknown
 from workflow_scripts.work import checks, declared, fusion, imported, limit, only, released
 from workflow_scripts.work.plan import Key, LeftOut, Plan, Trained, compat, download, lacking
 
@@ -31,25 +31,38 @@ V = TypeVar("V")
 
 
 def read_plan(raw: dict[str, Any], root: Path, environment: Mapping[str, str] = os.environ,
-              place: Path | None = None) -> Plan:
-    """The plan of a configuration as Snakemake read it.
+              here: Path | None = None) -> Plan:
+    """The plan of a configuration.
 
     Args:
-        raw: content of the configuration file, with ``--config`` over it.
+        raw: content of the configuration files with ``--config`` over it (:func:`workflow_scripts.config.load.given`).
         root: the repository.
         environment: names the data root (``OOD_DATA``) where the configuration does not.
-        place: folder of the configuration file, which ``./`` and ``../`` in it are relative to; ``None``: ``root``.
+        here: the folder where the command was typed, which a relative data root lies in; ``None``: the current one.
 
     Raises:
         OODError: the configuration, the dataset table or the data root is not in order.
     """
-    config = load_config(raw, root, place)
+    config = load_config(raw, root)
     datasets = catalogue.load(root / "config" / "datasets.yaml", [config.datasets])
-    data_root = config.data_root or environment.get("OOD_DATA")
-    folder = Path(data_root).expanduser() if data_root else None
-    if config.data_root and folder and not folder.is_dir():
-        raise OODError(f"data_root: there is no folder {folder}")
+    folder = _data_root(config.data_root, environment.get("OOD_DATA"), here or Path.cwd())
     return expand(config, datasets, folder, load_sources(root / "config" / "sources.yaml"))
+
+
+def _data_root(configured: str | None, environment: str | None, here: Path) -> Path | None:
+    """The folder of the raw data, of the configuration or else the environment.
+
+    Raises:
+        OODError: there is no such folder. (Else all that it should hold would be downloaded.)
+    """
+    name, value = ("data_root", configured) if configured else ("the environment variable OOD_DATA", environment)
+    if not value:
+        return None
+    folder = Path(os.path.normpath(here / Path(value).expanduser()))
+    if not folder.is_dir():
+        beside = nearest(folder.name, os.listdir(folder.parent)) if os.access(folder.parent, os.R_OK) else ""
+        raise OODError(f"{name}: there is no folder {folder}{beside}")
+    return folder
 
 
 def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | None = None,

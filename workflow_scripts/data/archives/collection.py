@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from workflow_scripts.core.errors import OODError, nearest
-from workflow_scripts.core.files import sha256
+from workflow_scripts.core.files import decoded, sha256
 from workflow_scripts.core.fingerprint import Fingerprints
 from workflow_scripts.core.sources import shown
 from workflow_scripts.data.archives import imagenet
@@ -209,7 +209,7 @@ def _labels(options: object, root: Path | None, paths: tuple[Path, ...], under: 
             text = texts[source]
             one = Collection((path,), (path,), [text.name], np.zeros(1, np.int16), np.array([text.size]),
                              np.array([[text.offset, text.stored, text.deflated]]), unlabelled(1), ())
-            named |= dict(line.split("\t")[:2] for line in one.read(0).decode().splitlines() if "\t" in line)
+            named |= dict(line.split("\t")[:2] for line in decoded(one.read(0), text.name).splitlines() if "\t" in line)
     of = [named.get(PurePosixPath(e.name).name) if named else _folder(e.name, under) for _, e in found]
     lacking = [found[k][1].name for k, name in enumerate(of) if name is None]
     if lacking and options.devkit and not named:

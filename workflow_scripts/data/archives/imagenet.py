@@ -10,6 +10,7 @@ import io
 from pathlib import Path
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import read_lines, uncommented
 from workflow_scripts.data.archives.unpack import members
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -54,11 +55,8 @@ def class_list(name: str) -> list[str]:
         OODError: missing, empty, or a class twice.
     """
     path = REPOSITORY / name
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise OODError(f"{path}: the list of classes cannot be read ({error.strerror})") from None
-    classes = [words[0] for words in (line.split("#")[0].split() for line in lines) if words]
+    lines = read_lines(path, "the list of classes")
+    classes = [words[0] for words in (uncommented(line).split() for line in lines) if words]
     if not classes or len(set(classes)) != len(classes):
         raise OODError(f"{path}: a class a line expected, each once; found {len(classes)}, {len(set(classes))} of them "
                        "distinct")

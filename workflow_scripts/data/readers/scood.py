@@ -16,6 +16,7 @@ import numpy as np
 from annotated_types import Ge, MinLen
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import decoded as in_utf8
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.sources import shown
 from workflow_scripts.core.specs import ReaderSpec
@@ -82,11 +83,11 @@ def _list(options: Options, root: Path | None, collection: Collection, source: P
         source / "imglist" / name, source / "data" / "imglist" / name, source.parent / "imglist" / name]
     for path in candidates:
         if path.is_file():
-            return path.read_text(encoding="utf-8"), shown(path, root), sha256(path)
+            return in_utf8(path.read_bytes(), path), shown(path, root), sha256(path)
     inside = [i for i, text in enumerate(collection.names) if text.endswith(f"imglist/{name}")]
     if inside:
-        return collection.read(inside[0]).decode(), f"{shown(source, root)}: imglist/{name}", collection.sources[
-            shown(source, root)]
+        text = in_utf8(collection.read(inside[0]), collection.path(inside[0]))
+        return text, f"{shown(source, root)}: imglist/{name}", collection.sources[shown(source, root)]
     there = sorted({p.stem.removeprefix("test_") for c in candidates for p in c.parent.glob("test_*.txt")})
     raise OODError(f"imglist/{name} is neither in nor beside {source}; set `lists` to the folder imglist of SC-OOD"
                    f"{'; lists there: ' + ', '.join(there) if there else ''}")

@@ -17,6 +17,7 @@ import numpy as np
 from annotated_types import Ge, MinLen
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.core.files import read_numbers
 from workflow_scripts.core.sources import edges, shown
 from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.reading import Images, Numbered, array_blocks, raw_files, unlabelled
@@ -92,10 +93,7 @@ def excluded(path: Path, records: int) -> np.ndarray:
     Raises:
         OODError: missing, or a line that is no number from 1 to ``records``.
     """
-    try:
-        numbers = np.array(path.read_text(encoding="utf-8").split(), np.int64)
-    except (OSError, ValueError) as error:
-        raise OODError(f"{path}: a list of image numbers, one a line, expected ({error})") from None
+    numbers = np.array(read_numbers(path, "a list of image numbers"), np.int64)
     if len(numbers) and not 1 <= numbers.min() <= numbers.max() <= records:
         raise OODError(f"{path}: numbers from 1 to {records:,} expected (the list counts from 1), found "
                        f"{numbers.min():,} to {numbers.max():,}")
