@@ -1,5 +1,6 @@
 # The checked configuration, the plan of all work, and what many rules have in common.
 import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ prepare_environment(ROOT, PLAN.data_root, TYPED_IN)
 snakemake_private.collect_garbage_seldom()
 
 ENV = "../envs/ood.yaml"
+# Below resources with a space or the like; elsewhere the commands that made what is there stay as they are.
+QUOTED = ":q" * (shlex.quote(PLAN.config.resources) != PLAN.config.resources)
 THREADS = PLAN.config.threads
 GPUS = 0 if PLAN.config.device == "cpu" else 1
 GROUP = "all" if PLAN.config.features.together else "id"  # of sets that the job with the head passes through a network
@@ -72,7 +75,10 @@ def flags(*names):
 
     def words(wildcards, input, output):
         files = ((name, input.get(name) or output.get(name)) for name in names)
-        return " ".join(f"--{name.replace('_', '-')} {found}" for name, found in files if found)
+        return " ".join(f"--{name.replace('_', '-')} {quoted(found)}" for name, found in files if found)
+
+    def quoted(found):
+        return shlex.quote(found) if isinstance(found, str) else shlex.join(found)
 
     return snakemake_private.remember_signature(words)
 

@@ -17,7 +17,7 @@ rule fetch_archive:
     message:
         "fetch {wildcards.archive}"
     shell:
-        "python -m workflow_scripts.stages.fetch_archive --config {params.row:q} --out {output} "
+        f"python -m workflow_scripts.stages.fetch_archive --config {{params.row:q}} --out {{output{QUOTED}}} "
         "{params.options} > {log} 2>&1"
 
 
@@ -43,7 +43,7 @@ rule pack_dataset:
         "pack {wildcards.dataset} ({wildcards.split})"
     shell:
         "python -m workflow_scripts.stages.pack_dataset --config {params.cfg:q} {params.optional} "
-        "--workers $(({threads} - 1)) --out {output} > {log} 2>&1"
+        f"--workers $(({{threads}} - 1)) --out {{output{QUOTED}}} > {{log}} 2>&1"
 
 
 rule prepare_dataset:

@@ -6,6 +6,7 @@ Nothing here imports torch: the Snakefile checks the configuration with it each 
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -237,8 +238,8 @@ class Config(Strict):
     """Configuration files whose lists are put before this one's: relative to the repository, or with `./` and `../` to
     this file (as every path that begins so)."""
     data_root: str | None = None
-    """Folder of the raw data; left out: the environment variable OOD_DATA. A relative one lies in the folder where the
-    command is typed, unless it begins with `./`."""
+    """Folder of the raw data; left out: the environment variable OOD_DATA. A relative one (of either) lies in the
+    folder where the command is typed, unless it begins with `./`."""
     resources: str = "resources"
     """Folder of downloaded archives and of the lock file of their checksums."""
     offline: bool = False
@@ -281,6 +282,14 @@ class Config(Strict):
     """What to run."""
     imported: list[Imported] = []
     """Scores of other tools."""
+
+    @field_validator("resources")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if set(value) & set("{}"):
+            raise ValueError(f"a folder without {{ and }} in its path expected, which are Snakemake's wildcards (found "
+                             f"{value!r})")
+        return os.path.expanduser(value)
 
     @field_validator("seeds")
     @classmethod

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote_to_bytes
 
 _EDGE = 64 * 1024  # bytes at each end of a file
 
@@ -20,11 +20,18 @@ _EDGE = 64 * 1024  # bytes at each end of a file
 def _path(pattern: str, root: Path | None) -> Path | None:
     """The pattern as an absolute path; None when it is relative and there is no data root."""
     if pattern.startswith("file://"):
-        pattern = unquote(urlparse(pattern).path)
+        pattern = pattern.removeprefix("file://").removeprefix("localhost")
+        pattern = os.fsdecode(unquote_to_bytes(pattern))  # `#` and `?` are part of a name
     path = Path(pattern).expanduser()
     if path.is_absolute():
         return path
     return None if root is None else root / path
+
+
+def _pattern(path: Path) -> str:
+    """A pattern whose folders count as they are written where there are such folders: ``[1]`` may be a name."""
+    there = next((above for above in path.parents if above.exists()), path)
+    return os.path.join(glob.escape(str(there)), path.relative_to(there)) if there != path else str(path)
 
 
 def alternatives(files: str | Sequence[str]) -> tuple[str, ...]:
@@ -40,7 +47,7 @@ def locate(files: str | Sequence[str], root: str | os.PathLike | None) -> list[P
             continue
         if path.exists():
             return [path]
-        found = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+        found = sorted(Path(p) for p in glob.glob(_pattern(path), recursive=True))
         if found:
             return found
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -76,7 +77,7 @@ def _source(plan: Plan, wildcards: Wildcards) -> Source:
 def fetch_options(plan: Plan) -> str:
     """The lock file, and whether to download at all."""
     offline = " --offline" if plan.config.offline else ""
-    return f"--lock {plan.config.resources}/checksums.json{offline}"
+    return f"--lock {shlex.quote(f'{plan.config.resources}/checksums.json')}{offline}"
 
 
 def prepare_section(plan: Plan, wildcards: Wildcards) -> str:
