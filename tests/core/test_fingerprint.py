@@ -261,3 +261,9 @@ def test_what_cannot_be_read_ends_nothing_and_is_not_kept(tree, kept, monkeypatc
         patch.setattr(fingerprint, "_content", broken)
         locked = taken(tree, kept), taken(tree / "a/1.png", kept)
     assert taken(tree, kept) != locked[0] and taken(tree / "a/1.png", kept) != locked[1]
+
+
+def test_a_list_of_jobs_reads_no_raw_file(tree, tmp_path, monkeypatch, read):
+    monkeypatch.setattr(fingerprint, "_reads", [True])
+    fingerprint.read_nothing()
+    assert taken(tree, tmp_path / "kept") == ["raw", "not read", ""] and not read

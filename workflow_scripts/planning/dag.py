@@ -153,7 +153,7 @@ def read(plan: Plan, words: Sequence[str], targets: Sequence[str] = ()) -> Jobs:
     except (OSError, ValueError):
         pass
     with tempfile.TemporaryDirectory() as empty:
-        found = _ask(plan, [*targets, *words, "--directory", empty])["jobs"]
+        found = _ask(plan, [*targets, *words, "--directory", empty], compare=False)["jobs"]
     _keep(cache, found)
     return Jobs(plan, found)
 
@@ -170,14 +170,18 @@ def due(plan: Plan, words: Sequence[str], folder: Path, targets: Sequence[str] =
     return Jobs(plan, said["jobs"]), Due(frozenset(said["due"]), tuple(map(tuple, said["reasons"])))
 
 
-def _ask(plan: Plan, words: Sequence[str]) -> dict[str, Any]:
-    """What Snakemake says in a process of its own, which is not ours since it changes its folder and its loggers."""
+def _ask(plan: Plan, words: Sequence[str], compare: bool = True) -> dict[str, Any]:
+    """What Snakemake says in a process of its own, which is not ours since it changes its folder and its loggers.
+
+    ``compare``: whether there may be results, whose raw files are then compared with those of today.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
     if plan.data_root:
         environment["OOD_DATA"] = str(plan.data_root.resolve())
     with tempfile.TemporaryDirectory() as place:
         answer = Path(place) / "answer.json"
-        done = subprocess.run([sys.executable, "-m", "workflow_scripts.wiring.snakemake_private", str(answer), *words],
+        done = subprocess.run([sys.executable, "-m", "workflow_scripts.wiring.snakemake_private", str(answer),
+                               "compare" if compare else "list", *words],
                               env=environment, text=True, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if done.returncode or not answer.is_file():
             last = [line.strip() for line in done.stdout.splitlines() if line.strip()][-1:]

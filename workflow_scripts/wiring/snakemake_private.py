@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.config.load import given
+from workflow_scripts.core import fingerprint
 from workflow_scripts.wiring.environment import TYPED_IN
 
 
@@ -143,6 +144,8 @@ def jobs(words: Sequence[str]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     _answer = os.path.abspath(sys.argv[1])
-    _found = json.dumps(jobs(sys.argv[2:]))
+    if sys.argv[2] == "list":
+        fingerprint.read_nothing()
+    _found = json.dumps(jobs(sys.argv[3:]))
     with open(_answer, "w", encoding="utf-8") as _file:
         _file.write(_found)
