@@ -10,7 +10,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import final_message
 from workflow_scripts.wiring import data, evaluation, paths, pictures, published, reports, snakemake_private, training
 from workflow_scripts.wiring.environment import prepare_environment
-from workflow_scripts.wiring.targets import FIGURES, RELIABILITY, results_of, targets
+from workflow_scripts.wiring.targets import FIGURES, RELIABILITY, check, check_papers, results_of, targets
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.missing import missing_data
 
@@ -18,6 +18,8 @@ TYPED_IN = snakemake_private.typed_in(workflow)
 try:
     CONFIG = snakemake_private.configuration(workflow, config, ROOT / "config.yaml")
     PLAN = read_plan(CONFIG, ROOT, here=TYPED_IN)
+    check_papers(PLAN)
+    check(PLAN, snakemake_private.asked(workflow))
 except OODError as error:
     print(*(f"config: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
     sys.exit(1)

@@ -93,7 +93,8 @@ class Experiment(Strict):
     scores: Annotated[list[Name], Field(min_length=1)]
     """Names out of `scores`."""
     ood: dict[Name, list[Name]]
-    """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored."""
+    """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored. No group is called `id`, `all`
+    or `average`, which tables use."""
     fusion: Fusion | None = None
     """Adds to each score a second one, `{score}_fused`, that joins it with a background score; left out: none."""
     seeds: int | list[int] | None = None

@@ -65,13 +65,24 @@ def typed_in(workflow: Any) -> Path:
     """
     if not workflow.is_main_process and TYPED_IN in os.environ:
         return Path(os.environ[TYPED_IN])
+    reader = _reader("WorkflowApi")
+    return Path((reader and reader._workdir_handler.olddir) or Path.cwd())
+
+
+def asked(workflow: Any) -> list[str]:
+    """The targets of the command line: a Snakefile is read before its workflow is told of them."""
+    reader = None if _is_module(workflow) or not workflow.is_main_process else _reader("DAGApi")
+    return sorted(map(str, reader.dag_settings.targets)) if reader else []
+
+
+def _reader(kind: str) -> Any:
+    """The object of Snakemake's interface, among those that are reading this Snakefile."""
     frame = inspect.currentframe()
     while frame is not None:
-        reader: Any = frame.f_locals.get("self")
-        if type(reader).__name__ == "WorkflowApi":
-            return Path(reader._workdir_handler.olddir or Path.cwd())
+        if type(frame.f_locals.get("self")).__name__ == kind:
+            return frame.f_locals["self"]
         frame = frame.f_back
-    return Path.cwd()
+    return None
 
 
 def _is_module(workflow: Any) -> bool:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path, PurePath
 
+from workflow_scripts.core.digest import ROOT
+from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.wiring import paths, pictures
-from workflow_scripts.work.plan import Plan
+from workflow_scripts.work.plan import Key, Plan
 
 FIGURES = ("histograms", "roc", "heatmap")
 FILES = ("csv", "md", "tex", "published", "manifest")  # of each paper, beside its figures
@@ -30,9 +36,88 @@ def targets(plan: Plan) -> dict[str, list[str]]:
     named: dict[str, list[str]] = {}
     for paper in plan.papers:
         drawn = figures(plan, paper)
-        named[paper] = results_of(plan, paper)
-        named[f"{paper}_table"] = [paths.of_paper(plan, paper, kind) for kind in FILES if kind != "manifest"]
-        named[f"{paper}_figures"] = drawn
-        for figure in drawn:
-            named.setdefault(f"{paper}_{PurePath(figure).stem}", [figure])
+        whole = {paper: results_of(plan, paper), f"{paper}_figures": drawn,
+                 f"{paper}_table": [paths.of_paper(plan, paper, kind) for kind in FILES if kind != "manifest"]}
+        each = {f"{paper}_{PurePath(figure).stem}": [figure] for figure in drawn}
+        named |= {**each, **whole}
     return named
+
+
+def check_papers(plan: Plan) -> None:
+    """A paper's targets are called as no rule is, and as no other paper's.
+
+    Raises:
+        OODError: naming the experiment's paper.
+    """
+    of: dict[str, str] = {}
+    for paper in plan.papers:
+        for name in targets(replace(plan, results=tuple(r for r in plan.results if r[0].paper == paper))):
+            if name in rules() or of.setdefault(name, paper) != paper:
+                taken = f"a target of paper '{of[name]}'" if name in of else "a rule of the workflow"
+                raise OODError(f"experiments: paper '{paper}': '{name}' would be its target, and is {taken} already; "
+                               f"call the paper e.g. '{paper}_paper'")
+
+
+@cache
+def rules() -> frozenset[str]:
+    """Names of the workflow's rules, which are targets too."""
+    return frozenset(name for text in _texts() for name in re.findall(r"(?m)^rule (\w+):", text))
+
+
+@cache
+def _kinds() -> frozenset[str]:
+    """Folders below a configuration's results that rules write into."""
+    return frozenset(kind for text in _texts() for kind in re.findall(r"<results>/(\w+)/", text))
+
+
+def _texts() -> Iterator[str]:
+    for path in [ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))]:
+        yield path.read_text(encoding="utf-8")
+
+
+def check(plan: Plan, asked: Iterable[str]) -> None:
+    """Each target that is asked for stands for something: a rule, a paper, a file of a set or network that there is.
+
+    Raises:
+        OODError: naming the target, the part of it that is not known, and the nearest that is.
+    """
+    for target in asked:
+        known = {*rules(), *targets(plan)}
+        if target in known or Path(target).exists():
+            continue
+        if "/" not in target:
+            raise unknown("target", target, known)
+        parts = PurePath(target).parts
+        if parts[0] == "results":
+            _check_result(plan, f"target {target}", parts)
+        elif target.startswith(f"{plan.config.resources}/archives/") and parts[-1] not in plan.sources:
+            raise unknown(f"target {target}: raw file", parts[-1], plan.sources)
+
+
+def _check_result(plan: Plan, where: str, parts: tuple[str, ...]) -> None:
+    """A file of results, by its folders."""
+    if len(parts) > 1:
+        _one_of(f"{where}: variant", parts[1], [plan.config.variant, "report.html"])
+    if len(parts) < 4 or parts[2] in ("logs", "benchmarks"):  # a page or an overview; the rules know them
+        return
+    kind, name = parts[2], parts[3]
+    _one_of(f"{where}: folder", kind, _kinds())
+    if kind in ("data", "folders"):
+        dataset, _, split = name.removesuffix(".h5").rpartition(".")
+        _one_of(f"{where}: dataset", dataset, plan.datasets)
+        _one_of(f"{where}: split", split, plan.datasets[dataset].splits)
+    elif kind in ("tables", "published", "figures"):
+        _one_of(f"{where}: paper", re.sub(r"\.(csv|md|tex|manifest\.json)$", "", name), plan.papers)
+    elif len(parts) >= 7:
+        keys: list[Key] = [*plan.runs, *plan.imported]
+        seed = re.match(r"seed(\d+)", parts[6])
+        for place, what in enumerate(("ID set", "network", "recipe")):
+            _one_of(f"{where}: {what}", parts[3 + place], {str(key[place]) for key in keys})
+            keys = [key for key in keys if key[place] == parts[3 + place]]
+        if seed:
+            _one_of(f"{where}: seed", seed[1], {str(key.seed) for key in keys})
+
+
+def _one_of(where: str, name: str, allowed: Iterable[str]) -> None:
+    if name not in allowed:
+        raise unknown(where, name, allowed)

@@ -10,6 +10,7 @@ from typing import Any
 
 from workflow_scripts.cams.options import MaskOptions
 from workflow_scripts.config import fidelity
+from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.config.models import Config, Recipe
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.errors import OODError, unknown
@@ -107,6 +108,24 @@ def candidates(among: Sequence[Recipe], where: str) -> str:
     pool = among[0].outliers
     assert pool is not None  # else it lacks outliers.dataset
     return pool.dataset
+
+
+GROUPS = {"id": "the ID set's own rows", "average": "means over sets", "all": "the mean over all sets"}
+"""Names that no group of OOD sets may have, and what has them."""
+
+
+def several_images(row: Dataset, config: Config, where: str) -> None:
+    """A test set has two images at least: a share of one can be 0 or 1 alone.
+
+    Raises:
+        OODError: the configuration says that it has one; naming the key.
+    """
+    for key, count in ((f"dataset '{row.name}', key counts.test", row.counts.get("test")),
+                       (f"dataset '{row.name}', key sample.n", row.sample and row.sample.n),
+                       ("limit.images", config.limit.images if not row.classes else None)):
+        if count == 1:
+            raise OODError(f"{where}: '{row.name}' has one test image ({key}: 1), with which no score can be measured; "
+                           "give it two at least")
 
 
 def papers(config: Config) -> None:

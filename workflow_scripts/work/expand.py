@@ -166,6 +166,12 @@ class _Expansion:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise OODError(f"{where}.ood: '{twice}' stands there twice")
+        for group in experiment.ood:
+            if group in checks.GROUPS:
+                raise OODError(f"{where}.ood.{group}: tables call {checks.GROUPS[group]} so; name the group otherwise, "
+                               "e.g. near or far")
+        for name in names:
+            checks.several_images(self.datasets[name], self.config, f"{where}.ood")
         groups = self.ood.setdefault(experiment.id, {})
         for group, members in experiment.ood.items():
             for name in members:
