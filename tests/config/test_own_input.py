@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests import own_data
 from tests.checkout import ROOT
-from workflow_scripts.config.load import load_config
+from workflow_scripts.config.load import load_config, placed
 from workflow_scripts.core import own
 from workflow_scripts.core.digest import digest, own_code
 from workflow_scripts.core.errors import OODError
@@ -73,7 +73,7 @@ OPTIONS, SCORE, TAKEN = ("networks", 0, "options"), ("scores", 0, "score"), ("im
 
 
 def test_a_good_configuration_is_planned_relative_to_its_file(work):
-    plan = read_plan(RAW, ROOT, {}, work)
+    plan = read_plan(placed(RAW, work), ROOT, {})
     run = plan.runs["digits", "my-net", "mine", 0]
     assert run.network.options["folder"] == str(work) and run.scores["spread"].module == str(work / "my_score.py")
     assert run.recipe.checkpoint.file == str(work / "weights.pt")
@@ -83,7 +83,7 @@ def test_a_good_configuration_is_planned_relative_to_its_file(work):
 def test_an_included_file_names_its_own_folder(work):
     (work / "sub").mkdir()
     (work / "sub" / "more.yaml").write_text(yaml.safe_dump({"scores": [{"name": "b", "score": "./b.py"}]}))
-    config = load_config({**RAW, "include": ["./sub/more.yaml"]}, ROOT, work)
+    config = load_config(placed({**RAW, "include": ["./sub/more.yaml"]}, work), ROOT)
     assert {s.name: s.score for s in config.scores} == {"b": str(work / "sub" / "b.py"),
                                                        "spread": str(work / "my_score.py")}
 
@@ -115,7 +115,7 @@ def test_an_included_file_names_its_own_folder(work):
 ])
 def test_a_wrong_entry_is_refused_before_anything_runs(work, path, value, message):
     with pytest.raises(OODError, match=message) as error:
-        read_plan(changed(path, value), ROOT, {}, work)
+        read_plan(placed(changed(path, value), work), ROOT, {})
     assert "\n" not in str(error.value)
 
 
@@ -131,7 +131,7 @@ def test_a_wrong_entry_is_refused_before_anything_runs(work, path, value, messag
 def test_a_score_file_is_checked_without_running_it(work, text, message):
     (work / "my_score.py").write_text(text)
     with pytest.raises(OODError, match=message) as error:
-        read_plan(RAW, ROOT, {}, work)
+        read_plan(placed(RAW, work), ROOT, {})
     assert "\n" not in str(error.value) and "my_score.py" in str(error.value)
 
 

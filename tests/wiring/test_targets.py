@@ -50,7 +50,8 @@ GOOD = ["all", "first", "second_table", "first_roc", "train_network", "results/r
         "results/tiny/models/digits/net/ce/seed0.pt", "results/tiny/features/digits/net/oe/seed0/digits.test.h5",
         "results/tiny/scores/digits/net/ce/seed0/msp.h5", "results/tiny/tables/first.csv",
         "results/tiny/tables/first.manifest.json", "results/tiny/figures/second/roc.svg",
-        "results/tiny/logs/models/digits/net/ce/seed0.log", "resources/archives/dtd-r1.0.1.tar.gz", "of/another/tool"]
+        "results/tiny/logs/models/digits/net/ce/seed0.log", "resources/archives/dtd-r1.0.1.tar.gz", "of/another/tool",
+        "results/published_checks/published_checks.html", "published_checks"]
 BAD = [
     ("frist", "target: 'frist' is not known; did you mean 'first'?"),
     ("posthoc", "target: 'posthoc' is not known"),

@@ -12,7 +12,7 @@ from workflow_scripts.config.base import Name, Strict
 from workflow_scripts.config.raw import Source, load_sources
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, nearest, unknown
-from workflow_scripts.core.files import read_yaml
+from workflow_scripts.core.yaml_files import read_yaml
 
 PACKAGE = "agreement"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from workflow_scripts.config import published_checks
@@ -35,7 +36,7 @@ def fetched(plan: Plan, wildcards: Wildcards) -> list[str]:
 
 def fetched_words(plan: Plan, wildcards: Wildcards) -> str:
     """The same as words of the command."""
-    words = " ".join(f"{role}={path}" for role, path in _fetched(plan, wildcards).items())
+    words = shlex.join(f"{role}={path}" for role, path in _fetched(plan, wildcards).items())
     return f"--fetched {words}" if words else ""
 
 
@@ -43,8 +44,8 @@ def check_section(plan: Plan, wildcards: Wildcards) -> str:
     """What a check computes from."""
     check = checks()[wildcards.check]
     found = {role: sources.locate(file.find, plan.data_root) for role, file in check.files.items()}
-    raw = {role: [sources.fingerprint(path, plan.data_root) for path in files] or raw_files()[
-        check.files[role].archive].identity() for role, files in found.items()}
+    raw = {role: plan.fingerprints.of(files, plan.data_root) or raw_files()[check.files[role].archive].identity()
+           for role, files in found.items()}
     return CheckPublished.of(check=check.name, files={role: file.find for role, file in check.files.items()},
                              printed=check.printed, images=check.images, seed=check.seed, raw=raw).dump(ordered=True)
 

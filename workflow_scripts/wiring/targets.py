@@ -65,9 +65,9 @@ def rules() -> frozenset[str]:
 
 
 @cache
-def _kinds() -> frozenset[str]:
-    """Folders below a configuration's results that rules write into."""
-    return frozenset(kind for text in _texts() for kind in re.findall(r"<results>/(\w+)/", text))
+def _kinds(folder: str) -> frozenset[str]:
+    """Folders below a configuration's results, or below all ``results``, that rules write into."""
+    return frozenset(kind for text in _texts() for kind in re.findall(rf"\"{folder}/(\w+)[/\"]", text))
 
 
 def _texts() -> Iterator[str]:
@@ -96,12 +96,14 @@ def check(plan: Plan, asked: Iterable[str]) -> None:
 
 def _check_result(plan: Plan, where: str, parts: tuple[str, ...]) -> None:
     """A file of results, by its folders."""
+    if len(parts) > 1 and parts[1] in _kinds("results"):
+        return  # beside every configuration
     if len(parts) > 1:
-        _one_of(f"{where}: variant", parts[1], [plan.config.variant, "report.html"])
+        _one_of(f"{where}: variant", parts[1], [plan.config.variant, "report.html", *_kinds("results")])
     if len(parts) < 4 or parts[2] in ("logs", "benchmarks"):  # a page or an overview; the rules know them
         return
     kind, name = parts[2], parts[3]
-    _one_of(f"{where}: folder", kind, _kinds())
+    _one_of(f"{where}: folder", kind, _kinds("<results>"))
     if kind in ("data", "folders"):
         dataset, _, split = name.removesuffix(".h5").rpartition(".")
         _one_of(f"{where}: dataset", dataset, plan.datasets)
