@@ -218,6 +218,21 @@ def test_files_beside_the_images_count(shipped, tmp_path):
     assert name == "config/lists/imagenet100.txt" and len(digest) == 64
 
 
+def test_lists_that_are_looked_for_beside_the_images_count(shipped, tmp_path):
+    """SC-OOD's, where no option names their folder."""
+    entry = row(tmp_path, reader="scood", options={"benchmark": "cifar10", "set": "svhn"},
+                splits={"test": {"files": "images"}})
+    (tmp_path / "images").mkdir()
+    alone = catalogue.fingerprint(entry, "test", tmp_path)
+    texts = tmp_path / "imglist" / "benchmark_cifar10" / "test_svhn.txt"
+    texts.parent.mkdir(parents=True)
+    found = []
+    for line in ("a.png {'label': 0, 'sc_label': -1}", "a.png {'label': 0, 'sc_label': 10}"):
+        texts.write_text(line)
+        found.append(catalogue.fingerprint(entry, "test", tmp_path))
+    assert [name for name, *_ in found[0]] == ["images", "imglist"] and found[0] != found[1] and len(alone) == 1
+
+
 def test_a_run_on_the_official_archives_lists_the_development_kit(tmp_path):
     """With the validation images there and without them."""
     from tests.workflow.test_pack_rule import plan

@@ -270,6 +270,8 @@ def fingerprint(dataset: Dataset, split: str, root: str | os.PathLike | None,
         return []
     beside = [path for names in companions(dataset, split, root).values() for path in sources.locate(names, root)]
     found = sources.locate(patterns, root)
+    near = {path.parent / name for path in found for name in plugins.spec("data.readers", dataset.reader).beside}
+    beside += sorted(path for path in near if path.exists())
     return (taken or Fingerprints()).of([*found, *beside], root) if found else None
 
 

@@ -154,6 +154,9 @@ class PictureSpec(Spec):
 class ReaderSpec(EvaluatedSpec):
     """A module of ``data/readers``."""
 
+    beside: tuple[str, ...] = ()
+    """Names of files and folders that are read too where they stand beside the raw files."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RuleSpec(EvaluatedSpec):

@@ -25,7 +25,7 @@ from workflow_scripts.data.readers.lmdb_images import Options as Everything
 from workflow_scripts.data.readers.lmdb_images import decoded
 from workflow_scripts.data.reading import Images, raw_files
 
-SPEC = ReaderSpec(defects={
+SPEC = ReaderSpec(beside=("imglist",), defects={
     "goe.2c": ("the code of 2024 squashes test images to 32x32; that of 2022 resizes the shorter side and cuts",
                "test sets: the same sets squashed, in a group of their own (`far+2c`)"),
     "goe.2g-1": ("test sets are always filtered with the CIFAR-100 benchmark's lists",
@@ -80,7 +80,8 @@ def _list(options: Options, root: Path | None, collection: Collection, source: P
     """Text of the list, its name in results, its sha256 (or that of the archive it lies in)."""
     name = f"benchmark_{options.benchmark}/test_{options.set}.txt"
     candidates = [raw_files(options.lists, root)[0] / name] if options.lists else [
-        source / "imglist" / name, source / "data" / "imglist" / name, source.parent / "imglist" / name]
+        source / "imglist" / name, source / "data" / "imglist" / name,
+        *(source.parent / beside / name for beside in SPEC.beside)]
     for path in candidates:
         if path.is_file():
             return in_utf8(path.read_bytes(), path), shown(path, root), sha256(path)
