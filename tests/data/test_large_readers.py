@@ -187,7 +187,7 @@ def test_every_image_that_is_there_is_drawn_equally_often():
     ({"records": COUNT, "count": 9999, "draw": True}, "3,000 are there"), ({"records": COUNT, "draw": True}, "count"),
     ({"records": COUNT, "start": 1, "count": 2, "draw": True}, "without a start"),
     ({"records": COUNT, "exclude": "zero.txt"}, "counts from 1.*found 0"),
-    ({"records": COUNT, "exclude": "words.txt"}, "one a line, expected"),
+    ({"records": COUNT, "exclude": "words.txt"}, "line 1: a list of image numbers, one number a line, expected"),
     ({"records": COUNT, "exclude": "none.txt"}, "none.txt not found")])
 def test_a_wrong_size_or_list_is_named(tagged, options, words):
     (tagged / "zero.txt").write_text("0\n5\n")
