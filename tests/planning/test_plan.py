@@ -51,7 +51,8 @@ def test_its_jobs_are_those_of_snakemake(tmp_path, monkeypatch, name):
 def test_the_answer_is_kept_until_the_configuration_changes(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(dag, "_ask", lambda plan, words: asked.append(words) or {"jobs": [], "due": [], "reasons": []})
+    monkeypatch.setattr(dag, "_ask", lambda plan, words, compare: asked.append(words) or {
+        "jobs": [], "due": [], "reasons": []})
     for seeds in ([0], [0], [0, 1], [0]):
         estimator({**TINY, "seeds": seeds}, tmp_path)
     assert len(asked) == 2

@@ -206,7 +206,7 @@ def test_raw_data_missing_damaged_and_in_order(tmp_path, capsys, quick, monkeypa
     assert "test_32x32.mat: 64,275,384 bytes expected, found 4" in capsys.readouterr().out
     monkeypatch.setenv("OOD_DATA", str(tmp_path / "nowhere"))
     assert ended(doctor.main, "--configfile", config) == 1
-    assert "nowhere, which is no folder" in capsys.readouterr().out
+    assert "OOD_DATA: there is no folder" in capsys.readouterr().err
 
 
 def test_a_disk_that_is_too_small(tmp_path, monkeypatch):

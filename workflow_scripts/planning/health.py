@@ -178,8 +178,6 @@ def data(plan: Plan, pairs: list[tuple[str, str]], missing: list[str], thorough:
         wanted = any(catalogue.files(plan.datasets[d], s) for d, s in pairs)
         yield note("OOD_DATA is not set", "raw files are downloaded or must be brought; name a folder with OOD_DATA or "
                    "the key data_root") if wanted else Finding("no raw files are needed: all images are bundled")
-    elif not root.is_dir():
-        yield problem(f"OOD_DATA names {root}, which is no folder", "create it or name another")
     seen = set()
     archives = Path(plan.config.resources) / "archives"
     for dataset, split in pairs:
