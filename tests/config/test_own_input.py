@@ -322,7 +322,7 @@ def test_class_folders_in_another_order(tmp_path):
     read = images.read(images.Options(str(tmp_path / "photos"), labels="folders", order=("owl", "ape")), None)
     assert read.classes == ("owl", "ape") and read.labels.tolist() == [1, 1, 0, 0]
     assert [name.split("/")[0] for name in read.names] == ["ape", "ape", "owl", "owl"]
-    with pytest.raises(OODError, match="order: expected the 2 class folders of .*, each once; they differ in cat"):
+    with pytest.raises(OODError, match="order: expected the 2 classes .* by name, each once; without images: cat"):
         images.read(images.Options(str(tmp_path / "photos"), labels="folders", order=("owl", "ape", "cat")), None)
 
 

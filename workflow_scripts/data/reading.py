@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.sources import alternatives, locate, printable
+from workflow_scripts.data.tally import Tally
 
 BLOCK = 1000  # images that array-like readers hand over at a time (3 MB at 32x32)
 
@@ -40,13 +41,38 @@ class Images:
     """Raw file -> its sha256, or distribution -> its version."""
     blocks: Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]
     kind: Literal["images", "inputs"] = "images"
-    notes: list[str] = field(default_factory=list)
-    """What the user should be told, filled while blocks are read."""
+    left_out: Tally = field(default_factory=Tally)
+    """Files of the sources that are none of these images; those that cannot be decoded come while blocks are read."""
+    changed: Tally = field(default_factory=Tally)
+    """What was done to pixels that are not 8-bit RGB, and pages that were not read; filled while blocks are read."""
+    named: Literal["numbers", "folders", "stated"] = "numbers"
+    """Where the names of the classes are from: numbers of the format, for which a row may declare names; folders of the
+    raw files, in sorted order; or, in an order that the reader's options state, either of them."""
     archive: tuple[Path, np.ndarray] | None = None
     """The LMDB file the images lie in, and their numbers there, int64 (N,); none for other forms."""
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def in_order(self, classes: Sequence[str], key: str) -> Images:
+        """The same images with the labels of classes in another order.
+
+        Args:
+            classes: the names, each once.
+            key: names what states them, for errors.
+
+        Raises:
+            OODError: they are not the names of this set's classes.
+        """
+        if sorted(classes) != sorted(self.classes):
+            twice = sorted({name for name in classes if classes.count(name) > 1})
+            unknown, lacking = sorted(set(classes) - set(self.classes)), sorted(set(self.classes) - set(classes))
+            differ = [f"{what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" for what, names in (
+                ("without images", unknown), ("not named", lacking), ("named twice", twice)) if names]
+            raise OODError(f"{key}: expected the {len(self.classes)} classes of the raw files by name, each once; "
+                           f"{'; '.join(differ)}")
+        place = np.array([classes.index(name) for name in self.classes], np.int64)
+        return replace(self, labels=place[self.labels], classes=tuple(classes), named="stated")
 
 
 class Numbered(Sequence):

@@ -20,6 +20,7 @@ from PIL import Image
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
+from workflow_scripts.data import tally
 from workflow_scripts.data.images.store import KINDS, pixel_rows
 from workflow_scripts.stages.sections.make_cards import CardOf, MakeCards
 
@@ -92,6 +93,7 @@ def card(entry: CardOf) -> dict[str, Any]:
                 "per_class": {str(c): int(n) for c, n in zip(*np.unique(labels[labels >= 0], return_counts=True),
                                                              strict=True)},
                 "definition": attribute(file, "definition", {}), "sources": attribute(file, "sources", {}),
+                **{key: [tally.line(record) for record in attribute(file, key, [])] for key in ("left_out", "changed")},
                 "licence": str(entry.licence or attribute(file, "licence", "")),
                 "about": str(entry.about or attribute(file, "about", "")),
                 "png": base64.b64encode(grid(pictures)).decode("ascii"),

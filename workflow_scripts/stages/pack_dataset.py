@@ -9,7 +9,6 @@ An archive holds every image as it was published. A run that was killed is conti
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import lzma
 import os
@@ -25,13 +24,11 @@ from pathlib import Path
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.data.archives.collection import collect, is_compressed
+from workflow_scripts.data.archives.collection import collect
 from workflow_scripts.data.archives.packing import pack
+from workflow_scripts.data.archives.trees import is_compressed, stream
 from workflow_scripts.data.reading import raw_files
 from workflow_scripts.stages.sections.pack_dataset import PackDataset
-
-_OPENERS: dict[bytes, type[gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
-    b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File, b"\xfd7": lzma.LZMAFile}
 
 
 @contextmanager
@@ -48,12 +45,8 @@ def plain_copies(paths: list[Path], out: Path) -> Iterator[dict[Path, Path]]:
                 continue
             out.parent.mkdir(parents=True, exist_ok=True)
             copies[path] = out.with_name(f".{out.name}.{i}.tar")
-            with open(path, "rb") as file:
-                opener = _OPENERS.get(file.read(2))
-            if opener is None:
-                raise OODError(f"{path}: compressed in a way this version does not read; gzip, bzip2 or xz expected")
             try:
-                with opener(path) as packed, open(copies[path], "wb") as file:
+                with stream(path) as packed, open(copies[path], "wb") as file:
                     shutil.copyfileobj(packed, file, 2**20)
             except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, tarfile.TarError) as error:
                 raise OODError(f"{path}: not a whole archive ({error}); fetch it again") from None

@@ -153,7 +153,7 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
         files: read in the place of the reader's option ``files``: downloaded ones, or the packed archive.
 
     Returns:
-        Notes for the user: images left out.
+        Notes for the user: files left out, and what was done to pixels.
 
     Raises:
         OODError: the dataset and what is wrong with it, such as another number of images than its row states.
@@ -182,7 +182,8 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
     except OODError as error:
         message = str(error)
         raise OODError(message if message.startswith(where) else f"{where}: {message}") from None
-    notes = [f"{where}: {note}" for note in images.notes]
+    notes = [f"{where}: left out {text}" for text in images.left_out.lines()]
+    notes += [f"{where}: {text}" for text in images.changed.lines()]
     if left_out and section.count:
         notes.append(f"{where}: {len(index) - len(left_out):,} images; the complete set has {section.count:,}")
     return notes

@@ -1,8 +1,9 @@
 """The archive form of large sets: encoded images, as they were published, in one LMDB file; its layout and its reading.
 
 Key: the image's number, 8 bytes big-endian, in sorted (class, file) order. Value: the original bytes. Further records:
-``labels`` (int64, little-endian), ``names`` (UTF-8, separated by NUL), ``classes``, ``count``, ``corrupt`` (left out),
-``definition``, ``sources`` and ``format`` (JSON). :mod:`workflow_scripts.data.archives.packing` writes it.
+``labels`` (int64, little-endian), ``names`` (UTF-8, separated by NUL), ``classes``, ``count``, ``corrupt`` (images left
+out), ``left_out`` (files that are no images; archives of earlier versions lack it), ``definition``, ``sources`` and
+``format`` (JSON). :mod:`workflow_scripts.data.archives.packing` writes it.
 
 Reading takes no lock. LMDB allows one environment per process and file: it is opened when first needed, shared by all
 :class:`Archive` objects of the process, and opened anew in a forked child. An archive can be sent to spawned workers.
@@ -26,7 +27,9 @@ if TYPE_CHECKING:  # imported where an archive is opened: stores without one are
     import lmdb
 
 FORMAT = {"format": "encoded images", "version": 1}
-RECORDS = ("classes", "corrupt", "count", "definition", "format", "labels", "names", "sources")  # in LMDB's order
+RECORDS = ("classes", "corrupt", "count", "definition", "format", "labels", "left_out", "names", "sources")
+"""In LMDB's order."""
+_LATER = {"left_out"}  # records that files of earlier versions lack
 _MAPPED = 2**28  # bytes read before the file is mapped anew: what was touched counts as the process's memory
 STATE = b"\0"  # record of an unfinished file; sorts before every image number, so that numbers can be appended
 
@@ -114,7 +117,7 @@ class Archive:
         self.path = str(Path(path).resolve())
         with _LOCK:
             _open(self.path)
-        lacking = [name for name in RECORDS if _get(self.path, name.encode()) is None]
+        lacking = [name for name in RECORDS if name not in _LATER and _get(self.path, name.encode()) is None]
         if lacking or self._json("format") != FORMAT:
             what = "an unfinished file" if _get(self.path, STATE) is not None else "no archive of encoded images"
             raise OODError(f"{self.path}: {what}: it lacks {', '.join(lacking) or 'the expected format'}; run the pack "
@@ -159,6 +162,11 @@ class Archive:
     def corrupt(self) -> list[list[str]]:
         """Name and what was wrong, of each image that was left out since it could not be decoded."""
         return self._json("corrupt")
+
+    @property
+    def left_out(self) -> list[dict[str, Any]]:
+        """Files of the sources that are no images: the records of a :class:`~workflow_scripts.data.tally.Tally`."""
+        return json.loads(_get(self.path, b"left_out") or b"[]")
 
     def read(self, number: int) -> bytes:
         """The encoded image.

@@ -65,6 +65,8 @@ def problems(part: Collection, start: int) -> Problems:
                 decode(part.read(i))
             except ValueError as error:
                 found.append((start + i, str(error)))
+            except OODError as error:
+                raise OODError(f"{part.path(i)}: {part.names[i]}: {error}") from None
     finally:
         part.close()
     return found
@@ -97,7 +99,7 @@ def pack(collection: Collection, out: Path, definition: dict[str, Any], *, worke
         commit: files per commit; another number gives another file of the same content.
 
     Returns:
-        Notes for the user: images left out.
+        Notes for the user: files left out.
 
     Raises:
         OODError: more than ``allow_corrupt`` images that cannot be decoded (all are counted, the first ones named),
@@ -132,10 +134,11 @@ def pack(collection: Collection, out: Path, definition: dict[str, Any], *, worke
     finally:
         collection.close()
         lock.release()
-    if not progress.left_out:
-        return []
-    named = "; ".join(f"{collection.names[i]} ({why})" for i, why in progress.left_out)
-    return [f"left out {len(progress.left_out)} image(s) that cannot be decoded: {named}"]
+    notes = [f"left out {text}" for text in collection.left_out.lines()]
+    if progress.left_out:
+        named = "; ".join(f"{collection.names[i]} ({why})" for i, why in progress.left_out)
+        notes.append(f"left out {len(progress.left_out)} image(s) that cannot be decoded: {named}")
+    return notes
 
 
 # ---- looking at the files --------------------------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def _stop_if_corrupt(collection: Collection, left_out: Sequence[tuple[int, str]]
 
 def _identity(collection: Collection, commit: int) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT, commit, PAGE, list(collection.classes)]).encode())
-    digest.update("\0".join(collection.names).encode())
+    digest.update("\0".join(collection.names).encode("utf-8", "surrogateescape"))
     digest.update(collection.size.tobytes() + collection.labels.tobytes() + collection.place.tobytes())
     return digest.hexdigest()
 
@@ -282,10 +285,11 @@ def _finish(collection: Collection, progress: _Progress, path: Path, about: dict
     """The last commit: labels, names and all other records in the place of the state."""
     kept = np.delete(np.arange(len(collection)), [i for i, _ in progress.left_out])
     about = {**about, "classes": list(collection.classes), "count": len(kept), "format": FORMAT,
-             "corrupt": [[collection.names[i], why] for i, why in progress.left_out]}
+             "corrupt": [[collection.names[i], why] for i, why in progress.left_out],
+             "left_out": collection.left_out.records()}
     records = {name: json.dumps(value, sort_keys=True).encode() for name, value in about.items()} | {
         "labels": collection.labels[kept].astype("<i8").tobytes(),
-        "names": "\0".join([collection.names[i] for i in kept.tolist()]).encode()}
+        "names": "\0".join([collection.names[i] for i in kept.tolist()]).encode("utf-8", "backslashreplace")}
     with _transaction(path, _pages(np.array([len(value) for value in records.values()])) + _SLACK) as txn:
         txn.delete(STATE)
         for name in RECORDS:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives.lmdb_store import Archive
+from workflow_scripts.data.decoding import as_rgb
 from workflow_scripts.data.images.geometry import fit, side
 from workflow_scripts.data.reading import threads
 
@@ -153,11 +154,9 @@ def decoded(archive: Archive, number: int) -> Image.Image:
     content = archive.read(number)
     _keep_memory()
     try:
-        image = Image.open(io.BytesIO(content))
-        if image.mode != "RGB":
-            return image.convert("RGB")
-        image.load()
-        return image
+        return as_rgb(Image.open(io.BytesIO(content)))
+    except OODError as error:
+        raise OODError(f"{archive.path}: image {number} ({archive.names[number]}): {error}") from None
     except Exception as error:  # PIL's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         raise OODError(f"{archive.path}: image {number} ({archive.names[number]}) cannot be decoded "
                        f"({type(error).__name__}: {error})") from None

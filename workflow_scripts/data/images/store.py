@@ -6,8 +6,10 @@ input space. Images whose long side was kept (geometry ``shortN``): ``flat``, ui
 ``numbers`` int64 (N,) in the LMDB file that the attribute ``archive`` names, so nothing is stored twice.
 
 ``labels`` int64 (N,), -1 where there is none; ``names`` (N,) UTF-8. Attributes (JSON where not plain): ``dataset``,
-``split``, ``classes``, ``definition``, ``sources``. The same images give the same bytes: no time stamps, fixed chunks.
-Pixels carry checksums (Fletcher 32), so a damaged file is noticed.
+``split``, ``classes``, ``definition``, ``sources``, and the records of a
+:class:`~workflow_scripts.data.tally.Tally` each, ``left_out`` (files of the sources that are none of the images) and
+``changed`` (what was done to pixels that were not 8-bit RGB). The same images give the same bytes: no time stamps,
+fixed chunks. Pixels carry checksums (Fletcher 32), so a damaged file is noticed.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ _CACHE = 16 * 2**20  # bytes; blocks need not end where chunks end
 _NAMES = 2**16  # names in memory at once
 _AGAIN = "delete it and run again"
 _ATTRIBUTES = ("dataset", "split", "classes", "definition", "sources")
+_TALLIES = ("left_out", "changed")  # stores of earlier versions lack them
 
 Rows: TypeAlias = h5py.Dataset | CentreCrops | Encoded
 
@@ -69,7 +72,7 @@ class Store:
     classes: tuple[str, ...]
     """Class names in the order of the labels; empty for sets without labels."""
     attrs: dict[str, Any]
-    """dataset, split, classes, definition, sources; JSON decoded."""
+    """dataset, split, classes, definition, sources, left_out, changed; JSON decoded."""
 
     def photos(self) -> np.ndarray | Rows:
         """:attr:`images`.
@@ -118,7 +121,8 @@ def write_store(path: str | os.PathLike, images: Images, index: np.ndarray, clas
         file.create_dataset("labels", data=labels.astype(np.int64, copy=False), track_times=False)
         _write_names(file, images.names, kept)
         file.attrs["dataset"], file.attrs["split"] = definition["dataset"], definition["split"]
-        for key, value in (("classes", list(classes)), ("definition", definition), ("sources", images.sources)):
+        for key, value in (("classes", list(classes)), ("definition", definition), ("sources", images.sources),
+                           ("left_out", images.left_out.records()), ("changed", images.changed.records())):
             file.attrs[key] = json.dumps(value, sort_keys=True)
     return [images.names[i] for i in np.delete(index, there).tolist()] if len(kept) < len(index) else []
 
@@ -333,7 +337,8 @@ def load_store(path: str | os.PathLike, pixels: bool = True) -> Store:
 
 def _attributes(file: h5py.File) -> dict[str, Any]:
     attrs = {key: file.attrs[key] for key in _ATTRIBUTES}
-    return attrs | {key: json.loads(attrs[key]) for key in ("classes", "definition", "sources")}
+    return attrs | {key: json.loads(attrs[key]) for key in ("classes", "definition", "sources")} | {
+        key: json.loads(file.attrs.get(key, "[]")) for key in _TALLIES}
 
 
 def _in_memory(file: h5py.File) -> np.ndarray | Rows:

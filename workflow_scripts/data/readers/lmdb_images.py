@@ -18,13 +18,15 @@ from annotated_types import Ge, MinLen
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ReaderSpec
-from workflow_scripts.data.archives.collection import Collection, collect
+from workflow_scripts.data.archives.collection import collect
 from workflow_scripts.data.archives.imagenet import class_list
 from workflow_scripts.data.archives.lmdb_store import Archive
-from workflow_scripts.data.decoding import decode
+from workflow_scripts.data.decoding import Decoded, decode
 from workflow_scripts.data.reading import Images, raw_files, threads, unlabelled
+from workflow_scripts.data.tally import Tally
 
 _AHEAD = 8  # images per thread that may wait in memory
+CORRUPT = "image that cannot be decoded"
 
 
 SPEC = ReaderSpec()
@@ -51,27 +53,43 @@ class Options:
 
 
 def read(options: Options, root: Path | None) -> Images:
-    """All images in sorted (class, file) order; decoded when blocks are read, each of its own size.
+    """All images in sorted (class, folder, file) order; decoded when blocks are read, each of its own size.
 
     Raises:
         OODError: no source or no image in it; an archive that is not whole; classes of ``only`` that are not there;
             while blocks are read: more than ``allow_corrupt`` images that cannot be decoded, the first ones named.
     """
     paths = raw_files(options.files, root)
-    if len(paths) == 1 and paths[0].suffix == ".lmdb":
-        store: Archive | Collection = Archive(paths[0])
-        numbers, labels, classes = _of_classes(store, options)
-    else:
-        store = collect(options, root)
-        numbers, labels, classes = np.arange(len(store)), store.labels, store.classes
-    notes = [f"left out while packing: {name} ({why})" for name, why in getattr(store, "corrupt", [])]
+    if len(paths) != 1 or paths[0].suffix != ".lmdb":
+        return raw(options, root)
+    store = Archive(paths[0])
+    numbers, labels, classes = _of_classes(store, options)
     every = store.names
-    return Images(
-        labels=labels, names=every if len(numbers) == len(every) else [every[i] for i in numbers.tolist()],
-        classes=classes, sources=store.sources, notes=notes,
-        archive=(paths[0], numbers) if isinstance(store, Archive) else None,
-        blocks=decoded(lambda i: store.read(int(numbers[i])), lambda i: every[numbers[i]], options.allow_corrupt,
-                       notes, ", ".join(str(path) for path in paths[:3])))
+    left_out, changed = Tally(store.left_out), Tally()
+    for name, why in store.corrupt:
+        left_out.add(CORRUPT, f"{name} ({why})")
+    return Images(labels=labels, names=every if len(numbers) == len(every) else [every[i] for i in numbers.tolist()],
+                  classes=classes, sources=store.sources, left_out=left_out, changed=changed,
+                  named="stated" if options.only else "folders",
+                  archive=(paths[0], numbers),
+                  blocks=decoded(lambda i: store.read(int(numbers[i])), lambda i: every[numbers[i]], left_out, changed,
+                                 options.allow_corrupt, str(paths[0])))
+
+
+def raw(options: Options, root: Path | None) -> Images:
+    """The images of folders and archives as they lie.
+
+    Raises:
+        OODError: as :func:`read`.
+    """
+    store = collect(options, root)
+    changed = Tally()
+    return Images(labels=store.labels, names=store.names, classes=store.classes, sources=store.sources,
+                  left_out=store.left_out, changed=changed,
+                  named="stated" if options.only else "folders",
+                  blocks=decoded(store.read, store.names.__getitem__, store.left_out, changed, options.allow_corrupt,
+                                 ", ".join(str(path) for path in store.paths[:3]),
+                                 store.forwards if store.compressed else None))
 
 
 def _of_classes(store: Archive, options: Options) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -93,43 +111,53 @@ def _of_classes(store: Archive, options: Options) -> tuple[np.ndarray, np.ndarra
     return numbers, labels[numbers].astype(np.int64), tuple(wanted)
 
 
-def decoded(content: Callable[[int], bytes], name: Callable[[int], str], allow_corrupt: int, notes: list[str],
-            where: str) -> Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]:
+def decoded(content: Callable[[int], bytes], name: Callable[[int], str], left_out: Tally, changed: Tally,
+            allow_corrupt: int, where: str, forwards: Callable[[np.ndarray], np.ndarray] | None = None,
+            ) -> Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]:
     """``blocks`` of single images over encoded ones; a few are decoded ahead, PIL lets threads run side by side.
 
     Args:
         content: bytes of an image.
         name: its name, for errors.
-        allow_corrupt: how many may be left out; ``notes`` then tells them.
+        left_out, changed: are told what happens to the images.
+        allow_corrupt: how many may be left out.
         where: names the source in errors.
+        forwards: of a stream, in which order (positions in an index) it is read, by one thread; none: in any.
     """
-    def one(i: int) -> np.ndarray | str:
+    def one(i: int, encoded: bytes | None) -> Decoded | str:
         try:
-            return decode(content(i))
+            return decode(content(i) if encoded is None else encoded)
         except ValueError as error:
             return f"{name(i)} ({error})"
+        except OODError as error:
+            raise OODError(f"{where}: {name(i)}: {error}") from None
 
     def blocks(index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         corrupt: list[str] = []
         waiting: deque[tuple[int, Future]] = deque()
         count = threads()
+        positions = range(len(index)) if forwards is None else forwards(index).tolist()
         with ThreadPoolExecutor(count) as pool:
-            for position in range(len(index) + count * _AHEAD):
-                if position < len(index):
-                    waiting.append((position, pool.submit(one, int(index[position]))))
-                if position < count * _AHEAD or not waiting:
+            for number in range(len(index) + count * _AHEAD):
+                if number < len(index):
+                    position = positions[number]
+                    i = int(index[position])
+                    waiting.append((position, pool.submit(one, i, None if forwards is None else content(i))))
+                if number < count * _AHEAD or not waiting:
                     continue
                 at, future = waiting.popleft()
                 image = future.result()
                 if isinstance(image, str):
                     corrupt.append(image)
                 elif len(corrupt) <= allow_corrupt:  # beyond that, only count on
-                    yield at, image[None]
+                    for remark, times in image.remarks:
+                        changed.add(remark, name(int(index[at])), times)
+                    yield at, image.pixels[None]
         if len(corrupt) > allow_corrupt:
             raise OODError(f"{len(corrupt)} image(s) cannot be decoded: {'; '.join(corrupt[:5])}"
                            f"{'; ...' if len(corrupt) > 5 else ''}. Fetch {where} again, or set allow_corrupt: "
                            f"{len(corrupt)} in the dataset's options to leave them out")
-        if corrupt:
-            notes.append(f"left out {len(corrupt)} image(s) that cannot be decoded: {'; '.join(corrupt)}")
+        for which in corrupt:
+            left_out.add(CORRUPT, which)
 
     return blocks

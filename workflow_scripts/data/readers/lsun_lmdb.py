@@ -23,6 +23,7 @@ from workflow_scripts.core.specs import ReaderSpec
 from workflow_scripts.data.archives.unpack import members
 from workflow_scripts.data.readers.lmdb_images import decoded
 from workflow_scripts.data.reading import Images, raw_files, unlabelled
+from workflow_scripts.data.tally import Tally
 
 DATA = "data.mdb"
 
@@ -83,8 +84,8 @@ def read(options: Options, root: Path | None) -> Images:
     if not store.keys:
         raise OODError(f"{path}: it holds no image; fetch LSUN's test_lmdb.zip again")
     names = [key.decode("utf-8", "backslashreplace") for key in store.keys]
-    notes: list[str] = []
+    left_out, changed = Tally(), Tally()
     source = path if found.is_dir() else found
     return Images(labels=unlabelled(len(names)), names=names, classes=(), sources={shown(source, root): sha256(source)},
-                  blocks=decoded(lambda i: store.read(int(i)), lambda i: names[i], options.allow_corrupt, notes,
-                                 str(found)), notes=notes)
+                  blocks=decoded(lambda i: store.read(int(i)), names.__getitem__, left_out, changed,
+                                 options.allow_corrupt, str(found)), left_out=left_out, changed=changed)

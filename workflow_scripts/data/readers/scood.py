@@ -24,6 +24,7 @@ from workflow_scripts.data.archives.collection import Collection, collect
 from workflow_scripts.data.readers.lmdb_images import Options as Everything
 from workflow_scripts.data.readers.lmdb_images import decoded
 from workflow_scripts.data.reading import Images, raw_files
+from workflow_scripts.data.tally import Tally
 
 SPEC = ReaderSpec(beside=("imglist",), defects={
     "goe.2c": ("the code of 2024 squashes test images to 32x32; that of 2022 resizes the shorter side and cuts",
@@ -115,12 +116,13 @@ def read(options: Options, root: Path | None) -> Images:
     numbers = np.array([place[path] for path, _ in rows], np.int64)
     kept = options.labels != "none"
     labels = np.array([values[options.labels] if kept else -1 for _, values in rows], np.int64)
-    notes: list[str] = []
+    left_out, changed = Tally(), Tally()  # files that no list names are left out by it, not by us
+    forwards = (lambda index: everything.forwards(numbers[index])) if everything.compressed else None
     return Images(labels=labels, names=[path for path, _ in rows],
                   classes=tuple(str(i) for i in range(int(labels.max()) + 1)),
-                  sources={list_name: digest, **everything.sources}, notes=notes,
-                  blocks=decoded(lambda i: everything.read(int(numbers[i])), lambda i: rows[i][0],
-                                 options.allow_corrupt, notes, str(source)))
+                  sources={list_name: digest, **everything.sources}, left_out=left_out, changed=changed,
+                  blocks=decoded(lambda i: everything.read(int(numbers[i])), lambda i: rows[i][0], left_out, changed,
+                                 options.allow_corrupt, str(source), forwards))
 
 
 def _places(names: list[str], source: Path) -> dict[str, int]:
