@@ -346,8 +346,8 @@ def test_arrays_of_every_shape(tmp_path, form, shape):
 
 
 @pytest.mark.parametrize(("content", "options", "message"), [
-    ({"images": np.zeros((2, 4, 4, 3), np.float32)}, {}, r"'images' is float32, expected pixels as uint8.*\* 255"),
-    ({"images": np.zeros((2, 4), np.uint8)}, {}, r"has shape \(2, 4\), expected uint8 \(N, H, W\)"),
+    ({"images": np.zeros((2, 4, 4, 3), complex)}, {}, r"'images' is complex128, expected pixels as uint8 \(N, H, W\)"),
+    ({"images": np.zeros((2, 4), np.uint8)}, {}, r"has shape \(2, 4\), expected \(N, H, W\)"),
     ({"images": np.zeros((2, 4, 4, 2), np.uint8)}, {}, r"has shape \(2, 4, 4, 2\)"),
     ({"images": np.array([np.zeros((2, 2)), np.zeros((3, 3))], object)}, {}, "cannot be read .*images of one size"),
     ({"image": np.zeros((2, 4, 4), np.uint8)}, {}, "no array 'images'; did you mean 'image'.*it holds image"),
@@ -367,6 +367,6 @@ def test_arrays_of_no_such_file(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 cut off")
     (tmp_path / "a.h5").write_bytes(b"nothing")
     for name in ("a.npz", "a.h5"):
-        with pytest.raises(OODError, match=f"{name}: not a whole .npz or HDF5 file"):
+        with pytest.raises(OODError, match=f"{name}: not a whole .npz, .npy or HDF5 file"):
             arrays.read(arrays.Options(str(tmp_path / name)), None)
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")

@@ -246,11 +246,11 @@ def test_what_is_left_out_stands_in_the_log_and_in_the_store(tmp_path, reader):
     assert {record["reason"]: record["count"] for record in store.attrs["left_out"]} == {
         "hidden file or folder": 1, "file of another kind (.db)": 2, "image that cannot be decoded": 1}
     shown = card(CardOf.of(name="mine", path=str(tmp_path / "s.h5"), role="OOD test"))
-    assert shown["left_out"][0] == "2 file of another kind (.db): Thumbs.db, b/Thumbs.db" and len(shown["changed"]) == 1
+    assert shown["left_out"][0] == "2 file of another kind (.db): Thumbs.db, b/Thumbs.db" and len(shown["remarks"]) == 1
     row = SimpleNamespace(label="Mine", about="", url="", geometry="native", licence="", citation="")
     data = data_card({"mine": row}, {("mine", "test"): tmp_path / "s.h5"}, {"mine": "far"}, "other")
     assert "  - left out: 1 hidden file or folder: .Trash\n" in data and "  - 2 further page or frame" in data
-    assert store.attrs["changed"] == [{"reason": "further page or frame of a file, not read", "count": 2,
+    assert store.attrs["remarks"] == [{"reason": "further page or frame of a file, not read", "count": 2,
                                        "first": ["a/2.tif"]}]
 
 

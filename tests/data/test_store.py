@@ -54,7 +54,7 @@ def test_what_is_written_is_read(tmp_path):
     assert store.classes == ("a", "b")
     sources = {"x.tar": "0" * 64}
     assert store.attrs == {**DEFINITION, "classes": ["a", "b"], "definition": DEFINITION, "sources": sources,
-                           "left_out": [], "changed": []}
+                           "left_out": [], "remarks": []}
     with h5py.File(tmp_path / "x.h5") as file:
         assert file["names"].asstr()[0] == "ä1"
         assert json.loads(file.attrs["classes"]) == ["a", "b"]

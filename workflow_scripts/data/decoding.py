@@ -28,6 +28,9 @@ from PIL import Image, UnidentifiedImageError
 
 from workflow_scripts.core.errors import OODError
 
+HIGH_BYTE = "image of 16 bits a channel, of which the high byte is taken"
+DARK = "image of 16 bits that uses the low 12 at most, so that it comes out nearly black"
+TIMES_255 = "image of float values in 0..1, times 255"
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BITS = 258  # TIFF tag: bits of a sample
 
@@ -104,11 +107,11 @@ def _remarks(image: Image.Image, content: bytes) -> tuple[tuple[str, int], ...]:
     deep = image.mode.startswith("I") or 16 in tuple(tags.get(_BITS, ())) or (
         image.format == "PNG" and content[24] == 16)  # bits of a sample in PNG's header
     if deep:
-        found.append(("image of 16 bits a channel, of which the high byte is taken", 1))
+        found.append((HIGH_BYTE, 1))
         if image.mode.startswith("I") and np.asarray(image).max() < 4096:
-            found.append(("image of 16 bits that uses the low 12 at most, so that it comes out nearly black", 1))
+            found.append((DARK, 1))
     if image.mode == "F":
-        found.append(("image of float values in 0..1, times 255", 1))
+        found.append((TIMES_255, 1))
     if image.mode in ("RGBA", "LA", "PA") and image.getextrema()[-1][0] < 255:
         found.append(("image with transparent pixels, whose alpha is dropped", 1))
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):

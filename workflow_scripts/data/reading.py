@@ -43,7 +43,7 @@ class Images:
     kind: Literal["images", "inputs"] = "images"
     left_out: Tally = field(default_factory=Tally)
     """Files of the sources that are none of these images; those that cannot be decoded come while blocks are read."""
-    changed: Tally = field(default_factory=Tally)
+    remarks: Tally = field(default_factory=Tally)
     """What was done to pixels that are not 8-bit RGB, and pages that were not read; filled while blocks are read."""
     named: Literal["numbers", "folders", "stated"] = "numbers"
     """Where the names of the classes are from: numbers of the format, for which a row may declare names; folders of the

@@ -1,4 +1,4 @@
-"""What was left out of a set, or changed on the way into it: counted by reason, the first ones named."""
+"""What was left out of a set, and what is to be said of its pixels: counted by reason, the first ones named."""
 
 from __future__ import annotations
 

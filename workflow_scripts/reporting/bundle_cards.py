@@ -112,11 +112,11 @@ def data_card(rows: Mapping[str, Described], stores: Mapping[tuple[str, str], Pa
             if dataset == name:
                 with h5py.File(path) as file:
                     count, sources = len(file["labels"]), json.loads(file.attrs["sources"])
-                    left_out, changed = (json.loads(file.attrs.get(key, "[]")) for key in ("left_out", "changed"))
+                    left_out, remarks = (json.loads(file.attrs.get(key, "[]")) for key in ("left_out", "remarks"))
                 lines.append(f"- {split}: {count} images, `lists/{name}.{split}.txt`")
                 lines += [f"  - from {source}: {checksum}" for source, checksum in sorted(sources.items())]
                 lines += [f"  - left out: {tally.line(record)}" for record in left_out]
-                lines += [f"  - {tally.line(record)}" for record in changed]
+                lines += [f"  - {tally.line(record)}" for record in remarks]
         urls = [row.url] if isinstance(row.url, str) else row.url
         lines += [f"- geometry: {row.geometry}", f"- licence: {row.licence or 'not stated'}",
                   f"- citation: {row.citation or 'not stated'}", *(f"- {url}" for url in urls if url), ""]

@@ -93,7 +93,7 @@ def card(entry: CardOf) -> dict[str, Any]:
                 "per_class": {str(c): int(n) for c, n in zip(*np.unique(labels[labels >= 0], return_counts=True),
                                                              strict=True)},
                 "definition": attribute(file, "definition", {}), "sources": attribute(file, "sources", {}),
-                **{key: [tally.line(record) for record in attribute(file, key, [])] for key in ("left_out", "changed")},
+                **{key: [tally.line(record) for record in attribute(file, key, [])] for key in ("left_out", "remarks")},
                 "licence": str(entry.licence or attribute(file, "licence", "")),
                 "about": str(entry.about or attribute(file, "about", "")),
                 "png": base64.b64encode(grid(pictures)).decode("ascii"),

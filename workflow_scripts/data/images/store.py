@@ -5,11 +5,12 @@ input space. Images whose long side was kept (geometry ``shortN``): ``flat``, ui
 ``offsets``, ``widths`` and ``heights`` (N,). Images that are decoded when they are read (``pixels: decoded``):
 ``numbers`` int64 (N,) in the LMDB file that the attribute ``archive`` names, so nothing is stored twice.
 
-``labels`` int64 (N,), -1 where there is none; ``names`` (N,) UTF-8. Attributes (JSON where not plain): ``dataset``,
+``labels`` int64 (N,), -1 where there is none; ``names`` (N,) UTF-8; ``hashes`` uint64 (N,), equal for identical images
+of identical size (where pixels are stored). Attributes (JSON where not plain): ``dataset``,
 ``split``, ``classes``, ``definition``, ``sources``, and the records of a
 :class:`~workflow_scripts.data.tally.Tally` each, ``left_out`` (files of the sources that are none of the images) and
-``changed`` (what was done to pixels that were not 8-bit RGB). The same images give the same bytes: no time stamps,
-fixed chunks. Pixels carry checksums (Fletcher 32), so a damaged file is noticed.
+``remarks`` (what was done to pixels that were not 8-bit RGB, images of one colour). The same images give the same
+bytes: no time stamps, fixed chunks. Pixels carry checksums (Fletcher 32), so a damaged file is noticed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic, not_to_blame
 from workflow_scripts.data.images.geometry import keeps_long_side
 from workflow_scripts.data.images.rows import CentreCrops, Encoded
+from workflow_scripts.data.images.seen import Seen
 from workflow_scripts.data.reading import Images, encoded
 
 _CHUNK = 2**20  # bytes of pixels per HDF5 chunk
@@ -37,7 +39,7 @@ _CACHE = 16 * 2**20  # bytes; blocks need not end where chunks end
 _NAMES = 2**16  # names in memory at once
 _AGAIN = "delete it and run again"
 _ATTRIBUTES = ("dataset", "split", "classes", "definition", "sources")
-_TALLIES = ("left_out", "changed")  # stores of earlier versions lack them
+_TALLIES = ("left_out", "remarks")  # stores of earlier versions lack them
 
 Rows: TypeAlias = h5py.Dataset | CentreCrops | Encoded
 
@@ -72,7 +74,7 @@ class Store:
     classes: tuple[str, ...]
     """Class names in the order of the labels; empty for sets without labels."""
     attrs: dict[str, Any]
-    """dataset, split, classes, definition, sources, left_out, changed; JSON decoded."""
+    """dataset, split, classes, definition, sources, left_out, remarks; JSON decoded."""
 
     def photos(self) -> np.ndarray | Rows:
         """:attr:`images`.
@@ -101,18 +103,19 @@ def write_store(path: str | os.PathLike, images: Images, index: np.ndarray, clas
         Names of images left out because they could not be decoded.
 
     Raises:
-        OODError: no image; images of several sizes; a label out of range; a class without images.
+        OODError: no image; images of several sizes; no value above 1; a label out of range; a class without images.
     """
     _check(images.labels[index], classes, f"dataset '{definition['dataset']}' ({definition['split']})")
+    seen = Seen(len(index))
     with atomic(path) as partial, h5py.File(partial, "w", rdcc_nbytes=_CACHE) as file:
         if archive is not None:
             there = np.arange(len(index))
             file.create_dataset("numbers", data=images.archive[1][index], track_times=False)
             file.attrs["archive"] = archive
         elif keeps_long_side(definition.get("geometry", "")):
-            there = _write_flat(file, images, index, resize)
+            there = _write_flat(file, images, index, resize, seen)
         else:
-            there = _write_pixels(file, images, index, resize)
+            there = _write_pixels(file, images, index, resize, seen)
             if 0 < len(there) < len(index):
                 _close_gaps(file[images.kind], there)
         kept = index[there] if len(there) < len(index) else index
@@ -120,9 +123,12 @@ def write_store(path: str | os.PathLike, images: Images, index: np.ndarray, clas
         _check(labels, classes, f"dataset '{definition['dataset']}' ({definition['split']})")
         file.create_dataset("labels", data=labels.astype(np.int64, copy=False), track_times=False)
         _write_names(file, images.names, kept)
+        if archive is None:
+            seen.judge(lambda number: images.names[index[number]], images.remarks)
+            file.create_dataset("hashes", data=seen.hashes[there], track_times=False)
         file.attrs["dataset"], file.attrs["split"] = definition["dataset"], definition["split"]
         for key, value in (("classes", list(classes)), ("definition", definition), ("sources", images.sources),
-                           ("left_out", images.left_out.records()), ("changed", images.changed.records())):
+                           ("left_out", images.left_out.records()), ("remarks", images.remarks.records())):
             file.attrs[key] = json.dumps(value, sort_keys=True)
     return [images.names[i] for i in np.delete(index, there).tolist()] if len(kept) < len(index) else []
 
@@ -151,7 +157,7 @@ def _check(labels: np.ndarray, classes: tuple[str, ...], where: str) -> None:
 
 
 def _write_pixels(file: h5py.File, images: Images, index: np.ndarray,
-                  resize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+                  resize: Callable[[np.ndarray], np.ndarray], seen: Seen) -> np.ndarray:
     """Write blocks to where they belong. -> positions that were written, ascending."""
     written = np.zeros(len(index), bool)
     pixels = None
@@ -168,12 +174,13 @@ def _write_pixels(file: h5py.File, images: Images, index: np.ndarray,
                            f"before have {pixels.shape[2]}x{pixels.shape[1]}; give the dataset a geometry such as "
                            "squash32 or crop32")
         pixels[start:start + len(block)] = block
+        seen.block(start, block)
         written[start:start + len(block)] = True
     return np.flatnonzero(written)
 
 
 def _write_flat(file: h5py.File, images: Images, index: np.ndarray,
-                resize: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+                resize: Callable[[np.ndarray], np.ndarray], seen: Seen) -> np.ndarray:
     """Write images of several sizes one after another as they come. -> positions that were written, ascending."""
     flat = file.create_dataset("flat", (0,), np.uint8, chunks=(_CHUNK,), maxshape=(None,), fletcher32=True,
                                track_times=False)
@@ -187,6 +194,7 @@ def _write_flat(file: h5py.File, images: Images, index: np.ndarray,
 
     for start, block in images.blocks(index):
         block = resize(block)
+        seen.block(start, block)
         offsets[start:start + len(block)] = end + block[0].size * np.arange(len(block))
         sizes[start:start + len(block)] = block.shape[1:3]
         waiting.append(block.reshape(-1))

@@ -65,14 +65,14 @@ def read(options: Options, root: Path | None) -> Images:
     store = Archive(paths[0])
     numbers, labels, classes = _of_classes(store, options)
     every = store.names
-    left_out, changed = Tally(store.left_out), Tally()
+    left_out, remarks = Tally(store.left_out), Tally()
     for name, why in store.corrupt:
         left_out.add(CORRUPT, f"{name} ({why})")
     return Images(labels=labels, names=every if len(numbers) == len(every) else [every[i] for i in numbers.tolist()],
-                  classes=classes, sources=store.sources, left_out=left_out, changed=changed,
+                  classes=classes, sources=store.sources, left_out=left_out, remarks=remarks,
                   named="stated" if options.only else "folders",
                   archive=(paths[0], numbers),
-                  blocks=decoded(lambda i: store.read(int(numbers[i])), lambda i: every[numbers[i]], left_out, changed,
+                  blocks=decoded(lambda i: store.read(int(numbers[i])), lambda i: every[numbers[i]], left_out, remarks,
                                  options.allow_corrupt, str(paths[0])))
 
 
@@ -83,11 +83,11 @@ def raw(options: Options, root: Path | None) -> Images:
         OODError: as :func:`read`.
     """
     store = collect(options, root)
-    changed = Tally()
+    remarks = Tally()
     return Images(labels=store.labels, names=store.names, classes=store.classes, sources=store.sources,
-                  left_out=store.left_out, changed=changed,
+                  left_out=store.left_out, remarks=remarks,
                   named="stated" if options.only else "folders",
-                  blocks=decoded(store.read, store.names.__getitem__, store.left_out, changed, options.allow_corrupt,
+                  blocks=decoded(store.read, store.names.__getitem__, store.left_out, remarks, options.allow_corrupt,
                                  ", ".join(str(path) for path in store.paths[:3]),
                                  store.forwards if store.compressed else None))
 
@@ -111,7 +111,7 @@ def _of_classes(store: Archive, options: Options) -> tuple[np.ndarray, np.ndarra
     return numbers, labels[numbers].astype(np.int64), tuple(wanted)
 
 
-def decoded(content: Callable[[int], bytes], name: Callable[[int], str], left_out: Tally, changed: Tally,
+def decoded(content: Callable[[int], bytes], name: Callable[[int], str], left_out: Tally, remarks: Tally,
             allow_corrupt: int, where: str, forwards: Callable[[np.ndarray], np.ndarray] | None = None,
             ) -> Callable[[np.ndarray], Iterator[tuple[int, np.ndarray]]]:
     """``blocks`` of single images over encoded ones; a few are decoded ahead, PIL lets threads run side by side.
@@ -119,7 +119,7 @@ def decoded(content: Callable[[int], bytes], name: Callable[[int], str], left_ou
     Args:
         content: bytes of an image.
         name: its name, for errors.
-        left_out, changed: are told what happens to the images.
+        left_out, remarks: are told what happens to the images.
         allow_corrupt: how many may be left out.
         where: names the source in errors.
         forwards: of a stream, in which order (positions in an index) it is read, by one thread; none: in any.
@@ -151,7 +151,7 @@ def decoded(content: Callable[[int], bytes], name: Callable[[int], str], left_ou
                     corrupt.append(image)
                 elif len(corrupt) <= allow_corrupt:  # beyond that, only count on
                     for remark, times in image.remarks:
-                        changed.add(remark, name(int(index[at])), times)
+                        remarks.add(remark, name(int(index[at])), times)
                     yield at, image.pixels[None]
         if len(corrupt) > allow_corrupt:
             raise OODError(f"{len(corrupt)} image(s) cannot be decoded: {'; '.join(corrupt[:5])}"

@@ -84,8 +84,8 @@ def read(options: Options, root: Path | None) -> Images:
     if not store.keys:
         raise OODError(f"{path}: it holds no image; fetch LSUN's test_lmdb.zip again")
     names = [key.decode("utf-8", "backslashreplace") for key in store.keys]
-    left_out, changed = Tally(), Tally()
+    left_out, remarks = Tally(), Tally()
     source = path if found.is_dir() else found
     return Images(labels=unlabelled(len(names)), names=names, classes=(), sources={shown(source, root): sha256(source)},
-                  blocks=decoded(lambda i: store.read(int(i)), names.__getitem__, left_out, changed,
-                                 options.allow_corrupt, str(found)), left_out=left_out, changed=changed)
+                  blocks=decoded(lambda i: store.read(int(i)), names.__getitem__, left_out, remarks,
+                                 options.allow_corrupt, str(found)), left_out=left_out, remarks=remarks)

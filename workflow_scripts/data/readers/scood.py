@@ -116,12 +116,12 @@ def read(options: Options, root: Path | None) -> Images:
     numbers = np.array([place[path] for path, _ in rows], np.int64)
     kept = options.labels != "none"
     labels = np.array([values[options.labels] if kept else -1 for _, values in rows], np.int64)
-    left_out, changed = Tally(), Tally()  # files that no list names are left out by it, not by us
+    left_out, remarks = Tally(), Tally()  # files that no list names are left out by it, not by us
     forwards = (lambda index: everything.forwards(numbers[index])) if everything.compressed else None
     return Images(labels=labels, names=[path for path, _ in rows],
                   classes=tuple(str(i) for i in range(int(labels.max()) + 1)),
-                  sources={list_name: digest, **everything.sources}, left_out=left_out, changed=changed,
-                  blocks=decoded(lambda i: everything.read(int(numbers[i])), lambda i: rows[i][0], left_out, changed,
+                  sources={list_name: digest, **everything.sources}, left_out=left_out, remarks=remarks,
+                  blocks=decoded(lambda i: everything.read(int(numbers[i])), lambda i: rows[i][0], left_out, remarks,
                                  options.allow_corrupt, str(source), forwards))
 
 
