@@ -146,7 +146,7 @@ def test_arrays_of_every_depth(tmp_path, form, values, expected, said):
     (np.full((4, 8, 8), np.nan), "from nan to nan"),
     (np.full((4, 8, 8), 255, np.uint16), r"from 255 to 255, .*x.astype\('uint8'\)"),
     (np.full((4, 8, 8), 300, np.int64), "from 300 to 300, .*scale them to 0..255 and round"),
-    (np.eye(8, dtype=np.uint8)[None].repeat(4, 0), "all values of the 4 images are 0 or 1, of 255.* multiply them by 255"),
+    (np.eye(8, dtype=np.uint8)[None].repeat(4, 0), "all values of the 4 images are 0 or 1, of 255.* multiply them by"),
 ])
 def test_arrays_without_meaning(tmp_path, values, words):
     np.savez(tmp_path / "a.npz", images=values)

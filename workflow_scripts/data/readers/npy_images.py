@@ -37,7 +37,7 @@ def read(options: Options, root: Path | None) -> Images:
         raise OODError(f"{path}: not a whole .npy file ({type(error).__name__}: {error}); fetch it again") from None
     if getattr(array, "dtype", None) != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or not len(array):
         raise OODError(f"{path}: an array of images uint8 (N, H, W, 3) expected, found "
-                       f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}; the reader arrays "
-                       "takes other shapes, and bool, uint16 and float")
+                       f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}; the reader "
+                       "arrays takes other shapes, and bool, uint16 and float")
     return Images(labels=unlabelled(len(array)), names=Numbered(path.name, np.arange(len(array))), classes=(),
                   sources={shown(path, root): sha256(path)}, blocks=array_blocks(array))
