@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from PIL import Image
 
 from workflow_scripts.config import catalogue
 from workflow_scripts.core.errors import OODError
@@ -232,3 +233,58 @@ def test_a_list_of_classes_may_have_a_hash_in_a_name(tmp_path):
     (tmp_path / "classes.txt").write_bytes(b"caf\xe9\n")
     with pytest.raises(OODError, match="line 1: not UTF-8"):
         class_list(str(tmp_path / "classes.txt"))
+
+
+# ---- classes are names -----------------------------------------------------------------------------------------------
+
+def folders(root: Path, names: list[str]) -> Path:
+    """Class folders of one image each, which its number tells from the others."""
+    for number, name in enumerate(names):
+        (root / "x" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (number, 50, 90)).save(root / "x" / name / "1.png")
+    return root
+
+
+def labelled(root: Path, classes: int | list[str], reader: str = "images", **options: object) -> dict[str, int]:
+    """Class folder -> number of its only image's class in the store, as the class is named there."""
+    section = PrepareDataset.of(dataset="mine", split="test", reader=reader, classes=classes, geometry="native",
+                                options={"files": "x", "labels": "folders", **options}, limit_per_class=None,
+                                sample=None, count=None, raw=[])
+    prepare(section, root / "s.h5", root)
+    store = load_store(root / "s.h5")
+    assert [store.classes[label] for label in store.labels] == [name.split("/")[0] for name in store.names]
+    return {name.split("/")[0]: int(label) for name, label in zip(store.names, store.labels, strict=True)}
+
+
+@pytest.mark.parametrize("reader", ["images", "lmdb_images"])
+def test_declared_names_state_the_order_of_the_folders(tmp_path, reader):
+    """They renamed the folders: the cat was called dog."""
+    folders(tmp_path, ["cat", "dog"])
+    assert labelled(tmp_path, 2, reader) == {"cat": 0, "dog": 1}
+    assert labelled(tmp_path, ["dog", "cat"], reader) == {"cat": 1, "dog": 0}
+    for names, words in ((["dog", "cow"], "without images: cow; not named: cat"),
+                         (["dog", "dog"], "not named: cat; named twice: dog")):
+        with pytest.raises(OODError, match=rf"dataset 'mine' \(test\): classes: .* by name, each once; {words}"):
+            labelled(tmp_path, names, reader)
+
+
+@pytest.mark.parametrize("reader", ["images", "lmdb_images"])
+def test_folders_that_are_numbers_need_an_order(tmp_path, reader):
+    folders(tmp_path, ["0", "1", "2", "10"])
+    words = r'label 2 would be folder 10 as text, 2 as numbers; .*classes: \["0", "1", "2", "10"\]'
+    with pytest.raises(OODError, match=words):
+        labelled(tmp_path, 4, reader)
+    assert labelled(tmp_path, ["0", "1", "2", "10"], reader) == {"0": 0, "1": 1, "2": 2, "10": 3}
+    assert labelled(tmp_path, ["0", "1", "10", "2"], reader) == {"0": 0, "1": 1, "2": 3, "10": 2}
+
+
+def test_numbers_of_one_length_have_one_order(tmp_path):
+    folders(tmp_path, ["00", "01", "10"])
+    assert labelled(tmp_path, 3) == {"00": 0, "01": 1, "10": 2}
+
+
+def test_an_order_of_the_options_and_one_of_the_row_must_agree(tmp_path):
+    folders(tmp_path, ["cat", "dog"])
+    assert labelled(tmp_path, 2, order=["dog", "cat"]) == labelled(tmp_path, ["dog", "cat"], order=["dog", "cat"])
+    with pytest.raises(OODError, match="options state the same classes in another order"):
+        labelled(tmp_path, ["cat", "dog"], order=["dog", "cat"])

@@ -8,10 +8,11 @@ OOD_DATA.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -95,19 +96,49 @@ def held_out(index: np.ndarray, count: int, val: bool) -> np.ndarray:
     return index[at] if val else np.delete(index, at)
 
 
-def class_names(declared: int | list[str], images: Images) -> tuple[str, ...]:
-    """Names of the classes the row declares; empty when labels are not used.
+def classes_by_name(declared: int | list[str], images: Images) -> Images:
+    """The images with the labels and the class names that the row declares; no names where labels are not used.
+
+    Names that a row declares are those of the raw files, in the order that is meant, wherever the raw files name their
+    classes; where the format has numbers alone, they are the numbers' names.
 
     Raises:
-        OODError: the row declares another number of classes than the raw files have.
+        OODError: the row declares another number of classes or other names than the raw files have; folders whose names
+            are numbers, and no order is declared.
     """
     number = declared if isinstance(declared, int) else len(declared)
     if not number:
-        return ()
+        return replace(images, classes=())
     if len(images.classes) != number:
         raise OODError(f"classes: {number} declared, the raw files have {len(images.classes)}"
                        f"{' (' + ', '.join(images.classes[:5]) + ', ...)' if images.classes else ''}")
-    return images.classes if isinstance(declared, int) else tuple(declared)
+    if isinstance(declared, int):
+        if images.named == "folders":
+            check_numbers(images.classes)
+        return images
+    if images.named == "numbers":
+        return replace(images, classes=tuple(declared))
+    stated = images.in_order(declared, "classes")
+    if images.named == "stated" and images.classes != stated.classes:
+        raise OODError("classes: the reader's options state the same classes in another order "
+                       f"({', '.join(images.classes[:5])}, ...); leave one of the two out")
+    return stated
+
+
+def check_numbers(folders: Sequence[str]) -> None:
+    """Refuse folders named 0, 1, ..., 10 whose order as text (0, 1, 10, 2) is not that of the numbers.
+
+    Raises:
+        OODError: the order of the labels must be stated.
+    """
+    if not all(name.isdecimal() for name in folders):
+        return
+    counted = sorted(folders, key=lambda name: (int(name), name))
+    if counted != list(folders):
+        place = next(i for i, (a, b) in enumerate(zip(folders, counted, strict=True)) if a != b)
+        raise OODError(f"classes: the folders are numbers, and label {place} would be folder {folders[place]} as text, "
+                       f"{counted[place]} as numbers; state the order of the labels by names: classes: "
+                       f"{json.dumps(counted) if len(counted) <= 20 else json.dumps(counted[:4])[:-1] + ', ...]'}")
 
 
 def listed(names: Sequence[str], path: Path) -> np.ndarray:
@@ -165,6 +196,7 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
         options = plugins.parse_options("data.readers", section.reader, {**asdict(options), **read_from}, where)
     try:
         images = plugins.load("data.readers", section.reader).read(options, root)
+        images = classes_by_name(section.classes, images)
         if section.keep:
             chosen = listed(images.names, REPOSITORY / section.keep[0])
             index = chosen[select(images.labels[chosen], section.model_copy(update={"sample": None}))]
@@ -177,7 +209,7 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
                 archive = _relative(images.archive[0], root)
             elif not section.limit:
                 raise OODError("pixels: decoded needs the LMDB file of the pack stage; give it by --files")
-        left_out = write_store(out, images, index, class_names(section.classes, images),
+        left_out = write_store(out, images, index, images.classes,
                                section.model_dump(mode="json"), partial(resize, geometry=section.geometry), archive)
     except OODError as error:
         message = str(error)
