@@ -70,6 +70,29 @@ rule prepare_dataset:
         "--out {output} > {log} 2>&1"
 
 
+# Before anything is trained on them; a set that is added later trains nothing anew.
+rule compare_sets:
+    input:
+        stores=of(data.compared_stores),
+    output:
+        "<results>/compared/{id}.json",
+    log:
+        "<logs>/compared/{id}.log",
+    benchmark:
+        "<benchmarks>/compared/{id}.tsv"
+    localrule: True
+    conda:
+        ENV
+    params:
+        cfg=of(data.compare_section),
+        code=digest("stages.compare_sets"),
+    message:
+        "compare the sets of {wildcards.id}"
+    shell:
+        "python -m workflow_scripts.stages.compare_sets --config {params.cfg:q} --stores {input.stores} "
+        "--out {output} > {log} 2>&1"
+
+
 # On request only: a store as class folders of PNG images, DFB's form of CIFAR.
 rule export_folders:
     input:

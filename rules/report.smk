@@ -177,8 +177,9 @@ rule write_manifest:
 
 rule make_cards:
     input:
-        data.stores(PLAN),
-        data.decoded_from(PLAN),
+        stores=data.stores(PLAN),
+        archives=data.decoded_from(PLAN),
+        compared=data.comparisons(PLAN),
     output:
         report(
             "<results>/cards.json",
@@ -200,7 +201,8 @@ rule make_cards:
     message:
         "dataset cards"
     shell:
-        "python -m workflow_scripts.stages.make_cards --config {params.cfg:q} --out {output} > {log} 2>&1"
+        "python -m workflow_scripts.stages.make_cards --config {params.cfg:q} --compared {input.compared} "
+        "--out {output} > {log} 2>&1"
 
 
 rule make_report:

@@ -28,6 +28,7 @@ SECTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "cache_frozen_blocks": (PASS, "network"),
     "tune_options": (PASS, "normalise"),
     "select_best_recipe": ({**PASS, "candidates": ["a", "b"], "by": "auroc", "validation": {"count": 4}}, "candidates"),
+    "compare_sets": ({"sets": [{"name": "x.train", "use": "train"}]}, "sets"),
     "compute_metrics": ({"id": "x.test", "groups": {"far": ["y.test"]}}, "groups"),
     "extract_features": ({**PASS, "sets": ["x.test"]}, "sets"),
     "fetch_archive": ({"name": "x.tar", "urls": ["https://example.org/x.tar"]}, "name"),

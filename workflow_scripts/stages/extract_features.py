@@ -9,7 +9,8 @@ A set goes into the file of its name; all others go into the one file of another
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -21,9 +22,10 @@ from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.jigsaw import jigsaw
-from workflow_scripts.data.images.store import Store, streamed
+from workflow_scripts.data.images.store import Store, open_store, streamed
+from workflow_scripts.data.images.together import same_classes
 from workflow_scripts.models.base import Classifier
-from workflow_scripts.networks import devices
+from workflow_scripts.networks import checkpoint, devices
 from workflow_scripts.networks.forward import images_at_once, inputs, penultimate
 from workflow_scripts.networks.load import trained
 from workflow_scripts.networks.memory import keep_freed_memory
@@ -56,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     with streamed(args.stores[0]) as store:
         size = images_at_once(section, network, store, device)
     sources = dict(zip(section.sets, args.stores, strict=True))
+    check_classes(args.checkpoint, sources)
     for target, names in files.items():
         with atomic(target) as partial, h5py.File(partial, "w", track_order=False) as file:
             for name in names:
@@ -65,6 +68,20 @@ def main(argv: list[str] | None = None) -> None:
                 print(f"{name}: {len(store.labels)} images", flush=True)
     if args.head:
         write_head(network, args.head)
+
+
+def check_classes(path: str, stores: Mapping[str, str]) -> None:
+    """The ID set's splits have the classes of the network, by name; the ID set alone is here with its train images.
+
+    Raises:
+        OODError: others, or in another order.
+    """
+    ids = {name.removesuffix(".train") for name in stores if name.endswith(".train")}
+    trained_on = checkpoint.read(path)["about"]["classes"] if ids else []
+    for name, store in stores.items():
+        if name.rpartition(".")[0] in ids:
+            with open_store(store) as file:
+                same_classes(trained_on, json.loads(file.attrs["classes"]), f"checkpoint {path}", f"set '{name}'")
 
 
 def stem(path: str) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -68,8 +70,27 @@ def attribute(file: h5py.File, key: str, default: Any) -> Any:
         return value
 
 
-def card(entry: CardOf) -> dict[str, Any]:
+def shared(files: Sequence[Path]) -> dict[str, list[str]]:
+    """{dataset}.{split} -> a line for each set that it shares identical images with.
+
+    Args:
+        files: what the stage ``compare_sets`` wrote.
+    """
+    lines: dict[str, list[str]] = {}
+    for path in files:
+        for pair in json.loads(path.read_text(encoding="utf-8"))["pairs"]:
+            if pair["identical"]:
+                part = f"{pair['identical']:,} of {pair['count']:,} ({pair['identical'] / pair['count']:.1%})"
+                where = "there more than once" if pair["set"] == pair["of"] else f"also in {pair['of']}"
+                lines.setdefault(pair["set"], []).append(f"{part} {where}")
+    return {name: list(dict.fromkeys(found)) for name, found in lines.items()}
+
+
+def card(entry: CardOf, identical: Mapping[str, list[str]] = MappingProxyType({})) -> dict[str, Any]:
     """One set's card.
+
+    Args:
+        identical: see :func:`shared`.
 
     Raises:
         OODError: the store is missing, no store, or empty.
@@ -94,6 +115,7 @@ def card(entry: CardOf) -> dict[str, Any]:
                                                              strict=True)},
                 "definition": attribute(file, "definition", {}), "sources": attribute(file, "sources", {}),
                 **{key: [tally.line(record) for record in attribute(file, key, [])] for key in ("left_out", "remarks")},
+                "identical": identical.get(Path(path).stem, []),
                 "licence": str(entry.licence or attribute(file, "licence", "")),
                 "about": str(entry.about or attribute(file, "about", "")),
                 "png": base64.b64encode(grid(pictures)).decode("ascii"),
@@ -107,9 +129,11 @@ def card(entry: CardOf) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the stage."""
     parser = stage_parser(__spec__, __doc__, MakeCards)
+    parser.add_argument("--compared", nargs="*", default=[], type=Path, help="JSON of the stage compare_sets")
     parser.add_argument("--out", required=True, type=Path, help="JSON to write")
     args = parser.parse_args(argv)
-    made = [card(entry) for entry in args.config.sets]
+    identical = shared(args.compared)
+    made = [card(entry, identical) for entry in args.config.sets]
     with atomic(args.out) as partial:
         partial.write_text(json.dumps({"cards": made}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

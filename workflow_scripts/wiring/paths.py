@@ -30,6 +30,11 @@ def store(plan: Plan, dataset: str, split: str) -> str:
     return f"{root(plan)}/data/{dataset}.{split}.h5"
 
 
+def compared(plan: Plan, id: str) -> str:
+    """What is identical among the sets of an ID set."""
+    return f"{root(plan)}/compared/{id}.json"
+
+
 def of_network(plan: Plan, kind: str, run: Trained, rest: str = "") -> str:
     """A file of one trained network: root/kind/id/network/recipe/seedN, then ``rest`` as it is."""
     return f"{root(plan)}/{kind}/{run.id}/{run.network.name}/{run.path_name}/seed{run.seed}{rest}"

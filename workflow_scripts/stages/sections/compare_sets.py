@@ -1,0 +1,25 @@
+"""The section of :mod:`workflow_scripts.stages.compare_sets`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from workflow_scripts.core.section import Section
+
+
+class Compared(Section):
+    """A set, and what it is for."""
+
+    name: str
+    """{dataset}.{split}."""
+    use: Literal["train", "outliers", "test", "ood"]
+    """ID train images (in any size), outliers to train against, ID test images, or an OOD set."""
+
+
+class CompareSets(Section):
+    """The sets that networks of an ID set are trained and tested with."""
+
+    sets: list[Compared]
+    """In the order of --stores; the first are the ID train images."""
+    least: dict[str, int] = {}
+    """Score -> ID train images that it needs: neighbours, or what it is fitted to."""
