@@ -151,9 +151,9 @@ def test_a_tar_of_tars_is_the_folder_it_unpacks_to(tmp_path):
     for reader in ("images", "lmdb_images"):
         of_folder, of_tars = (read(reader, tmp_path, files=files, labels="folders") for files in ("x", "x.tar"))
         assert of_folder.names == of_tars.names == ["a/1.png", "b/2.png"]
-        assert told(of_folder) == {"hidden file or folder": ["a/.ipynb_checkpoints"],
-                                   "file of another kind (.txt)": ["b/notes.txt"]}
-        assert told(of_tars) == {**told(of_folder), "folder of the system": ["__MACOSX"]}
+        assert told(of_folder) == {"hidden files and folders": ["a/.ipynb_checkpoints"],
+                                   "files of another kind (.txt)": ["b/notes.txt"]}
+        assert told(of_tars) == {**told(of_folder), "folders of the system": ["__MACOSX"]}
 
 
 # ---- links -----------------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_links_to_class_folders_are_followed_and_loops_noticed(tmp_path, reader)
     images = read(reader, tmp_path, files="x", labels="folders")
     assert images.names == ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "c/1.png", "c/2.png"]
     assert images.classes == ("a", "b", "c")
-    assert told(images) == {"link to a folder that it lies in": ["c/again"], "link to nothing": ["c/3.png"]}
+    assert told(images) == {"links to a folder that they lie in": ["c/again"], "links to nothing": ["c/3.png"]}
 
 
 def linked(path: Path, members: list[tuple[str, bytes, str | bytes]]) -> None:
@@ -203,10 +203,11 @@ def test_links_in_an_archive_lead_to_what_lies_in_it(tmp_path, reader):
     assert {name: int(blocks[i][0, 0, 0, 0]) for i, name in enumerate(images.names)} == {
         "a/1.png": 2, "a/hard.png": 1, "a/soft.png": 2, "b/1.png": 2, "b/hard.png": 1, "b/soft.png": 2}
     assert {why: set(names) for why, names in told(images).items()} == {
-        "link out of the archive": {f"{at}/{name}" for at in "ab" for name in ("out.png", "abs.png", "hardout.png")},
-        "link to nothing": {f"{at}/{name}" for at in "ab" for name in ("gone.png", "round.png")},
-        "link to a folder that it lies in": {"a/loop", "b/loop"}, "no regular file": {"a/dev.png", "b/dev.png"},
-        "member that a later one of its name replaces": {"a/1.png"}}
+        "links out of the archive": {f"{at}/{name}" for at in "ab" for name in ("out.png", "abs.png", "hardout.png")},
+        "links to nothing": {f"{at}/{name}" for at in "ab" for name in ("gone.png", "round.png")},
+        "links to a folder that they lie in": {"a/loop", "b/loop"},
+        "devices, pipes and sockets": {"a/dev.png", "b/dev.png"},
+        "members that a later one of their name replaces": {"a/1.png"}}
 
 
 def test_links_of_a_tar_in_a_tar_do_not_leave_it(tmp_path):
@@ -214,7 +215,7 @@ def test_links_of_a_tar_in_a_tar_do_not_leave_it(tmp_path):
     tar(tmp_path / "x.tar", {"b/3.png": png(3), "a.tar": (tmp_path / "inner").read_bytes()})
     images = read("lmdb_images", tmp_path, files="x.tar")
     assert images.names == ["a/1.png", "b/3.png"]
-    assert told(images) == {"link out of the archive": ["a/2.png"]}
+    assert told(images) == {"links out of the archive": ["a/2.png"]}
 
 
 # ---- what is said, and where -----------------------------------------------------------------------------------------
@@ -237,26 +238,28 @@ def test_what_is_left_out_stands_in_the_log_and_in_the_store(tmp_path, reader):
                             "Thumbs.db": b"", "b/Thumbs.db": b""})
     notes = prepare(section(reader, files="x", allow_corrupt=1), tmp_path / "s.h5", tmp_path)
     said = "\n".join(notes)
-    for line in ("left out 1 hidden file or folder: .Trash", "left out 2 file of another kind (.db): Thumbs.db, b/Th",
-                 "left out 1 image that cannot be decoded: a/bad.png (",
-                 "2 further page or frame of a file, not read: a/2.tif"):
+    for line in ("left out: hidden files and folders: 1 (.Trash)",
+                 "left out: files of another kind (.db): 2 (Thumbs.db, b/Thumbs.db)",
+                 "left out: images that cannot be decoded: 1 (a/bad.png (",
+                 "further pages or frames of a file, not read: 2 (a/2.tif)"):
         assert f"dataset 'mine' (test): {line}" in said
     store = load_store(tmp_path / "s.h5")
     assert store.names == ["a/1.png", "a/2.tif"] and store.images[1, 0, 0, 0] == 40
     assert {record["reason"]: record["count"] for record in store.attrs["left_out"]} == {
-        "hidden file or folder": 1, "file of another kind (.db)": 2, "image that cannot be decoded": 1}
+        "hidden files and folders": 1, "files of another kind (.db)": 2, "images that cannot be decoded": 1}
     shown = card(CardOf.of(name="mine", path=str(tmp_path / "s.h5"), role="OOD test"))
-    assert shown["left_out"][0] == "2 file of another kind (.db): Thumbs.db, b/Thumbs.db" and len(shown["remarks"]) == 1
+    assert shown["left_out"][0] == "files of another kind (.db): 2 (Thumbs.db, b/Thumbs.db)"
+    assert shown["remarks"] == ["further pages or frames of a file, not read: 2 (a/2.tif)"]
     row = SimpleNamespace(label="Mine", about="", url="", geometry="native", licence="", citation="")
     data = data_card({"mine": row}, {("mine", "test"): tmp_path / "s.h5"}, {"mine": "far"}, "other")
-    assert "  - left out: 1 hidden file or folder: .Trash\n" in data and "  - 2 further page or frame" in data
-    assert store.attrs["remarks"] == [{"reason": "further page or frame of a file, not read", "count": 2,
+    assert "  - left out: hidden files and folders: 1 (.Trash)\n" in data and "  - further pages or frames" in data
+    assert store.attrs["remarks"] == [{"reason": "further pages or frames of a file, not read", "count": 2,
                                        "first": ["a/2.tif"]}]
 
 
 def test_a_source_of_nothing_but_what_is_left_out_says_so(tmp_path):
     folder(tmp_path / "x", {".hidden/1.png": png(1), "1.gif": b""})
-    with pytest.raises(OODError, match=r"no image file; .*left out: 1 file of another kind \(.gif\): 1.gif; 1 hidden"):
+    with pytest.raises(OODError, match=r"no image file; .*left out: files of another kind \(.gif\): 1 \(1.gif\); hid"):
         read("images", tmp_path, files="x")
 
 

@@ -49,9 +49,9 @@ def test_one_gradient_in_every_depth(tmp_path, reader):
         assert np.array_equal(images.images[number], np.stack([EIGHT] * 3, -1)), images.names[number]
     assert np.array_equal(images.images[4, ..., 0], np.rint(GRADIENT / 65535 * 255))
     said = {record["reason"]: record["count"] for record in images.attrs["remarks"]}
-    assert said == {"image of 16 bits a channel, of which the high byte is taken": 3,
-                    "image of float values in 0..1, times 255": 1}
-    assert any("3 image of 16 bits a channel" in note and "a16.png, b16.tif, c16.ppm" in note for note in notes)
+    assert said == {"images of 16 bits a channel, of which the high byte is taken": 3,
+                    "images of float values in 0..1, times 255": 1}
+    assert any("high byte is taken: 3 (a16.png, b16.tif, c16.ppm)" in note for note in notes)
 
 
 def test_images_decoded_from_their_archive_are_the_same(tmp_path):
@@ -65,7 +65,7 @@ def test_colour_of_16_bits_is_counted(tmp_path):
     tifffile.imwrite(buffer := io.BytesIO(), np.stack([GRADIENT] * 3, -1))
     found = decode(buffer.getvalue())
     assert np.array_equal(found.pixels[..., 1], EIGHT)
-    assert [remark.split(",")[0] for remark, _ in found.remarks] == ["image of 16 bits a channel"]
+    assert [remark.split(",")[0] for remark, _ in found.remarks] == ["images of 16 bits a channel"]
 
 
 def test_twelve_bits_in_sixteen_are_noticed():
@@ -91,10 +91,10 @@ def test_orientation_is_not_applied_and_counted():
     image = Image.fromarray(pixels)
     found = decode(encoded(image, "PNG", exif=exif))
     assert np.array_equal(found.pixels[..., 0], pixels)
-    assert found.remarks == (("image with an EXIF orientation, which is not applied", 1),)
+    assert found.remarks == (("images with an EXIF orientation, which is not applied", 1),)
     turned = decode(encoded(image, "TIFF", exif=exif))  # by Pillow, when it loads one
     assert np.array_equal(turned.pixels[..., 0], np.rot90(pixels, -1))
-    assert turned.remarks == (("image turned as its TIFF orientation says", 1),)
+    assert turned.remarks == (("images turned as their TIFF orientation says", 1),)
     exif[0x0112] = 1
     assert decode(encoded(image, "PNG", exif=exif)).remarks == ()
 
@@ -104,14 +104,14 @@ def test_alpha_palette_and_cmyk():
     clear[..., 0], clear[0, 0, 3] = 200, 255
     found = decode(encoded(Image.fromarray(clear), "PNG"))
     assert (found.pixels == [200, 0, 0]).all()  # the colour below, as torchvision's loader has it
-    assert found.remarks == (("image with transparent pixels, whose alpha is dropped", 1),)
+    assert found.remarks == (("images with transparent pixels, whose alpha is dropped", 1),)
     clear[..., 3] = 255
     assert decode(encoded(Image.fromarray(clear), "PNG")).remarks == ()
     palette = Image.fromarray(EIGHT).convert("P")
     assert np.array_equal(decode(encoded(palette, "PNG")).pixels, np.asarray(palette.convert("RGB")))
     cmyk = decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))
     assert np.abs(cmyk.pixels.astype(int) - [255, 0, 0]).max() <= 3
-    assert cmyk.remarks == (("image in CMYK, brought to RGB", 1),)
+    assert cmyk.remarks == (("images in CMYK, brought to RGB", 1),)
 
 
 # ---- arrays ----------------------------------------------------------------------------------------------------------
@@ -170,4 +170,4 @@ def test_masks_saved_as_0_and_1_are_refused_and_images_of_one_colour_counted(tmp
         store(tmp_path, "images", files="x")
     folder(tmp_path / "x", {"0.png": encoded(Image.new("L", (8, 8), 40), "PNG")})
     images, notes = store(tmp_path, "images", files="x")
-    assert notes == ["dataset 'mine' (test): 1 image of one colour: 0.png"] and len(images.names) == 3
+    assert notes == ["dataset 'mine' (test): images of one colour: 1 (0.png)"] and len(images.names) == 3

@@ -99,7 +99,7 @@ def test_hashes_tell_images_and_sizes_apart(tmp_path):
                     partial(resize, geometry="native"))
     with h5py.File(tmp_path / "flat.h5") as flat, h5py.File(tmp_path / "long.h5") as long:
         assert flat["hashes"][0] == flat["hashes"][1] != long["hashes"][0]
-    assert load_store(tmp_path / "flat.h5").attrs["remarks"][0]["reason"] == "image of one colour"
+    assert load_store(tmp_path / "flat.h5").attrs["remarks"][0]["reason"] == "images of one colour"
 
 
 def test_the_command_names_what_it_found(tmp_path, capsys):

@@ -28,9 +28,9 @@ from PIL import Image, UnidentifiedImageError
 
 from workflow_scripts.core.errors import OODError
 
-HIGH_BYTE = "image of 16 bits a channel, of which the high byte is taken"
-DARK = "image of 16 bits that uses the low 12 at most, so that it comes out nearly black"
-TIMES_255 = "image of float values in 0..1, times 255"
+HIGH_BYTE = "images of 16 bits a channel, of which the high byte is taken"
+DARK = "images of 16 bits that use the low 12 at most, so that they come out nearly black"
+TIMES_255 = "images of float values in 0..1, times 255"
 _ORIENTATION = 0x0112  # EXIF tag; 1 is upright
 _BITS = 258  # TIFF tag: bits of a sample
 
@@ -97,13 +97,13 @@ def _remarks(image: Image.Image, content: bytes) -> tuple[tuple[str, int], ...]:
     """What an image is that is no upright 8-bit one of a page; of its header, but where there is alpha or 16 bits."""
     found = []
     if (pages := getattr(image, "n_frames", 1)) > 1:
-        found.append(("further page or frame of a file, not read", pages - 1))
+        found.append(("further pages or frames of a file, not read", pages - 1))
     tags = getattr(image, "tag_v2", {})
     turned = tags.get(_ORIENTATION, 1) if tags else (
         image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1)
     if turned not in (0, 1):
-        found.append(("image turned as its TIFF orientation says" if tags else
-                      "image with an EXIF orientation, which is not applied", 1))
+        found.append(("images turned as their TIFF orientation says" if tags else
+                      "images with an EXIF orientation, which is not applied", 1))
     deep = image.mode.startswith("I") or 16 in tuple(tags.get(_BITS, ())) or (
         image.format == "PNG" and content[24] == 16)  # bits of a sample in PNG's header
     if deep:
@@ -113,7 +113,7 @@ def _remarks(image: Image.Image, content: bytes) -> tuple[tuple[str, int], ...]:
     if image.mode == "F":
         found.append((TIMES_255, 1))
     if image.mode in ("RGBA", "LA", "PA") and image.getextrema()[-1][0] < 255:
-        found.append(("image with transparent pixels, whose alpha is dropped", 1))
+        found.append(("images with transparent pixels, whose alpha is dropped", 1))
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-        found.append((f"image in {image.mode}, brought to RGB", 1))
+        found.append((f"images in {image.mode}, brought to RGB", 1))
     return tuple(found)

@@ -41,4 +41,4 @@ class Tally:
 def line(record: dict[str, Any]) -> str:
     """A record of :meth:`Tally.records` to read."""
     more = ", ..." if len(record["first"]) > _SHOWN else ""
-    return f"{record['count']:,} {record['reason']}: {', '.join(record['first'][:_SHOWN])}{more}"
+    return f"{record['reason']}: {record['count']:,} ({', '.join(record['first'][:_SHOWN])}{more})"

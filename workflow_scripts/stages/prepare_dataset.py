@@ -214,7 +214,7 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
     except OODError as error:
         message = str(error)
         raise OODError(message if message.startswith(where) else f"{where}: {message}") from None
-    notes = [f"{where}: left out {text}" for text in images.left_out.lines()]
+    notes = [f"{where}: left out: {text}" for text in images.left_out.lines()]
     notes += [f"{where}: {text}" for text in images.remarks.lines()]
     if left_out and section.count:
         notes.append(f"{where}: {len(index) - len(left_out):,} images; the complete set has {section.count:,}")

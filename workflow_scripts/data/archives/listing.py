@@ -64,7 +64,7 @@ def _walk(tree: Folder | Members, here: Any, below: str, trail: list[Any], found
             left_out.add(why, name)
         elif kind == "folder":
             if tree.identity(entry) in trail:
-                left_out.add("link to a folder that it lies in", name)
+                left_out.add("links to a folder that they lie in", name)
             else:
                 _walk(tree, entry, name, trail, found, left_out, also, text)
         elif kind != "file":
@@ -74,4 +74,4 @@ def _walk(tree: Folder | Members, here: Any, below: str, trail: list[Any], found
                 raise OODError(f"{tree.path}: {name} claims {entry.size:,} bytes, more than any image has")
             found.append(Found(name, entry.size, entry.offset, entry.stored, entry.deflated))
         elif name != text:
-            left_out.add(f"file of another kind ({suffix if _SUFFIX.fullmatch(suffix) else 'no suffix'})", name)
+            left_out.add(f"files of another kind ({suffix if _SUFFIX.fullmatch(suffix) else 'no suffix'})", name)

@@ -134,7 +134,7 @@ def pack(collection: Collection, out: Path, definition: dict[str, Any], *, worke
     finally:
         collection.close()
         lock.release()
-    notes = [f"left out {text}" for text in collection.left_out.lines()]
+    notes = [f"left out: {text}" for text in collection.left_out.lines()]
     if progress.left_out:
         named = "; ".join(f"{collection.names[i]} ({why})" for i, why in progress.left_out)
         notes.append(f"left out {len(progress.left_out)} image(s) that cannot be decoded: {named}")

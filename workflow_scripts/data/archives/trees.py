@@ -30,7 +30,7 @@ from workflow_scripts.data.tally import Tally
 SYSTEM = {"__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found",
           "system volume information", "__pycache__"}
 """Folders, in small letters, that are none of a user's data: of macOS, Synology, QNAP, Windows, Linux, Python."""
-NOTHING, OUT, IRREGULAR = "link to nothing", "link out of the archive", "no regular file"
+NOTHING, OUT, IRREGULAR = "links to nothing", "links out of the archive", "devices, pipes and sockets"
 Tree: TypeAlias = dict[str, Any]
 _HOPS = 40  # links on the way to a file, as many as Linux follows
 _LOCAL_HEADER = struct.Struct("<26xHH")  # of a zip member: lengths of its name and extra field
@@ -53,8 +53,8 @@ class Found:
 def reason(name: str) -> str:
     """Why a file or folder of this name is none of a user's images by its name alone; empty where it may be one."""
     if name.startswith("."):
-        return "hidden file or folder"
-    return "folder of the system" if name.lower() in SYSTEM else ""
+        return "hidden files and folders"
+    return "folders of the system" if name.lower() in SYSTEM else ""
 
 
 def tree_of(path: Path, left_out: Tally) -> Folder | Members:
@@ -169,9 +169,9 @@ class Members:
         *folders, last = PurePosixPath(name).parts
         folder = self.folder(root, folders)
         if isinstance(folder.get(last), dict):
-            return self.left_out.add("file with the name of a folder", name)
+            return self.left_out.add("files with the name of a folder", name)
         if last in folder:
-            self.left_out.add("member that a later one of its name replaces", name)
+            self.left_out.add("members that a later one of their name replaces", name)
         folder[last] = entry
 
     def add_hard_link(self, root: Tree, name: str, target: str) -> None:

@@ -50,4 +50,4 @@ class Seen:
             raise OODError(f"all values of the {len(self.hashes):,} images are 0 or 1, of 255: they would all but be "
                            "black; if 0 is black and 1 is white, multiply them by 255 (or save them as bool)")
         for number in self._plain:
-            remarks.add("image of one colour", name(number))
+            remarks.add("images of one colour", name(number))

@@ -26,7 +26,7 @@ from workflow_scripts.data.reading import Images, raw_files, threads, unlabelled
 from workflow_scripts.data.tally import Tally
 
 _AHEAD = 8  # images per thread that may wait in memory
-CORRUPT = "image that cannot be decoded"
+CORRUPT = "images that cannot be decoded"
 
 
 SPEC = ReaderSpec()
