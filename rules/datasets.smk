@@ -55,6 +55,7 @@ rule prepare_dataset:
         "<logs>/data/{dataset}.{split}.log",
     benchmark:
         "<benchmarks>/data/{dataset}.{split}.tsv"
+    priority: 100
     group:
         grouped("data")
     conda:
@@ -70,7 +71,9 @@ rule prepare_dataset:
         "--out {output} > {log} 2>&1"
 
 
-# Before anything is trained on them; a set that is added later trains nothing anew.
+# Sets are prepared and compared before all else, and no metric is computed without. Trainings have no edge to this job:
+# a set that is added later would train all networks anew (an `ancient` edge hides other reasons to run, where the job
+# before it runs).
 rule compare_sets:
     input:
         stores=of(data.compared_stores),
@@ -80,6 +83,7 @@ rule compare_sets:
         "<logs>/compared/{id}.log",
     benchmark:
         "<benchmarks>/compared/{id}.tsv"
+    priority: 100
     localrule: True
     conda:
         ENV

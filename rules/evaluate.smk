@@ -254,6 +254,7 @@ rule compute_metrics:
         scores=of(evaluation.metrics_inputs),
         id_features=f"<results>/features/{RUN}/{{id}}.test.h5",
         statistics=of(evaluation.metrics_statistics),
+        together="<results>/compared/{id}.json",  # no number of sets that do not go together
     output:
         f"<results>/metrics/{RUN}.csv",
     log:

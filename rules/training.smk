@@ -11,7 +11,6 @@ rule train_network:
         selection=of(training.selection),
         test=of(training.test_images),
         tokens=of(training.tokens),
-        together=ancient("<results>/compared/{id}.json"),
     output:
         checkpoint=f"<results>/models/{RUN}.pt",
         record=f"<results>/models/{RUN}.h5",
@@ -154,7 +153,6 @@ rule import_weights:
         data="<results>/data/{id}.train.h5",
         parent=of(training.parent),
         file=of(training.import_archive),
-        together=ancient("<results>/compared/{id}.json"),
     output:
         f"<results>/models/{RUN}.pt",
     log:

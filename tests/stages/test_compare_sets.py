@@ -18,7 +18,7 @@ from workflow_scripts.stages import make_cards
 from workflow_scripts.stages.compare_sets import compare, main
 from workflow_scripts.stages.extract_features import check_classes
 from workflow_scripts.stages.sections.compare_sets import CompareSets
-from workflow_scripts.stages.sections.make_cards import CardOf
+from workflow_scripts.stages.sections.make_cards import OUTLIERS
 
 
 def store(folder: Path, name: str, numbers: list[int], classes: tuple[str, ...] = ()) -> str:
@@ -33,7 +33,7 @@ def store(folder: Path, name: str, numbers: list[int], classes: tuple[str, ...] 
     return str(folder / f"{name}.h5")
 
 
-USES = {"id.train": "train", "id.test": "test", "pool.train": "outliers"}
+USES = {"id.train": "train", "id.test": "test"}
 
 
 def compared(folder: Path, least: dict[str, int] | None = None, **sets: tuple) -> list[dict]:
@@ -48,16 +48,18 @@ A, B = ("a", "b"), ("b", "a")
 
 
 def test_identical_images_are_found_and_shown(tmp_path):
-    found = compared(tmp_path, id_train=([1, 2, 3, 3], A), pool_train=([7, 8],), id_test=([3, 4], A),
-                     far_test=([4, 5, 8, 9],))
+    found = compared(tmp_path, id_train=([1, 2, 3, 3], A), id_test=([3, 4], A), far_test=([4, 5, 8, 8],))
     some = {(pair["set"], pair["of"]): (pair["identical"], pair["count"]) for pair in found if pair["identical"]}
     assert some == {("id.train", "id.train"): (1, 4), ("id.test", "id.train"): (1, 2),
-                    ("far.test", "pool.train"): (1, 4), ("far.test", "id.test"): (1, 4)}
+                    ("far.test", "far.test"): (1, 4), ("far.test", "id.test"): (1, 4)}
     (tmp_path / "c.json").write_text(json.dumps({"pairs": found}))
-    lines = make_cards.shared([tmp_path / "c.json"])
-    card = make_cards.card(CardOf.of(name="far", path=str(tmp_path / "far.test.h5"), role="OOD test"), lines)
-    assert card["identical"] == ["1 of 4 (25.0%) also in pool.train", "1 of 4 (25.0%) also in id.test"]
-    assert lines["id.train"] == ["1 of 4 (25.0%) there more than once"]
+    sets = [{"name": "far", "path": str(tmp_path / "far.test.h5"), "role": "OOD test (far)"},
+            {"name": "pool", "path": store(tmp_path, "pool.train", [7, 8, 9]), "role": OUTLIERS}]
+    make_cards.main(["--config", json.dumps({"sets": sets}), "--compared", str(tmp_path / "c.json"), "--out",
+                     str(tmp_path / "cards.json")])
+    card = json.loads((tmp_path / "cards.json").read_text())["cards"][0]
+    assert card["identical"] == ["1 of 4 (25.0%) also in id.test", "1 of 4 (25.0%) there more than once",
+                                 "2 of 4 (50.0%) also in pool.train"]
 
 
 @pytest.mark.parametrize(("sets", "least", "words"), [
@@ -66,8 +68,8 @@ def test_identical_images_are_found_and_shown(tmp_path):
     ({"id_train": ([1, 2], A), "id_test": ([3, 4], B)}, {}, r"another order: label 0 is 'a' there and 'b' here; "),
     ({"id_train": ([1, 2], ("a",)), "id_test": ([3, 4], ("a",))}, {}, r"'id' \(train\) has one class, a;"),
     ({"id_train": ([1, 2], A), "id_test": ([2, 1], A)}, {}, r"'id' \(test\): all 2 images are also in dataset 'id'"),
-    ({"id_train": ([1, 2], A), "pool_train": ([5, 6, 7],), "id_test": ([3, 4], A), "far_test": ([6, 5],)}, {},
-     r"'far' \(test\): all 2 images are also in dataset 'pool' \(train\), which networks are trained on"),
+    ({"id_train": ([1, 2, 5], A), "id_test": ([3, 4], A), "far_test": ([5, 1],)}, {},
+     r"'far' \(test\): all 2 images are also in dataset 'id' \(train\), which networks are trained on"),
     ({"id_train": ([1, 2], A), "id_test": ([3, 4], A), "far_test": ([9],)}, {}, r"'far' \(test\) has one image"),
     ({"id_train": ([1, 2], A), "id_test": ([3, 4], A)}, {"knn": 50, "vim": 2},
      r"score 'knn' needs 50 ID train images, dataset 'id' \(train\) has 2"),

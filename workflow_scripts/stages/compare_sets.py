@@ -1,4 +1,4 @@
-"""Compare the sets of an ID set before anything is trained: classes, identical images, counts -> one JSON.
+"""Compare the sets of an ID set when they are prepared: classes, identical images, counts -> one JSON.
 
     python -m workflow_scripts.stages.compare_sets --config JSON --stores DATA/digits.train.h5 DATA/digits.test.h5 \\
         DATA/faces.test.h5 --out digits.json
@@ -20,8 +20,9 @@ import numpy as np
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
+from workflow_scripts.data.class_names import same_classes
 from workflow_scripts.data.images.store import open_store
-from workflow_scripts.data.images.together import hashes, identical, named, same_classes
+from workflow_scripts.data.images.together import hashes, identical, named
 from workflow_scripts.stages.sections.compare_sets import Compared, CompareSets
 
 
@@ -69,7 +70,7 @@ def compare(section: CompareSets, stores: Sequence[str]) -> list[dict[str, Any]]
                 if same is None:
                     continue
                 found.append({"set": entry.name, "of": other.name, "identical": same, "count": count})
-                if same == count and other.use in ("train", "outliers"):
+                if same == count and other.use == "train":
                     raise OODError(f"{name}: all {count:,} images are also in {called}, which networks are trained on; "
                                    "a test set needs other images")
         if these is not None and (again := count - len(np.unique(these))):

@@ -20,10 +20,10 @@ import torch
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
+from workflow_scripts.data.class_names import same_classes
 from workflow_scripts.data.images.augment import normalise
 from workflow_scripts.data.images.jigsaw import jigsaw
 from workflow_scripts.data.images.store import Store, open_store, streamed
-from workflow_scripts.data.images.together import same_classes
 from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import checkpoint, devices
 from workflow_scripts.networks.forward import images_at_once, inputs, penultimate

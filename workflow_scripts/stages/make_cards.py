@@ -24,7 +24,8 @@ from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data import tally
 from workflow_scripts.data.images.store import KINDS, pixel_rows
-from workflow_scripts.stages.sections.make_cards import CardOf, MakeCards
+from workflow_scripts.data.images.together import hashes, identical
+from workflow_scripts.stages.sections.make_cards import OUTLIERS, CardOf, MakeCards
 
 COLUMNS, ROWS = 6, 2
 TILE = 64  # pixels; larger images are shrunk to this, smaller ones keep their size
@@ -80,17 +81,34 @@ def shared(files: Sequence[Path]) -> dict[str, list[str]]:
     for path in files:
         for pair in json.loads(path.read_text(encoding="utf-8"))["pairs"]:
             if pair["identical"]:
-                part = f"{pair['identical']:,} of {pair['count']:,} ({pair['identical'] / pair['count']:.1%})"
                 where = "there more than once" if pair["set"] == pair["of"] else f"also in {pair['of']}"
-                lines.setdefault(pair["set"], []).append(f"{part} {where}")
+                lines.setdefault(pair["set"], []).append(shown(pair["identical"], pair["count"], where))
     return {name: list(dict.fromkeys(found)) for name, found in lines.items()}
 
 
-def card(entry: CardOf, identical: Mapping[str, list[str]] = MappingProxyType({})) -> dict[str, Any]:
+def with_outliers(sets: Sequence[CardOf]) -> dict[str, list[str]]:
+    """{dataset}.{split} of test sets -> a line for each set of outliers to train against that shares images with it."""
+    lines: dict[str, list[str]] = {}
+    for pool in (entry for entry in sets if entry.role == OUTLIERS):
+        for entry in (entry for entry in sets if entry.role != OUTLIERS and entry.path.endswith(".test.h5")):
+            with h5py.File(pool.path) as known, h5py.File(entry.path) as file:
+                found = hashes(file)
+                same = identical(found, known.get("hashes"))
+                if found is not None and same:
+                    lines.setdefault(Path(entry.path).stem, []).append(
+                        shown(same, len(found), f"also in {Path(pool.path).stem}"))
+    return lines
+
+
+def shown(part: int, count: int, where: str) -> str:
+    return f"{part:,} of {count:,} ({part / count:.1%}) {where}"
+
+
+def card(entry: CardOf, shares: Mapping[str, list[str]] = MappingProxyType({})) -> dict[str, Any]:
     """One set's card.
 
     Args:
-        identical: see :func:`shared`.
+        shares: see :func:`shared`.
 
     Raises:
         OODError: the store is missing, no store, or empty.
@@ -115,7 +133,7 @@ def card(entry: CardOf, identical: Mapping[str, list[str]] = MappingProxyType({}
                                                              strict=True)},
                 "definition": attribute(file, "definition", {}), "sources": attribute(file, "sources", {}),
                 **{key: [tally.line(record) for record in attribute(file, key, [])] for key in ("left_out", "remarks")},
-                "identical": identical.get(Path(path).stem, []),
+                "identical": shares.get(Path(path).stem, []),
                 "licence": str(entry.licence or attribute(file, "licence", "")),
                 "about": str(entry.about or attribute(file, "about", "")),
                 "png": base64.b64encode(grid(pictures)).decode("ascii"),
@@ -132,8 +150,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--compared", nargs="*", default=[], type=Path, help="JSON of the stage compare_sets")
     parser.add_argument("--out", required=True, type=Path, help="JSON to write")
     args = parser.parse_args(argv)
-    identical = shared(args.compared)
-    made = [card(entry, identical) for entry in args.config.sets]
+    lines, more = shared(args.compared), with_outliers(args.config.sets)
+    lines |= {name: [*lines.get(name, []), *found] for name, found in more.items()}
+    made = [card(entry, lines) for entry in args.config.sets]
     with atomic(args.out) as partial:
         partial.write_text(json.dumps({"cards": made}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -8,7 +8,6 @@ OOD_DATA.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import read_lines, uncommented
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.core.sources import printable, shown
+from workflow_scripts.data.class_names import check_numbers
 from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import write_store
 from workflow_scripts.data.reading import Images
@@ -123,22 +123,6 @@ def classes_by_name(declared: int | list[str], images: Images) -> Images:
         raise OODError("classes: the reader's options state the same classes in another order "
                        f"({', '.join(images.classes[:5])}, ...); leave one of the two out")
     return stated
-
-
-def check_numbers(folders: Sequence[str]) -> None:
-    """Refuse folders named 0, 1, ..., 10 whose order as text (0, 1, 10, 2) is not that of the numbers.
-
-    Raises:
-        OODError: the order of the labels must be stated.
-    """
-    if not all(name.isdecimal() for name in folders):
-        return
-    counted = sorted(folders, key=lambda name: (int(name), name))
-    if counted != list(folders):
-        place = next(i for i, (a, b) in enumerate(zip(folders, counted, strict=True)) if a != b)
-        raise OODError(f"classes: the folders are numbers, and label {place} would be folder {folders[place]} as text, "
-                       f"{counted[place]} as numbers; state the order of the labels by names: classes: "
-                       f"{json.dumps(counted) if len(counted) <= 20 else json.dumps(counted[:4])[:-1] + ', ...]'}")
 
 
 def listed(names: Sequence[str], path: Path) -> np.ndarray:

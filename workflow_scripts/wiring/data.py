@@ -8,7 +8,6 @@ from typing import Any
 
 from workflow_scripts.config import catalogue
 from workflow_scripts.config.raw import Source
-from workflow_scripts.core import plugins
 from workflow_scripts.core.digest import digest
 from workflow_scripts.stages.sections.compare_sets import CompareSets
 from workflow_scripts.stages.sections.fetch_archive import FetchArchive
@@ -17,6 +16,7 @@ from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset
 from workflow_scripts.wiring import paths, published
 from workflow_scripts.wiring.paths import Wildcards
 from workflow_scripts.wiring.sections import dumps
+from workflow_scripts.work import together
 from workflow_scripts.work.plan import Plan
 
 
@@ -99,32 +99,17 @@ def pack_section(plan: Plan, wildcards: Wildcards) -> str:
                           raw=section["raw"], only=section.get("only")).dump()
 
 
-def _together(plan: Plan, id: str) -> dict[tuple[str, str], str]:
-    """(dataset, split) that networks of an ID set are trained and tested with -> what it is for."""
-    runs = [run for run in plan.wanted.values() if run.id == id]
-    found = {(id, "train"): "train"}
-    found |= {(run.recipe.images, "train"): "train" for run in runs if run.recipe.images}
-    found |= {(run.outliers, "train"): "outliers" for run in runs if run.outliers}
-    return found | {pair: "ood" if pair[0] != id else "test" for pair in plan.sets(id)[1:]}
-
-
 def compared_stores(plan: Plan, wildcards: Wildcards) -> list[str]:
-    """Stores that must go together, those to train on first."""
-    return [paths.store(plan, dataset, split) for dataset, split in _together(plan, wildcards.id)]
+    """Stores of the ID train images and of all that its networks are tested with."""
+    return [paths.store(plan, dataset, split) for dataset, split in plan.sets(wildcards.id)]
 
 
 def compare_section(plan: Plan, wildcards: Wildcards) -> str:
     """What the sets of an ID set are for, and how many train images scores need."""
-    least: dict[str, int] = {}
-    for run in plan.wanted.values():
-        for name, score in run.scores.items() if run.id == wildcards.id else ():
-            spec = plugins.spec("scores", score.module)
-            options = plugins.parse_options("scores", score.module, score.options, f"score '{name}'")
-            least[name] = max(spec.least, getattr(options, spec.bank) if spec.bank else 1)
     return CompareSets.of(
-        sets=[{"name": f"{dataset}.{split}", "use": use}
-              for (dataset, split), use in _together(plan, wildcards.id).items()],
-        least={name: count for name, count in least.items() if count > 1}).dump(ordered=True)
+        sets=[{"name": f"{dataset}.{split}", "use": "ood" if dataset != wildcards.id else split}
+              for dataset, split in plan.sets(wildcards.id)],
+        least=together.least(plan, wildcards.id)).dump(ordered=True)
 
 
 def comparisons(plan: Plan) -> list[str]:

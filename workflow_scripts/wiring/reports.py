@@ -8,7 +8,7 @@ from typing import Any
 from workflow_scripts.core.digest import digest
 from workflow_scripts.stages.sections.draw_figures import DrawFigures
 from workflow_scripts.stages.sections.draw_reliability import DrawReliability
-from workflow_scripts.stages.sections.make_cards import MakeCards
+from workflow_scripts.stages.sections.make_cards import OUTLIERS, MakeCards
 from workflow_scripts.stages.sections.make_report import MakeReport
 from workflow_scripts.stages.sections.make_tables import MakeTables
 from workflow_scripts.stages.sections.write_manifest import WriteManifest
@@ -182,7 +182,7 @@ def cards_section(plan: Plan) -> str:
         if run.recipe.images:
             roles[run.recipe.images, "train"] = "ID train, in the size to train on"
         if outliers := run.outliers:
-            roles[outliers, "train"] = "outliers to train against"
+            roles[outliers, "train"] = OUTLIERS
         if run.among:
             roles[plan.held_out(run), "val"] = "outliers to choose by"
     rows = plan.datasets

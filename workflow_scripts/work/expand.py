@@ -20,7 +20,7 @@ from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
 from workflow_scripts.config.raw import Source, load_sources
 from workflow_scripts.core.errors import OODError, nearest, unknown
-from workflow_scripts.work import checks, declared, fusion, imported, limit, only, released
+from workflow_scripts.work import checks, declared, fusion, imported, limit, only, released, together
 from workflow_scripts.work.plan import Key, LeftOut, Plan, Trained, compat, download, lacking
 
 Entry = TypeVar("Entry", Network, Recipe, Score)
@@ -102,6 +102,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
                       for experiment, reported in results),
         left_out=tuple(one for one in work.left_out if only.keeps_left_out(config.only, one)))
     checks.outliers(plan)
+    together.check(plan)
     checks.switches(plan)
     only.check(config, runs.values(), work.left_out)
     only.check_some(plan)

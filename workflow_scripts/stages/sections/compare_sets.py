@@ -12,12 +12,12 @@ class Compared(Section):
 
     name: str
     """{dataset}.{split}."""
-    use: Literal["train", "outliers", "test", "ood"]
-    """ID train images (in any size), outliers to train against, ID test images, or an OOD set."""
+    use: Literal["train", "test", "ood"]
+    """ID train images, ID test images, or an OOD set."""
 
 
 class CompareSets(Section):
-    """The sets that networks of an ID set are trained and tested with."""
+    """An ID set, and the sets that its networks are tested with."""
 
     sets: list[Compared]
     """In the order of --stores; the first are the ID train images."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from workflow_scripts.core.section import Section
 
+OUTLIERS = "outliers to train against"
+"""The role of a set whose images may not be those of a test set."""
+
 
 class CardOf(Section):
     """One image store."""
