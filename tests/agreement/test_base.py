@@ -13,7 +13,8 @@ from workflow_scripts.core.errors import OODError
     ("6.56", (6.556, 6.564, 6.565), (6.554, 6.566)),
     ("35", (34.5, 35.4), (34.4, 35.6)),
     ("-1.0", (-1.04,), (-0.9, 1.0)),
-    ("0.21 +/- 0.03", (0.12, 0.30), (0.11, 0.31)),  # three deviations and half a digit
+    ("0.21 +/- 0.03", (0.1, 0.32), (0.099, 0.321)),  # three deviations of at most 0.035, and half a digit
+    ("5.00 +/- 0.00", (4.98, 5.02), (4.979, 5.021)),
     ("0 within 1e-5", (1e-5, -1e-5), (1.1e-5,)),
     ("12.3 within 2.0", (10.3, 14.3), (10.2, 14.4))])
 def test_a_value_agrees_as_far_as_the_printed_text_allows(printed, agrees, differs):

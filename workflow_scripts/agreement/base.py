@@ -9,7 +9,8 @@ A check is one module in this folder. It offers
 
 Printed numbers stay text, as they are in their source: ``6.56``; ``0.21 +/- 0.03`` (the deviation of the draws they are
 the mean of); ``0 within 1e-5`` (a largest difference, or a number whose own source gives no error). A value agrees with
-``6.56`` if it rounds to it, with ``0.21 +/- 0.03`` if it is at most three deviations and half a digit away.
+``6.56`` if it rounds to it, with ``0.21 +/- 0.03`` if it is at most three deviations away, both before they were
+rounded.
 """
 
 from __future__ import annotations
@@ -98,10 +99,15 @@ def allowance(printed: str, where: str = "printed") -> tuple[float, str]:
     _, digits, deviation, within = match.groups()
     if within:
         return float(within), f"within {within}"
-    half = 0.5 * 10.0 ** -len(digits or "")
+    half = _half(digits or "")
     if deviation:
-        return 3 * float(deviation) + half, f"three deviations ({deviation})"
+        return 3 * (float(deviation) + _half(deviation.partition(".")[2])) + half, f"three deviations ({deviation})"
     return half, "the last printed digit"
+
+
+def _half(digits: str) -> float:
+    """Half of the last of these decimals: what rounding takes away at most."""
+    return 0.5 * 10.0 ** -len(digits)
 
 
 def lines(printed: Mapping[str, str], computed: Mapping[str, float], where: str) -> list[Line]:
