@@ -1,4 +1,4 @@
-"""Adding a score, a method, a network, a reader, a picture or a metric rule is one file and one entry."""
+"""Adding a score, method, network, reader, picture, metric rule or check is one file and one entry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkout import copy, would_run
+from tests.checkout import ROOT, copy, would_run
+from workflow_scripts.config import published_checks
 from workflow_scripts.core import specs
 
 HEAD = '"""Added by a test."""\n\nfrom __future__ import annotations\n\nfrom dataclasses import dataclass\n\n'
@@ -98,7 +99,28 @@ def ood(id_scores, ood_scores):
     """The AUROC alone."""
     return {"auroc": auroc(curve(id_scores, ood_scores))}
 ''',
+    "agreement": '''"""Added by a test."""
+
+from workflow_scripts.core.specs import CheckSpec
+
+SPEC = CheckSpec(files={"scores"})
+
+
+def compute(given):
+    """The number of lines of a released file."""
+    return {"lines": float(len(given.file("scores").read_text().splitlines()))}
+''',
 }
+
+CHECK = """
+  - name: bare_plugin
+    title: Bare
+    source: nobody
+    files: {scores: {find: [bare.txt], archive: odin-confidence_Base_In.txt}}
+    printed: {lines: "9000"}
+    proves: Nothing.
+    leaves_open: Everything.
+"""
 
 ROW = """
 bare_rows:
@@ -155,7 +177,8 @@ def test_one_of_each_kind_is_one_file_and_one_entry(tmp_path):
     for package, text in FILES.items():
         (folder / "workflow_scripts").joinpath(*package.split("."), "bare_plugin.py").write_text(text)
     (folder / "bare.yaml").write_text(CONFIGURATION)
-    for name, entry in (("datasets", ROW), ("scores", "  - {name: bare_plugin, label: Bare}\n")):
+    for name, entry in (("datasets", ROW), ("scores", "  - {name: bare_plugin, label: Bare}\n"),
+                        ("published_checks", CHECK)):
         with open(folder / "config" / f"{name}.yaml", "a") as file:
             file.write(entry)
     for page in PAGES:
@@ -163,5 +186,7 @@ def test_one_of_each_kind_is_one_file_and_one_entry(tmp_path):
     assert "`bare.1`" in (folder / "docs/config.md").read_text()
     jobs = would_run(folder, "--configfile", "bare.yaml")
     assert jobs["train_network"] == 1 and jobs["score_sets"] == 2 and jobs["draw_picture"] == 1, jobs
+    checks = len(published_checks.load(ROOT / "config" / "published_checks.yaml", ROOT / "config" / "sources.yaml")[0])
+    assert would_run(folder, "published_checks")["check_published"] == checks + 1
     said = run(folder, "pytest", "-p", "no:cacheprovider", "-m", "not slow", "-k", ALL_OF_THEM, *LISTING)
     assert re.search(r"\b[1-9]\d\d passed", said), said
