@@ -116,8 +116,8 @@ class Step:
         self.recipe = Recipe.of(
             training={"epochs": 500, "lr": 0.1, "batch_size": paper.batch, "drop_last": True,
                       "schedule": {"name": "constant"}},
-            views=paper.views, masks=paper.masks, outliers={"batch_size": paper.outliers}, normalise=NORMALISE,
-            augment=list(paper.augment))
+            views=paper.views, masks=paper.masks, normalise=NORMALISE, augment=list(paper.augment),
+            outliers={"batch_size": paper.outliers} if paper.outliers else None)
         self.method.check(self.recipe)
         self.method.setup(self.network, Sizes(0, 500, STEPS, self.count, device,
                                               len(self.pool) if paper.outliers else 0, paper.outliers))
