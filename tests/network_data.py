@@ -53,7 +53,8 @@ def network() -> torch.nn.Module:
 def write_all(folder: Path) -> torch.nn.Module:
     """Checkpoint, ID train and test stores, and a noise store of network inputs. -> the network."""
     net = network()
-    checkpoint.save(folder / "seed0.pt", net, {"network": "tiny", "classes": ["a", "b", "c"], "seed": 0, "history": []})
+    checkpoint.save(folder / "seed0.pt", net, {
+        "network": "tiny", "classes": ["class 0", "class 1", "class 2"], "seed": 0, "history": []})
     for split, count, seed in (("train", 300, 1), ("test", 40, 2)):
         pixels, labels = images(count, seed)
         write_store(folder / f"rows.{split}.h5", labels, images=pixels)
