@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests import typed
 from tests.checkout import copy, snakemake, would_run
-from tests.lmdb_data import MEMBERS, folder, packed, tar
+from tests.lmdb_data import MEMBERS, folder, jpeg, packed, tar
 from tests.web_server import good, serving
 from workflow_scripts.config.catalogue import load
 from workflow_scripts.config.load import load_config
@@ -189,7 +189,8 @@ def test_training_and_features_straight_from_the_archive(finished, tmp_path):
     """No pixels are stored; features are those of stored images; nothing runs twice; a lost archive is made anew."""
     path = tmp_path / "decoded"
     shutil.copytree(finished, path, symlinks=True)
-    row = {**ROW, "splits": {"train": {"files": "x"}, "test": {"files": "x"}}, "geometry": "resize20crop16"}
+    folder(path / "raw" / "y", {name: jpeg(100 + i) for i, name in enumerate(MEMBERS)})
+    row = {**ROW, "splits": {"train": {"files": "x"}, "test": {"files": "y"}}, "geometry": "resize20crop16"}
     raw = configuration(variant="decoded", datasets={
         "large": {**row, "pixels": "decoded"}, "same": {**row, "archive": "large"}})
     raw["networks"][0]["options"] = {"blocks": [1, 1, 1, 1], "width": 4}

@@ -32,6 +32,7 @@ from filelock import Timeout
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import put_in_place
 from workflow_scripts.core.locks import file_lock
+from workflow_scripts.core.sources import printable
 from workflow_scripts.data.archives.collection import Collection
 from workflow_scripts.data.archives.lmdb_store import FORMAT, RECORDS, STATE, key
 
@@ -289,7 +290,7 @@ def _finish(collection: Collection, progress: _Progress, path: Path, about: dict
              "left_out": collection.left_out.records()}
     records = {name: json.dumps(value, sort_keys=True).encode() for name, value in about.items()} | {
         "labels": collection.labels[kept].astype("<i8").tobytes(),
-        "names": "\0".join([collection.names[i] for i in kept.tolist()]).encode("utf-8", "backslashreplace")}
+        "names": printable("\0".join([collection.names[i] for i in kept.tolist()])).encode()}
     with _transaction(path, _pages(np.array([len(value) for value in records.values()])) + _SLACK) as txn:
         txn.delete(STATE)
         for name in RECORDS:
