@@ -17,7 +17,7 @@ include: "rules/datasets.smk"
 include: "rules/training.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
-include: "rules/published.smk"
+include: "rules/agreement.smk"
 
 
 rule all:

@@ -8,7 +8,7 @@ from pathlib import Path
 from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import final_message
-from workflow_scripts.wiring import data, evaluation, paths, pictures, published, reports, snakemake_private, training
+from workflow_scripts.wiring import agreement, data, evaluation, paths, pictures, reports, snakemake_private, training
 from workflow_scripts.wiring.environment import prepare_environment
 from workflow_scripts.wiring.targets import FIGURES, RELIABILITY, check, check_papers, results_of, targets
 from workflow_scripts.work.expand import read_plan

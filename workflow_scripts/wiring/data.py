@@ -13,7 +13,7 @@ from workflow_scripts.stages.sections.compare_sets import CompareSets
 from workflow_scripts.stages.sections.fetch_archive import FetchArchive
 from workflow_scripts.stages.sections.pack_dataset import PackDataset
 from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset
-from workflow_scripts.wiring import paths, published
+from workflow_scripts.wiring import agreement, paths
 from workflow_scripts.wiring.paths import Wildcards
 from workflow_scripts.wiring.sections import dumps
 from workflow_scripts.work import together
@@ -73,7 +73,7 @@ def source_row(plan: Plan, wildcards: Wildcards) -> str:
 
 def _source(plan: Plan, wildcards: Wildcards) -> Source:
     """The row of a download: of the configuration, or of the published numbers."""
-    return plan.sources.get(wildcards.archive) or published.raw_files()[wildcards.archive]
+    return plan.sources.get(wildcards.archive) or agreement.raw_files()[wildcards.archive]
 
 
 def fetch_options(plan: Plan) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 from workflow_scripts.work.plan import Plan, Taken, Trained
 
 Wildcards = Any  # Snakemake's; attributes by name
+CHECKS = "results/published_checks"
+"""The folder of published numbers that are computed again, whatever the configuration."""
 
 
 def root(plan: Plan) -> str:

@@ -1,10 +1,10 @@
 # Published numbers computed again (config/published_checks.yaml): a target beside every configuration.
-CHECKS = "results/published_checks"
+CHECKS = paths.CHECKS
 
 
 rule check_published:
     input:
-        files=of(published.fetched),
+        files=of(agreement.fetched),
     output:
         f"{CHECKS}/{{check}}.csv",
     log:
@@ -15,9 +15,9 @@ rule check_published:
         ENV
     threads: THREADS
     params:
-        cfg=of(published.check_section),
-        code=of(published.check_code),
-        fetched=of(published.fetched_words),
+        cfg=of(agreement.check_section),
+        code=of(agreement.check_code),
+        fetched=of(agreement.fetched_words),
         threads=untracked(THREADS),
     message:
         "compute the published numbers of {wildcards.check} again"
@@ -28,7 +28,7 @@ rule check_published:
 
 rule make_truth_page:
     input:
-        lambda wildcards: [f"{CHECKS}/{name}.csv" for name in published.checks()],
+        lambda wildcards: [f"{CHECKS}/{name}.csv" for name in agreement.checks()],
     output:
         multiext(f"{CHECKS}/published_checks", ".csv", ".md", ".html"),
     log:
@@ -37,7 +37,7 @@ rule make_truth_page:
     conda:
         ENV
     params:
-        cfg=lambda wildcards: published.page_section(PLAN),
+        cfg=lambda wildcards: agreement.page_section(PLAN),
         code=digest("stages.make_truth_page"),
         out=lambda wildcards, output: os.path.splitext(output[0])[0],
     message:
