@@ -10,6 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
+from tests import typed
+from tests.lmdb_data import folder as write_files
+from tests.lmdb_data import jpeg, packed
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import load_store, write_store
@@ -17,6 +20,7 @@ from workflow_scripts.data.reading import Images, array_blocks
 from workflow_scripts.stages import make_cards
 from workflow_scripts.stages.compare_sets import compare, main
 from workflow_scripts.stages.extract_features import check_classes
+from workflow_scripts.stages.prepare_dataset import prepare
 from workflow_scripts.stages.sections.compare_sets import CompareSets
 from workflow_scripts.stages.sections.make_cards import OUTLIERS
 
@@ -91,6 +95,31 @@ def test_stores_of_an_earlier_version_have_no_hashes(tmp_path):
             del file["hashes"]
     section = CompareSets.of(sets=[{"name": name, "use": USES[name]} for name in ("id.train", "id.test")])
     assert compare(section, paths) == []
+
+
+def decoded(root: Path, name: str, numbers: list[int], folder: str) -> str:
+    """A set whose pixels are decoded when they are read, of files that their numbers tell apart."""
+    write_files(root / folder / "x", {f"{'ab'[i % 2]}/{i}.jpg": jpeg(number) for i, number in enumerate(numbers)})
+    packed(root / folder, labels="folders")
+    dataset, split = name.split(".")
+    section = typed.dataset({"dataset": dataset, "split": split, "reader": "lmdb_images", "classes": 2,
+                             "options": {"files": "x", "labels": "folders"}, "geometry": "crop16", "pixels": "decoded",
+                             "sample": None, "limit_per_class": None, "count": None, "raw": []})
+    prepare(section, root / f"{name}.h5", root, [str(root / folder / "x.lmdb")])
+    return str(root / f"{name}.h5")
+
+
+def test_sets_that_are_decoded_when_read_are_compared_by_their_files(tmp_path):
+    paths = [decoded(tmp_path, "id.train", [1, 2, 3, 4], "one"), decoded(tmp_path, "id.test", [4, 5], "two")]
+    sets = [{"name": name, "use": USES[name]} for name in ("id.train", "id.test")]
+    assert compare(CompareSets.of(sets=sets), paths) == [
+        {"set": "id.test", "of": "id.train", "identical": 1, "count": 2}]
+    same = decoded(tmp_path, "far.test", [2, 1], "three")
+    with pytest.raises(OODError, match=r"'far' \(test\): all 2 images are also in dataset 'id' \(train\)"):
+        compare(CompareSets.of(sets=[*sets, {"name": "far.test", "use": "ood"}]), [*paths, same])
+    stored = store(tmp_path, "near.test", [2, 1])  # files and pixels cannot be compared
+    found = compare(CompareSets.of(sets=[*sets, {"name": "near.test", "use": "ood"}]), [*paths, stored])
+    assert [pair["set"] for pair in found] == ["id.test"]
 
 
 def test_hashes_tell_images_and_sizes_apart(tmp_path):

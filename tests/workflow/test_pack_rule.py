@@ -204,6 +204,7 @@ def test_training_and_features_straight_from_the_archive(finished, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     with h5py.File(path / "results/decoded/data/large.train.h5") as file:
         assert "images" not in file and file["numbers"][:].tolist() == list(range(36))
+        assert len(np.unique(file["file_hashes"])) == 36
         assert file.attrs["archive"] == "resources/lmdb/large.train.lmdb"
     with h5py.File(path / wanted[0]) as ours, h5py.File(path / wanted[1]) as theirs:
         assert ours["features"].shape == (36, 32) and np.array_equal(ours["features"][:],

@@ -5,7 +5,8 @@
 
 What would make results mean nothing is refused: an ID test set of other classes than the train images, or in another
 order; a test set all of whose images are among those to train on; one class; one image; fewer train images than a score
-needs. The file says how many images of each test set are identical to one of another set (equal size and pixels).
+needs. The file says how many images of each test set are identical to one of another set: equal size
+and pixels or, of sets with `pixels: decoded`, equal files. A set of the one kind is not compared with one of the other.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.class_names import same_classes
 from workflow_scripts.data.images.store import open_store
-from workflow_scripts.data.images.together import hashes, identical, named
+from workflow_scripts.data.images.together import Hashes, hashes, identical, named
 from workflow_scripts.stages.sections.compare_sets import Compared, CompareSets
 
 
@@ -51,11 +50,13 @@ def compare(section: CompareSets, stores: Sequence[str]) -> list[dict[str, Any]]
         OODError: sets that do not go together.
     """
     found: list[dict[str, Any]] = []
-    seen: list[tuple[Compared, str, np.ndarray | None]] = []
+    seen: list[tuple[Compared, str, Hashes | None]] = []
     classes: list[str] = []
     for entry, path in zip(section.sets, stores, strict=True):
         with open_store(path) as file:
-            name, these, count = named(file), hashes(file), len(file["labels"])
+            name, count = named(file), len(file["labels"])
+            stored = hashes(file)
+            these = stored.loaded() if stored is not None else None
             own = json.loads(file.attrs["classes"])
         if not seen:
             classes = own
@@ -73,7 +74,7 @@ def compare(section: CompareSets, stores: Sequence[str]) -> list[dict[str, Any]]
                 if same == count and other.use == "train":
                     raise OODError(f"{name}: all {count:,} images are also in {called}, which networks are trained on; "
                                    "a test set needs other images")
-        if these is not None and (again := count - len(np.unique(these))):
+        if these is not None and (again := these.repeated()):
             found.append({"set": entry.name, "of": entry.name, "identical": again, "count": count})
         seen.append((entry, name, these))
     return found

@@ -93,7 +93,7 @@ def with_outliers(sets: Sequence[CardOf]) -> dict[str, list[str]]:
         for entry in (entry for entry in sets if entry.role != OUTLIERS and entry.path.endswith(".test.h5")):
             with h5py.File(pool.path) as known, h5py.File(entry.path) as file:
                 found = hashes(file)
-                same = identical(found, known.get("hashes"))
+                same = identical(found, hashes(known))
                 if found is not None and same:
                     lines.setdefault(Path(entry.path).stem, []).append(
                         shown(same, len(found), f"also in {Path(pool.path).stem}"))

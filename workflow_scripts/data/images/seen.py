@@ -1,14 +1,20 @@
-"""What is noticed of a set's images while they are written: a hash of each, images of one colour, values 0 and 1."""
+"""What is noticed of images when their store is written: a hash of each, images of one colour, values 0 and 1."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.tally import Tally
+
+
+def file_hashes(files: Iterable[bytes], count: int) -> np.ndarray:
+    """A hash of each image file. -> uint64 (``count``,)"""
+    digests = (hashlib.blake2b(content, digest_size=8).digest() for content in files)
+    return np.frombuffer(b"".join(digests), "<u8", count).astype(np.uint64, copy=False)
 
 
 class Seen:

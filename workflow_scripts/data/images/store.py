@@ -6,7 +6,8 @@ input space. Images whose long side was kept (geometry ``shortN``): ``flat``, ui
 ``numbers`` int64 (N,) in the LMDB file that the attribute ``archive`` names, so nothing is stored twice.
 
 ``labels`` int64 (N,), -1 where there is none; ``names`` (N,) UTF-8; ``hashes`` uint64 (N,), equal for identical images
-of identical size (where pixels are stored). Attributes (JSON where not plain): ``dataset``,
+of identical size, or ``file_hashes`` uint64 (N,), equal for identical files, where no pixels are stored. Attributes
+(JSON where not plain): ``dataset``,
 ``split``, ``classes``, ``definition``, ``sources``, and the records of a
 :class:`~workflow_scripts.data.tally.Tally` each, ``left_out`` (files of the sources that are none of the images) and
 ``remarks`` (what was done to pixels that were not 8-bit RGB, images of one colour). The same images give the same
@@ -29,9 +30,10 @@ import numpy as np
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic, not_to_blame
+from workflow_scripts.data.archives.lmdb_store import Archive
 from workflow_scripts.data.images.geometry import keeps_long_side
 from workflow_scripts.data.images.rows import CentreCrops, Encoded
-from workflow_scripts.data.images.seen import Seen
+from workflow_scripts.data.images.seen import Seen, file_hashes
 from workflow_scripts.data.reading import Images, encoded
 
 _CHUNK = 2**20  # bytes of pixels per HDF5 chunk
@@ -126,6 +128,9 @@ def write_store(path: str | os.PathLike, images: Images, index: np.ndarray, clas
         if archive is None:
             seen.judge(lambda number: images.names[index[number]], images.remarks)
             file.create_dataset("hashes", data=seen.hashes[there], track_times=False)
+        else:
+            files = map(Archive(images.archive[0]).read, images.archive[1][index].tolist())
+            file.create_dataset("file_hashes", data=file_hashes(files, len(index)), track_times=False)
         file.attrs["dataset"], file.attrs["split"] = definition["dataset"], definition["split"]
         for key, value in (("classes", list(classes)), ("definition", definition), ("sources", images.sources),
                            ("left_out", images.left_out.records()), ("remarks", images.remarks.records())):
