@@ -21,9 +21,12 @@ from workflow_scripts.core.files import not_to_blame
 from workflow_scripts.data.images.store import open_store
 
 FAULTS = """
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <time.h>
 #include <unistd.h>
 static int fault(const char *name) { const char *text = getenv(name); if (text) errno = atoi(text); return text != 0; }
 int flock(int file, int how) {
@@ -42,6 +45,20 @@ int fsync(int file) {
     if (fault("FAULT_FSYNC")) return -1;
     return ((int (*)(int))dlsym(RTLD_NEXT, "fsync"))(file);
 }
+static int late(const char *name) {  /* new files of the doctor, for so many seconds after the first look */
+    static time_t first;
+    const char *text = getenv("FAULT_LATE");
+    if (!text || strncmp(name, ".doctor.", 8)) return 0;
+    if (!first) first = time(0);
+    return time(0) - first < atoi(text);
+}
+struct dirent64 *readdir64(DIR *folder) {
+    struct dirent64 *found;
+    do found = ((struct dirent64 *(*)(DIR *))dlsym(RTLD_NEXT, "readdir64"))(folder);
+    while (found && late(found->d_name));
+    return found;
+}
+struct dirent *readdir(DIR *folder) { return (struct dirent *)readdir64(folder); }
 """
 WRITE = """
 import sys, numpy as np
@@ -167,6 +184,9 @@ def test_a_file_system_that_cannot_rename(preload, tmp_path, number):
     ({"FAULT_FLOCK": errno.ENOSYS, "HDF5_USE_FILE_LOCKING": "TRUE"}, "problem {}: files cannot be locked (Function not "
      "implemented), and HDF5_USE_FILE_LOCKING asks for it"),
     ({"FAULT_LINK": errno.EPERM}, "ok {}: no hard links (Operation not permitted); none is needed"),
+    ({}, "ok {}: a new file is listed at once"),
+    ({"FAULT_LATE": 2}, "note {}: a new file is listed after "),
+    ({"FAULT_LATE": 60}, "problem {}: a new file is not listed after 10 s"),
     ({"FAULT_RENAME": errno.ENOSYS}, "problem {}: a file cannot be renamed: Function not implemented"),
     ({"FAULT_FSYNC": errno.EDQUOT}, "problem {}: 1.0 MB cannot be written: Disk quota exceeded"),
     ({"FAULT_FSYNC": errno.ENOSPC}, "problem {}: 1.0 MB cannot be written: No space left on device"),

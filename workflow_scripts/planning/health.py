@@ -30,6 +30,8 @@ from workflow_scripts.work.plan import Plan
 SHARED = {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "ceph", "afs", "glusterfs", "fuse.sshfs",
           "fuse.glusterfs", "wekafs", "panfs", "orangefs"}
 WRITTEN = 2**20  # bytes, to see whether a quota is used up
+AT_ONCE, LATE = 0.5, 10.0
+"""Seconds: a new file is listed in its folder at once, or too late to work with."""
 SKEW = 2.0
 """Seconds that the clocks of a file system and of this machine may differ."""
 _TORCH = """
@@ -123,6 +125,7 @@ def storage(folder: Path) -> Iterator[Finding]:
                           "put results on another file system")
         else:
             yield Finding(f"{place}: files are replaced at once")
+        yield _listed(old)
         skew = max(before - stamp, stamp - after, 0.0)
         yield Finding("its clock is this machine's") if skew <= SKEW else problem(
             f"{place}: the file system's clock differs by {skew:.0f} s from this machine's",
@@ -145,6 +148,21 @@ def storage(folder: Path) -> Iterator[Finding]:
     finally:
         old.unlink(missing_ok=True)
         new.unlink(missing_ok=True)
+
+
+def _listed(file: Path) -> Finding:
+    """How long a new file takes to appear in its folder; on shared storage another machine may wait longer."""
+    begin = time.monotonic()
+    while file.name not in os.listdir(file.parent):
+        if time.monotonic() - begin > LATE:
+            return problem(f"{file.parent}: a new file is not listed after {LATE:.0f} s",
+                           "put results on another file system: snakemake --directory, key resources")
+        time.sleep(0.05)
+    took = time.monotonic() - begin
+    if took < AT_ONCE:
+        return Finding(f"{file.parent}: a new file is listed at once")
+    return note(f"{file.parent}: a new file is listed after {took:.1f} s",
+                f"let the profile have latency-wait: {max(60, 10 * round(took))} or more")
 
 
 def _locks(place: Path) -> Iterator[Finding]:
