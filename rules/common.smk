@@ -34,6 +34,7 @@ THREADS = PLAN.config.threads
 GPUS = 0 if PLAN.config.device == "cpu" else 1
 GROUP = "all" if PLAN.config.features.together else "id"  # of sets that the job with the head passes through a network
 RUN = "{id}/{network}/{recipe}/seed{seed}"  # of a trained network
+START = "{id}/{network}/{start}/seed{seed}"  # of first epochs
 
 # an image of the environment, for --sdm apptainer (docs, cluster)
 if image := os.environ.get("OOD_IMAGE"):
@@ -51,6 +52,7 @@ wildcard_constraints:
     seed=r"\d+",
     score=r"[\w.-]+",
     check=r"\w+",
+    start=r"[\w-]+",
     paper=r"[\w.-]+",
 
 

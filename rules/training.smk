@@ -1,8 +1,39 @@
 # Stores to trained networks.
 
 
+# First epochs that several trainings share (work/starts.py).
+rule train_start:
+    input:
+        unpack(of(training.start_inputs)),
+    output:
+        f"<results>/starts/{START}.pt",
+    log:
+        f"<logs>/starts/{START}.log",
+    benchmark:
+        f"<benchmarks>/starts/{START}.tsv"
+    conda:
+        ENV
+    threads: THREADS
+    resources:
+        gpu=lambda wc: GPUS * training.start_gpus(PLAN, wc),
+        processes=of(training.start_gpus),
+    params:
+        cfg=of(training.start_section),
+        code=of(training.start_code),
+        optional=flags("parent", "test"),
+        device=DEVICE,
+        minutes=untracked(PLAN.config.resume.minutes),
+    message:
+        "train the first epochs {wildcards.start} of {wildcards.network} on {wildcards.id}, seed {wildcards.seed}"
+    shell:
+        "exec python -m workflow_scripts.stages.train_start --config {params.cfg:q} --data {input.data} "
+        "{params.optional} --seed {wildcards.seed} {params.device} --gpus {resources.processes} --threads {threads} "
+        "--save-every {params.minutes} --out {output} > {log} 2>&1"
+
+
 rule train_network:
     input:
+        start=of(training.start),
         data=of(training.train_store),
         archives=of(training.train_archives),
         masks=of(training.masks),
@@ -29,7 +60,7 @@ rule train_network:
     params:
         cfg=of(training.train_section),
         code=of(training.train_code),
-        optional=flags("masks", "parent", "outliers", "selection", "test", "tokens"),
+        optional=flags("start", "masks", "parent", "outliers", "selection", "test", "tokens"),
         device=DEVICE,
         minutes=untracked(PLAN.config.resume.minutes),
     message:

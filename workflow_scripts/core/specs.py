@@ -125,6 +125,21 @@ class MethodSpec(Spec):
     """The network's head is fitted after the training."""
     learns_weights: bool = False
     """The training record holds `theta`, weights of the outliers that a selection can follow."""
+    late_from: str = ""
+    """Option that is an epoch: before it the options and defects below change nothing, to the bit, so that trainings
+    which differ in them alone share those epochs. Empty: every option counts from the first step."""
+    late: dict[str, Any] = field(default_factory=dict)
+    """Options that count from then on -> a value that `check` accepts with every other option."""
+    late_defects: tuple[str, ...] = ()
+    """Defects that count from then on."""
+    never_late: tuple[str, ...] = ()
+    """Options that, at 0, and defects that, reproduced, make it never come."""
+    gathered: tuple[str, ...] = ()
+    """Options of what is gathered before that epoch for the time after it."""
+    carried: tuple[str, ...] = ()
+    """Prefixes of the method's parameters and buffers that the shared epochs change."""
+    early_form: str = ""
+    """Method that it is before that epoch, with the defaults of its options; empty: none but itself."""
 
     @property
     def switches(self) -> tuple[str, ...]:
@@ -138,6 +153,9 @@ class ModelSpec(Spec):
 
     maps: bool = True
     """False: it has no feature maps, and scores that read them cannot be asked for."""
+    draws: str = ""
+    """When it draws random numbers in training: `always`, or the option that makes it so unless it is 0. Empty:
+    never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +276,8 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
         OODError: it is none; the message begins with ``where``.
     """
     outer, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
     if outer is Literal:
         if value not in inner:
             raise unknown(where, value, inner)

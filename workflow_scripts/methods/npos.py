@@ -49,6 +49,13 @@ SPEC = MethodSpec(
          {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010)}),
     ),
     probe=True,
+    late_from="start",
+    late={"weight": 0.1, "K": 1, "select": 1, "pick": 1, "sample_from": 1, "keep": 1, "sigma": 0.1, "hidden": 1,
+          "phi_lr": 0.1, "balanced": False, "snapshots": ()},
+    late_defects=("npos.B1", "npos.B2", "npos.B5", "npos.B7"),
+    never_late=("weight", "npos.B11"),
+    gathered=("queue",),
+    carried=("head.", "prototypes", "broken", "queues."),
 )
 SHOWN = 1000  # features of a snapshot
 

@@ -31,7 +31,13 @@ from workflow_scripts.methods.synthesis import Queues
 RIDGE = 1e-4  # added to the covariance's diagonal, as its authors do
 
 
-SPEC = MethodSpec()
+SPEC = MethodSpec(
+    late_from="start",
+    late={"weight": 0.1, "sample_from": 1, "keep": 1},
+    gathered=("queue",),
+    carried=("queues.",),
+    early_form="cross_entropy",
+)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ RESNETS = {
 }
 
 
-SPEC = ModelSpec()
+SPEC = ModelSpec(draws="always")  # some have dropout
 
 
 @dataclass(frozen=True)

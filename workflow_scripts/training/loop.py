@@ -131,13 +131,16 @@ class Training:
         self.total, self.correct = torch.zeros((), device=device), torch.zeros((), device=device)
 
     def run(self, steps: int | None = None, report: Callable[[str], None] = print,
-            resume: Resume | None = None) -> list[dict[str, float]]:
+            resume: Resume | None = None, start: dict[str, Any] | None = None,
+            carried: tuple[str, ...] = ()) -> list[dict[str, float]]:
         """Train to the end, from the beginning or from where an interrupted run stopped.
 
         Args:
             steps: stop after so many (``limit.steps``); ``None``: all epochs.
             report: receives a line per epoch.
             resume: keeps the progress; on CPU the result is that of an uninterrupted run, to the bit.
+            start: the first epochs, which another run trained (:meth:`start`); ``None``: none.
+            carried: prefixes of the method's own tensors that come from there (``MethodSpec.carried``).
 
         Returns:
             Per epoch: epoch, loss (mean over images), accuracy (running, in the method's mode), lr, and where images
@@ -148,12 +151,65 @@ class Training:
             OODError: the loss is not finite; the run was told to stop.
         """
         steps = min(filter(None, (steps, self.end)), default=None)
+        self._train(self.epochs, steps, report, resume, start, carried)
+        self.best.restore(self.network)
+        self.method.finish(self.network, self.eval_data())
+        return self.history
+
+    def start(self, epochs: int, report: Callable[[str], None] = print,
+              resume: Resume | None = None) -> dict[str, Any]:
+        """Train the first epochs alone.
+
+        Returns:
+            What :meth:`run` goes on from, as tensors and plain values; also one with another method, whose first epochs
+            are the same.
+
+        Raises:
+            OODError: as :meth:`run`; the network draws random numbers in training, whose state no other run has.
+        """
+        before = torch.get_rng_state()
+        self._train(epochs, None, report, resume)
+        if not torch.equal(before, torch.get_rng_state()):
+            raise OODError("the network draws random numbers in training, so that no two trainings share their first "
+                           f"epochs; its module needs SPEC = ModelSpec(draws={'always'!r})")
+        moments = self.optimiser.state
+        return {"epoch": self.epoch, "done": self.done, "history": self.history, "training": self.network.training,
+                "network": self.network.state_dict(), "method": self.method.state_dict(),
+                "moments": {name: moments[p] for name, p in self._parameters() if p in moments},
+                "best": {"value": self.best.value, "state": self.best.state}}
+
+    def _go_on(self, start: dict[str, Any], carried: tuple[str, ...]) -> None:
+        """Continue from :meth:`start`."""
+        self.epoch, self.done = start["epoch"], start["done"]
+        self.history = start["history"]
+        self.network.load_state_dict(start["network"])
+        self.network.train(start["training"])
+        self.method.load_state_dict({name: start["method"][name] if name.startswith(carried) else tensor
+                                     for name, tensor in self.method.state_dict().items()})
+        for name, parameter in self._parameters():
+            if name in start["moments"]:
+                self.optimiser.state[parameter] = {key: value.to(parameter.device) if value.ndim else value
+                                                   for key, value in start["moments"][name].items()}
+        self.best.value = start["best"]["value"]
+        self.best.state = {name: tensor.to(self.total.device) for name, tensor in start["best"]["state"].items()}
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is optimised, by name."""
+        for where, module in (("network", self.network), ("method", self.method)):
+            for name, parameter in module.named_parameters():
+                yield f"{where}.{name}", parameter
+
+    def _train(self, epochs: int, steps: int | None, report: Callable[[str], None], resume: Resume | None,
+               start: dict[str, Any] | None = None, carried: tuple[str, ...] = ()) -> None:
+        """The steps up to an epoch, from where the run is found."""
         progress = resume.load() if resume else None
         if progress:
             self.restore(progress)
+        elif start:
+            self._go_on(start, carried)
         else:
             self.method.begin(self.network, self.eval_data())
-        while self.epoch < self.epochs and (steps is None or self.done < steps):
+        while self.epoch < epochs and (steps is None or self.done < steps):
             if not self.step:
                 self.ranks.same(self.method.state_dict().values())
                 self.method.start_epoch(self.network, self.epoch)
@@ -168,11 +224,8 @@ class Training:
                 if resume and self.step < self.per_epoch and resume.due():
                     resume.save(self.progress())
             self._end_epoch(report, (self.seen - before) / (time.perf_counter() - started))
-            if resume and self.epoch < self.epochs and self.done != steps and resume.due():
+            if resume and self.epoch < epochs and self.done != steps and resume.due():
                 resume.save(self.progress())
-        self.best.restore(self.network)
-        self.method.finish(self.network, self.eval_data())
-        return self.history
 
     def eval_data(self) -> EvalData:
         """What a method may read before and after its training."""

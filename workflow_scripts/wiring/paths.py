@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from workflow_scripts.work.plan import Plan, Taken, Trained
+from workflow_scripts.work.starts import Start
 
 Wildcards = Any  # Snakemake's; attributes by name
 CHECKS = "results/published_checks"
@@ -40,6 +41,12 @@ def compared(plan: Plan, id: str) -> str:
 def of_network(plan: Plan, kind: str, run: Trained, rest: str = "") -> str:
     """A file of one trained network: root/kind/id/network/recipe/seedN, then ``rest`` as it is."""
     return f"{root(plan)}/{kind}/{run.id}/{run.network.name}/{run.path_name}/seed{run.seed}{rest}"
+
+
+def start(plan: Plan, shared: Start) -> str:
+    """First epochs that several trainings share."""
+    run = shared.run
+    return f"{root(plan)}/starts/{run.id}/{run.network.name}/{shared.name}/seed{run.seed}.pt"
 
 
 def features(plan: Plan, run: Trained, sets: Iterable[tuple[str, str]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from types import SimpleNamespace
 from typing import Any
 
 from workflow_scripts.config.recipes import Recipe
@@ -17,9 +18,12 @@ from workflow_scripts.stages.sections.make_masks import MakeMasks
 from workflow_scripts.stages.sections.select_best_recipe import SelectBestRecipe
 from workflow_scripts.stages.sections.select_outliers import SelectOutliers
 from workflow_scripts.stages.sections.train_network import TrainNetwork
+from workflow_scripts.stages.sections.train_start import TrainStart
 from workflow_scripts.wiring import data, paths, sections
 from workflow_scripts.wiring.paths import Wildcards
+from workflow_scripts.work import starts
 from workflow_scripts.work.plan import Plan, Trained
+from workflow_scripts.work.starts import Start
 
 # -- trainings ----------------------------------------------------------------------------------------------------
 
@@ -91,18 +95,62 @@ def gpus(plan: Plan, wildcards: Wildcards) -> int:
 def train_section(plan: Plan, wildcards: Wildcards) -> str:
     """How a network is trained."""
     run = plan.run(wildcards)
-    given = run.recipe.outliers
-    recipe = run.recipe.model_copy(update={
-        "masks": bool(run.recipe.masks),  # the pseudo-masks are an input, as are the outliers' store and selection
-        "validation": _held_out(run.recipe), "outliers": given and OutlierBatches.taken_from(given)})
-    return TrainNetwork.of(network=sections.network(run.network), recipe=MethodRecipe.taken_from(recipe),
-                           released=run.released, steps=plan.config.limit.steps).dump()
+    shared = starts.starts(plan).get(run.key)
+    return TrainNetwork.of(network=sections.network(run.network), recipe=_recipe(run.recipe), released=run.released,
+                           steps=plan.config.limit.steps, start=shared and _start(shared)).dump()
+
+
+def _recipe(given: Recipe) -> MethodRecipe:
+    """What a training reads of a recipe."""
+    return MethodRecipe.taken_from(given.model_copy(update={
+        "masks": bool(given.masks),  # the pseudo-masks are an input, as are the outliers' store and selection
+        "validation": _held_out(given), "outliers": given.outliers and OutlierBatches.taken_from(given.outliers)}))
 
 
 def train_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind a training."""
     run = plan.run(wildcards)
     return digest("stages.train_network", *sections.network_code(run.network), f"methods.{run.recipe.method}")
+
+
+# -- first epochs that trainings share -----------------------------------------------------------------------------
+
+
+def start(plan: Plan, wildcards: Wildcards) -> str | list[str]:
+    """The first epochs that a training goes on from, or nothing."""
+    run = plan.run(wildcards)
+    shared = starts.starts(plan).get(run.key)
+    return paths.start(plan, shared) if shared else []
+
+
+def start_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
+    """Images and parent of first epochs, which are those of one of their trainings."""
+    run = starts.named(plan, wildcards).run
+    key = SimpleNamespace(**run.key._asdict())
+    return {"data": train_store(plan, key), "archives": train_archives(plan, key), "parent": parent(plan, key),
+            "test": test_images(plan, key)}
+
+
+def start_section(plan: Plan, wildcards: Wildcards) -> str:
+    """How first epochs are trained."""
+    return _start(starts.named(plan, wildcards)).dump()
+
+
+def start_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
+    """Code behind first epochs."""
+    run = starts.named(plan, wildcards).run
+    return digest("stages.train_start", *sections.network_code(run.network), f"methods.{run.recipe.method}")
+
+
+def start_gpus(plan: Plan, wildcards: Wildcards) -> int:
+    """GPUs, or with device cpu processes, that share the training of first epochs."""
+    return plan.config.gpus_of(starts.named(plan, wildcards).run.recipe)
+
+
+def _start(shared: Start) -> TrainStart:
+    recipe = shared.run.recipe.model_copy(update={"options": dict(shared.options)})
+    return TrainStart.of(network=sections.network(shared.run.network), recipe=_recipe(recipe),
+                         released=shared.released, epochs=shared.epochs)
 
 
 def _held_out(recipe: Recipe) -> Validation | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from workflow_scripts.core.section import Section
 from workflow_scripts.methods.recipe import MethodRecipe
 from workflow_scripts.networks.architecture import Network
+from workflow_scripts.stages.sections.train_start import TrainStart
 
 
 class TrainNetwork(Section):
@@ -18,3 +19,5 @@ class TrainNetwork(Section):
     """Defects of the released code to reproduce."""
     steps: int | None
     """Stop after so many steps; null: all epochs."""
+    start: TrainStart | None = None
+    """The first epochs, which another job trains; null: none."""
