@@ -20,7 +20,7 @@ rule train_start:
     params:
         cfg=of(training.start_section),
         code=of(training.start_code),
-        optional=flags("parent", "test"),
+        optional=flags("parent", "test", "tokens"),
         device=DEVICE,
         minutes=untracked(PLAN.config.resume.minutes),
     message:

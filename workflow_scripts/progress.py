@@ -37,7 +37,7 @@ from workflow_scripts.wiring import paths
 
 GROUPS = {
     "data": ("lmdb", "data"),
-    "networks": ("models", "masks", "trunk", "selection"),
+    "networks": ("starts", "models", "masks", "trunk", "selection"),
     "features": ("features",),
     "scores": ("precompute", "sweep", "scores"),
 }

@@ -252,5 +252,5 @@ def test_a_network_that_draws_has_no_start():
     network = wide()
     method = cross_entropy.build(cross_entropy.Options(), ())
     run = Training(network, method, images(), typed.recipe(RECIPE), 0)
-    with pytest.raises(OODError, match=r"draws random numbers in training.*ModelSpec\(draws='always'\)"):
+    with pytest.raises(OODError, match=r"draws random numbers in training.*ModelSpec\(draws=\('always',\)\)"):
         run.start(1, report=lambda line: None)

@@ -153,8 +153,8 @@ class ModelSpec(Spec):
 
     maps: bool = True
     """False: it has no feature maps, and scores that read them cannot be asked for."""
-    draws: str = ""
-    """When it draws random numbers in training: `always`, or the option that makes it so unless it is 0. Empty:
+    draws: tuple[str, ...] = ()
+    """When it draws random numbers in training: `always`, an option (unless it is 0), or `option=value`. Empty:
     never."""
 
 

@@ -30,6 +30,13 @@ SPEC = MethodSpec(
         "npos.B14": "the CLIP schedule multiplies the learning rate by 10 at its milestone",
     },
     shared_defects=("npos.B2",),
+    late_from="start",
+    late={"weight": 0.1, "K": 1, "select": 1, "pick": 1, "sample_from": 1, "keep": 1, "sigma": 0.1, "hidden": 1,
+          "phi_lr": 0.1, "balanced": False, "snapshots": ()},
+    late_defects=("npos.B2",),
+    never_late=("weight",),
+    gathered=("queue",),
+    carried=("broken", "queues."),
 )
 
 

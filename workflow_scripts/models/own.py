@@ -25,7 +25,7 @@ from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier, eval_mode
 
-SPEC = ModelSpec(maps=False, draws="always")  # nobody knows
+SPEC = ModelSpec(maps=False, draws=("always",))  # nobody knows
 PREFIX = "net."  # of its tensors among those of the wrapper
 TRIED = 4  # images of a trial
 PASSES = 16  # over which a module that draws random numbers must give the same

@@ -19,7 +19,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ModelSpec
 from workflow_scripts.models.base import Classifier, last, relu
 
-SPEC = ModelSpec(draws="dropout")
+SPEC = ModelSpec(draws=("dropout",))
 
 
 @dataclass(frozen=True)

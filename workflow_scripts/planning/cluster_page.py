@@ -17,6 +17,7 @@ from workflow_scripts.core.errors import OODError, command, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.yaml_files import read_yaml
 from workflow_scripts.planning.setting import read
+from workflow_scripts.work import starts
 
 TARGET = ROOT / "docs" / "cluster.md"
 TOGETHER = "paper"  # the configuration that includes the others
@@ -36,14 +37,18 @@ def included(path: Path) -> list[str]:
 
 def trainings() -> list[str]:
     """The table of networks, trainings, epochs and scores."""
-    rows = ["| configuration | networks | trained here | their epochs | scores |", "|---|--:|--:|--:|--:|"]
+    rows = ["| configuration | networks | trained here | their epochs | shared ones counted once | scores |",
+            "|---|--:|--:|--:|--:|--:|"]
     for path in configurations():
-        runs = read(path).runs.values()
+        plan = read(path)
+        runs, shared = plan.runs.values(), starts.starts(plan)
+        twice = sum(start.epochs for start in shared.values()) - sum(start.epochs for start in set(shared.values()))
         trained = [run.recipe.training for run in runs if run.recipe.checkpoint is None]
         epochs = sum(training.epochs or 0 for training in trained)
         scores = sum(len(run.scores) for run in runs)
         rows.append(f"| `config/{path.name}` | {len(runs)} | {len(trained)} "
-                    f"| {f'{epochs:,}' if epochs else 'in steps'} | {scores:,} |")
+                    f"| {f'{epochs:,}' if epochs else 'in steps'} | {f'{epochs - twice:,}' if epochs else ''} "
+                    f"| {scores:,} |")
     return rows
 
 

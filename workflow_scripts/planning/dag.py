@@ -24,7 +24,8 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
 from workflow_scripts.wiring import paths
 from workflow_scripts.wiring.targets import results_of
-from workflow_scripts.work.plan import Plan, Trained
+from workflow_scripts.work import starts
+from workflow_scripts.work.plan import Key, Plan, Trained
 
 KEPT = 20
 """Answers in the cache; older ones go."""
@@ -46,13 +47,14 @@ class Job:
     """Whether it runs a network."""
     wildcards: SimpleNamespace
     run: Trained | None = None
+    """Its network; of first epochs that several trainings share, one of theirs."""
     sets: tuple[tuple[str, str], ...] = ()
     """(dataset, split) that it prepares, or whose store it reads."""
 
     @property
     def trains(self) -> bool:
-        """Whether it makes a network: trains it, reads its weights, or chooses among others."""
-        return self.kind == "models"
+        """Whether it makes a network or its first epochs: trains it, reads its weights, or chooses among others."""
+        return self.kind in ("models", "starts")
 
     @property
     def name(self) -> str:
@@ -87,8 +89,11 @@ class Jobs:
 
     def _job(self, entry: dict[str, Any]) -> Job:
         given = entry["wildcards"]
-        run = self.plan.runs.get((given["id"], given["network"], given["recipe"], int(given["seed"]))) if (
-            "recipe" in given) else None
+        run = None
+        if "recipe" in given:
+            run = self.plan.runs.get(Key(given["id"], given["network"], given["recipe"], int(given["seed"])))
+        elif "start" in given:
+            run = starts.named(self.plan, SimpleNamespace(**given)).run
         own = ((given["dataset"], given["split"]),) if "dataset" in given else None
         read = tuple(self._stores[name] for name in entry["inputs"] if name in self._stores)
         return Job(entry["rule"], tuple(entry["outputs"]), tuple(entry["inputs"]), entry["log"], entry["benchmark"],

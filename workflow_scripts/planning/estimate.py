@@ -12,6 +12,7 @@ from workflow_scripts.planning.dag import Job
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.networks import Costs, Row
 from workflow_scripts.training.schedule import bit_steps
+from workflow_scripts.work import starts
 from workflow_scripts.work.plan import Plan, Trained
 
 Basis = Literal["measured", "other seeds", "assumed", "unknown"]
@@ -91,6 +92,15 @@ class Estimator:
         outliers = steps * recipe.outliers.batch_size if run.outliers else 0
         return Training(epochs, steps, id_images + outliers)
 
+    def trained(self, job: Job) -> Training | None:
+        """The part of a training that a job does, since epochs that several share are trained once."""
+        whole, shared = self.training(job.run), starts.starts(self.plan).get(job.run.key)
+        if whole is None or shared is None:
+            return whole
+        first = shared.epochs / whole.epochs
+        part = first if job.kind == "starts" else 1 - first
+        return Training(whole.epochs * part, round(whole.steps * part), round(whole.images * part))
+
     def seconds(self, job: Job) -> tuple[float | None, Basis]:
         """Wall seconds of a job, and what that is based on; ``None`` where nothing is known."""
         if job not in self._seconds:
@@ -108,7 +118,7 @@ class Estimator:
             self.uncounted.add(job.run.network.name)
             return None, "unknown"
         both, machine = 1 + self.costs.backward, self.costs.machines[self.machine]
-        if size := self.training(job.run) if job.trains else None:
+        if size := self.trained(job) if job.trains else None:
             images, steps = size.images, size.steps
             each = (row.tail if job.run.recipe.frozen_blocks and row.tail else row.gflops) * both
         else:
@@ -141,6 +151,8 @@ class Estimator:
                 return self._store(*job.sets[0])
             case "models":
                 return row.bytes(outputs) if row else None
+            case "starts":  # with the optimiser's momentum; what a method gathers is not counted
+                return 2 * row.bytes(outputs) if row else None
             case "features":
                 return 4 * (row.features + outputs) * sum(self.images(*p) for p in job.sets) if row else None
             case "trunk":

@@ -33,7 +33,6 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--masks", help="pseudo-masks of the train images")
     parser.add_argument("--outliers", help="store of the recipe's outliers")
     parser.add_argument("--selection", help="numbers of the outliers to train against; left out: all")
-    parser.add_argument("--tokens", help="output of the frozen blocks for the ID train images, in their place")
     parser.add_argument("--record", help="training record to write: history, and what the method learned")
     parser.add_argument("--out", required=True, help="checkpoint to write")
     return parser

@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What every training is told."""
     parser.add_argument("--data", required=True, help="store of the ID train images")
     parser.add_argument("--parent", help="checkpoint whose weights are the start")
+    parser.add_argument("--tokens", help="output of the frozen blocks for the ID train images, in their place")
     parser.add_argument("--test", help="store of the ID test images, for a defect that reads them (npos.B12)")
     parser.add_argument("--seed", required=True, type=int)
     devices.add_arguments(parser)

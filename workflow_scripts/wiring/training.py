@@ -128,7 +128,7 @@ def start_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
     run = starts.named(plan, wildcards).run
     key = SimpleNamespace(**run.key._asdict())
     return {"data": train_store(plan, key), "archives": train_archives(plan, key), "parent": parent(plan, key),
-            "test": test_images(plan, key)}
+            "test": test_images(plan, key), "tokens": tokens(plan, key)}
 
 
 def start_section(plan: Plan, wildcards: Wildcards) -> str:

@@ -84,12 +84,18 @@ def named(plan: Plan, wildcards: Any) -> Start:
 def _alone(plan: Plan, run: Trained) -> bool:
     """Whether a training shares nothing: a run cut short, weights not trained here, inputs or draws of its own."""
     recipe = run.recipe
-    own = (recipe.masks, recipe.outliers, recipe.frozen_blocks, run.outliers, run.classifier, run.weights)
-    draws = plugins.spec("models", run.network.model).draws
-    if draws and draws != "always":
-        options = plugins.parse_options("models", run.network.model, run.network.options, run.network.name)
-        draws = "always" if getattr(options, draws) else ""
-    return bool(plan.config.limit.steps or recipe.checkpoint or run.among or any(own) or draws)
+    own = (recipe.masks, recipe.outliers, run.outliers, run.classifier, run.weights)
+    return bool(plan.config.limit.steps or recipe.checkpoint or run.among or any(own) or _draws(run))
+
+
+def _draws(run: Trained) -> bool:
+    """Whether a network draws random numbers in training."""
+    options = plugins.parse_options("models", run.network.model, run.network.options, run.network.name)
+    for word in plugins.spec("models", run.network.model).draws:
+        name, _, value = word.partition("=")
+        if word == "always" or (str(getattr(options, name)) == value if value else getattr(options, name)):
+            return True
+    return False
 
 
 def _never(spec: MethodSpec, options: Mapping[str, Any], run: Trained) -> bool:
