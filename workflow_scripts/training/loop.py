@@ -171,7 +171,7 @@ class Training:
         self._train(epochs, None, report, resume)
         if not torch.equal(before, torch.get_rng_state()):
             raise OODError("the network draws random numbers in training, so that no two trainings share their first "
-                           f"epochs; its module needs SPEC = ModelSpec(draws=('always',))")
+                           "epochs; its module needs SPEC = ModelSpec(draws=('always',))")
         moments = self.optimiser.state
         return {"epoch": self.epoch, "done": self.done, "history": self.history, "training": self.network.training,
                 "network": self.network.state_dict(), "method": self.method.state_dict(),
