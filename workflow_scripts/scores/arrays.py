@@ -31,6 +31,22 @@ def blocks(x: Any, rows: int = BLOCK_ROWS) -> Iterator[tuple[slice, Any]]:
         yield part, float64(x[part, ...])
 
 
+def spaced(x: Any, count: int) -> Any:
+    """At most ``count`` rows of a bank, evenly spaced, in memory. (M, D) -> (m, D), or (M,) -> (m,)."""
+    step = -(-x.shape[0] // count)
+    if step <= 1 and in_memory(x):
+        return x
+    rows = BLOCK_ROWS * step
+    parts = [x[start:start + rows, ...][::step, ...] for start in range(0, x.shape[0], rows)]
+    return array_namespace(x).concat(parts)
+
+
+def unit(x: Any) -> Any:
+    """Rows of length 1; a zero row stays zero. (N, D) -> (N, D) of the same dtype."""
+    xp = array_namespace(x)
+    return x / xp.clip(xp.linalg.vector_norm(x, axis=-1, keepdims=True), min=1e-12)
+
+
 def affine(features: Any, head: Head) -> Any:
     """Logits of the head, W h + b. (N, D) -> (N, K) float64."""
     return float64(features) @ float64(head.weight).T + float64(head.bias)
