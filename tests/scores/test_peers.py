@@ -65,6 +65,18 @@ def gradnorm_peer(**options):
     return peer.GradNorm(linear(), **options).to("cpu").predict(FEATURES)
 
 
+def she_peer():
+    return peer.SHE(None, head).fit_features(TRAIN, LABELS).predict_features(FEATURES)
+
+
+def vra_peer():
+    detector = peer.VRA(None, head, lower_percentile=0.3, upper_percentile=0.8)
+    detector.fit_feature_maps(TRAIN[:, :, None, None], LABELS)
+    detector._lower_threshold = torch.quantile(TRAIN, 0.3, dim=0)[:, None, None]  # theirs are rounded to float32
+    detector._upper_threshold = torch.quantile(TRAIN, 0.8, dim=0)[:, None, None]
+    return shaped(detector)
+
+
 def same(s):
     return -s
 
@@ -83,6 +95,12 @@ TABLE = [
     ("vim", {"dim": 10}, lambda: fitted(peer.ViM(None, 10, WEIGHT, BIAS)), same),
     ("gradnorm", {}, lambda: gradnorm_peer(param_filter=lambda name: name == "weight"), same),
     ("kl_matching", {}, lambda: peer.KLMatching(None).fit_logits(TRAIN_LOGITS).predict_logits(LOGITS), same),
+    ("fdbd", {}, lambda: fitted(peer.fDBD(None, linear())), same),
+    ("nci", {"alpha": 0.01}, lambda: fitted(peer.NCI(None, linear(), 0.01)), same),
+    ("she", {}, she_peer, same),
+    ("nnguide", {"K": 7}, lambda: fitted(peer.NNGuide(None, linear(), 7)), same),
+    ("vra", {"low": 30.0, "high": 80.0, "low_to": "edge", "per_unit": True}, vra_peer, same),
+    ("lts", {"p": 10.0}, lambda: peer.LTS(None, linear(), 0.1).predict_features(FEATURES), same),
     # their covariance is the scatter matrix, not divided by the number of images; Mahalanobis has a factor 1/2 besides
     ("mahalanobis", {}, lambda: fitted(peer.Mahalanobis(None), live), lambda s: -s / (2 * SIZE)),
     ("relative_mahalanobis", {}, lambda: fitted(peer.RMD(None), live), lambda s: -s / SIZE),
