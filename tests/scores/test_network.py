@@ -157,7 +157,8 @@ def test_gaussians_from_a_stream_equal_the_cached_score(linear):
     net, model, h, means, labels = linear
     known = Known(statistics=Statistics(means, np.bincount(labels), h.mean(0)), train_features=h, train_labels=labels)
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(9, 3, 1, 1)))
-    expected = mahalanobis.score(None, known, mahalanobis.fit(None, known), Batch(features=net.features(x).numpy()))
+    options, batch = mahalanobis.Options(), Batch(features=net.features(x).numpy())
+    expected = mahalanobis.score(options, known, mahalanobis.fit(options, known), batch)
     found = mahalanobis_ensemble.confidences(net, [model], x, (0.0,))
     assert found.shape == (9, 1, 1)
     np.testing.assert_allclose(2 * found[:, 0, 0], expected, rtol=1e-8)
