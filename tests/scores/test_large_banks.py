@@ -49,7 +49,9 @@ def scores(files, name, options):
 @pytest.mark.parametrize(("name", "options"), [
     ("knn", {"K": 7}), ("react", {"percentile": 90.0}), ("dice_react", {"p": 30.0}), ("vim", {"dim": 8}),
     ("residual", {"dim": 8}), ("mahalanobis", {}), ("relative_mahalanobis", {}), ("kl_matching", {}),
-    ("she", {}), ("nnguide", {"bank": 300}), ("vra", {}), ("vra", {"per_unit": True})])
+    ("she", {}), ("nnguide", {"bank": 300}), ("vra", {}), ("vra", {"per_unit": True}), ("mahalanobis", {"unit": True}),
+    ("relation", {"bank": 300}), ("pnml", {}), ("neco", {"dim": 5}), ("cf_ood", {"bank": 90}), ("openmax", {}),
+    ("kpca", {}), ("combood", {"bank": 300}), ("grood", {"bank": 300})])
 def test_a_bank_in_its_file_scores_the_same(files, monkeypatch, name, options):
     for module, constant in ((knn, "BANK"), (knn, "QUERIES"), (knn, "AT_ONCE"), (arrays, "BLOCK_ROWS")):
         monkeypatch.setattr(module, constant, 64 if constant != "QUERIES" else 32)

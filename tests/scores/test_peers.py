@@ -3,12 +3,14 @@
 Each row states the monotone map from ours to theirs. Where the definitions differ, a test below pins the difference.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.scores_data import CLASSES, WIDTH, evidence, run
 from workflow_scripts.core import plugins
-from workflow_scripts.scores import ash, gen, gradnorm, msp, scale, vim
+from workflow_scripts.scores import ash, gen, gradnorm, msp, openmax, scale, vim
 from workflow_scripts.scores.base import Batch, Known
 
 torch = pytest.importorskip("torch")
@@ -49,6 +51,10 @@ def shaped(detector):
 def live(features):
     """Without the dead unit, whose variance is 0: there theirs adds 1e-6, ours takes the pseudo-inverse."""
     return torch.cat([features[:, :3], features[:, 4:]], dim=1)
+
+
+def unit(features):
+    return torch.nn.functional.normalize(live(features))
 
 
 def fitted(detector, part=lambda features: features):
@@ -101,9 +107,12 @@ TABLE = [
     ("nnguide", {"K": 7}, lambda: fitted(peer.NNGuide(None, linear(), 7)), same),
     ("vra", {"low": 30.0, "high": 80.0, "low_to": "edge", "per_unit": True}, vra_peer, same),
     ("lts", {"p": 10.0}, lambda: peer.LTS(None, linear(), 0.1).predict_features(FEATURES), same),
+    ("pnml", {}, lambda: fitted(peer.PNML(None, linear())), same),
     # their covariance is the scatter matrix, not divided by the number of images; Mahalanobis has a factor 1/2 besides
     ("mahalanobis", {}, lambda: fitted(peer.Mahalanobis(None), live), lambda s: -s / (2 * SIZE)),
     ("relative_mahalanobis", {}, lambda: fitted(peer.RMD(None), live), lambda s: -s / SIZE),
+    ("mahalanobis", {"unit": True}, lambda: fitted(peer.Mahalanobis(None), unit), lambda s: -s / (2 * SIZE)),
+    ("relative_mahalanobis", {"unit": True}, lambda: fitted(peer.RMD(None), unit), lambda s: -s / SIZE),
 ]
 
 
@@ -158,6 +167,17 @@ def test_vim_too_many_directions_is_refused_here_and_halved_there():
     detector = peer.ViM(None, WIDTH + 1, WEIGHT, BIAS).fit_features(TRAIN, LABELS)
     ours = run(vim, vim.Options(), KNOWN, BATCH)  # left out: the same half
     np.testing.assert_allclose(-detector.predict_features(FEATURES).numpy(), ours, atol=1e-5)
+
+
+def test_openmax_is_their_log_odds():
+    """On images that are classified rightly, since theirs fits to all; scipy stops at 1e-7 of the parameters."""
+    known = replace(KNOWN, train_labels=KNOWN.train_logits.argmax(1))
+    ours = run(openmax, openmax.Options(tail=9, alpha=3), known, BATCH)
+    theirs = peer.OpenMax(None, tailsize=9, alpha=3).fit_logits(TRAIN_LOGITS, TRAIN_LOGITS.argmax(1))
+    every_class = torch.cat([LOGITS, TRAIN_LOGITS])
+    np.testing.assert_allclose(1 / (1 + np.exp(ours)), theirs.predict_logits(every_class)[:len(ours)], rtol=1e-4)
+    with pytest.raises(AssertionError):  # theirs takes 0 for the distance from a class that nothing else is taken for
+        np.testing.assert_allclose(1 / (1 + np.exp(ours)), theirs.predict_logits(LOGITS), rtol=1e-2)
 
 
 def test_msp_ties_there_and_none_here():

@@ -57,6 +57,13 @@ def positions(x: Any) -> Any:
     return array_namespace(x).arange(x.shape[-1], device=device(x))
 
 
+def classified(z: Any, labels: Any) -> Any:
+    """Which images are classified correctly, in the column of their class. z (N, K), labels (N,) -> (N, K) bool."""
+    xp = array_namespace(z)
+    label = xp.astype(labels, xp.int64, copy=False)[:, None]
+    return (positions(z) == label) & (xp.argmax(z, axis=-1, keepdims=True) == label)
+
+
 def logsumexp(x: Any) -> Any:
     """log(sum(exp(x))) over the last axis, shifted by the maximum. (..., K) -> (...)."""
     xp = array_namespace(x)

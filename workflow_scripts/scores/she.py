@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
-from workflow_scripts.scores.arrays import blocks, float64, namespace, positions
+from workflow_scripts.scores.arrays import blocks, classified, float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
 SPEC = ScoreSpec(needs={"features", "logits", "train_features", "train_logits", "train_labels"})
@@ -32,9 +32,7 @@ def fit(options: Options, known: Known) -> Any:
     xp = namespace(known.train_features)
     sums, counts = 0.0, 0.0
     for rows, h in blocks(known.train_features):
-        z = known.train_logits[rows, ...]
-        label = xp.astype(known.train_labels[rows], xp.int64, copy=False)[:, None]
-        correct = float64((positions(z) == label) & (xp.argmax(z, axis=-1, keepdims=True) == label))  # (rows, K)
+        correct = float64(classified(float64(known.train_logits[rows, ...]), known.train_labels[rows]))  # (rows, K)
         sums = sums + correct.T @ h
         counts = counts + xp.sum(correct, axis=0)
     empty = [c for c, count in enumerate(counts) if int(count) == 0]
