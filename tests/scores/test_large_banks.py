@@ -51,7 +51,8 @@ def scores(files, name, options):
     ("residual", {"dim": 8}), ("mahalanobis", {}), ("relative_mahalanobis", {}), ("kl_matching", {}),
     ("she", {}), ("nnguide", {"bank": 300}), ("vra", {}), ("vra", {"per_unit": True}), ("mahalanobis", {"unit": True}),
     ("relation", {"bank": 300}), ("pnml", {}), ("neco", {"dim": 5}), ("cf_ood", {"bank": 90}), ("openmax", {}),
-    ("kpca", {}), ("combood", {"bank": 300}), ("grood", {"bank": 300})])
+    ("kpca", {}), ("combood", {"bank": 300}), ("grood", {"bank": 300}), ("nac", {}), ("gmm", {}),
+    ("weiper", {"repeats": 2, "bank": 300})])
 def test_a_bank_in_its_file_scores_the_same(files, monkeypatch, name, options):
     for module, constant in ((knn, "BANK"), (knn, "QUERIES"), (knn, "AT_ONCE"), (arrays, "BLOCK_ROWS")):
         monkeypatch.setattr(module, constant, 64 if constant != "QUERIES" else 32)

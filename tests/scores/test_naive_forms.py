@@ -184,6 +184,58 @@ def mahalanobis(h, z, relative):
     return -own + relative * (x - train.mean(axis=0)) @ whole @ (x - train.mean(axis=0))
 
 
+def nac_bins(h, alpha, count):
+    """By finite differences of the divergence."""
+    def divergence(x):
+        return -math.log(CLASSES) - np.mean(np.log(softmax(W @ x + B)))
+    gradient = np.array([(divergence(h + step) - divergence(h - step)) / 2e-6 for step in 1e-6 * np.eye(WIDTH)])
+    return np.minimum((count / (1 + np.exp(-alpha * h * gradient))).astype(int), count - 1)
+
+
+NAC_TRAIN = np.array([nac_bins(t, 7, 6) for t in TRAIN])
+
+
+def nac(h, z, enough):
+    own = nac_bins(h, 7, 6)
+    return np.mean([min(sum(NAC_TRAIN[:, j] == own[j]) / enough, 1) for j in range(WIDTH)])
+
+
+def weiper(h, z, options):
+    heads = []
+    for noise in np.random.default_rng(0).standard_normal((options["repeats"], *W.shape), np.float32).astype(float):
+        heads.append(np.array([w + 1.8 * length(w) * e / length(e) for w, e in zip(W, noise, strict=True)]))
+
+    def both(x):
+        return x, np.concatenate([head @ x + B for head in heads])
+    train = [np.array(part) for part in zip(*map(both, TRAIN), strict=True)]
+    probabilities = [max(softmax(head @ h + B)) for head in heads]
+    found = options["lambda_2"] * np.mean(probabilities)
+    for x, bank, width, epsilon, weight in zip(both(h), train, (3, 4), (0.01, 0.025), (1, 2.5), strict=True):
+        edges = np.linspace(bank.min(), bank.max(), options["bins"] + 1)
+        p = np.mean([np.histogram(row, edges)[0] / row.size for row in bank], axis=0) + epsilon
+        q = np.histogram(x, edges)[0] / x.size
+        padded = np.concatenate([[q[0]] * ((width - 1) // 2), q, [q[-1]] * (width // 2)])
+        q = np.convolve(padded, np.ones(width) / width, "valid") + epsilon
+        p, q = p / sum(p), q / sum(q)
+        found -= weight * (sum(p * np.log(p / q)) + sum(q * np.log(q / p)))
+    return found
+
+
+WEIPER = {"repeats": 3, "bins": 12, "smooth": 3, "smooth_perturbed": 4, "lambda_2": 0.5}
+
+
+def gmm(h, z, dim):
+    directions = np.linalg.svd(TRAIN - MEAN)[2][:dim]
+    likelihoods = []
+    for c in range(CLASSES):
+        own = (TRAIN[c == LABELS] - MEAN) @ directions.T
+        covariance = np.cov(own.T, bias=True) + 1e-3 * np.eye(dim)
+        away = directions @ (h - MEAN) - own.mean(axis=0)
+        likelihoods.append(math.log(len(own) / len(TRAIN)) - (away @ np.linalg.inv(covariance) @ away + dim * math.log(
+            2 * math.pi) + np.linalg.slogdet(covariance)[1]) / 2)
+    return energy(np.array(likelihoods))
+
+
 TABLE = [
     ("fdbd", {}, lambda h, z: fdbd(h, z, lambda h: length(h - MEAN))),
     ("fdbd", {"regulariser": "norm"}, lambda h, z: fdbd(h, z, length)),
@@ -213,6 +265,10 @@ TABLE = [
     ("combood", {"K": 2, "bank": 100}, lambda h, z: combood(h, z, 2, slice(None, None, 2))),
     ("grood", {}, lambda h, z: grood(h, z, 1)),
     ("grood", {"K": 5}, lambda h, z: grood(h, z, 5)),
+    ("nac", {"alpha": 7.0, "M": 6, "enough": 20}, lambda h, z: nac(h, z, 20)),
+    ("weiper", WEIPER, lambda h, z: weiper(h, z, WEIPER)),
+    ("gmm", {"ridge": 1e-3}, lambda h, z: gmm(h, z, WIDTH)),
+    ("gmm", {"ridge": 1e-3, "dim": 5}, lambda h, z: gmm(h, z, 5)),
     ("mahalanobis", {"unit": True}, lambda h, z: mahalanobis(h, z, 0)),
     ("relative_mahalanobis", {"unit": True}, lambda h, z: mahalanobis(h, z, 1)),
 ]
@@ -241,6 +297,7 @@ def test_a_dead_feature_has_a_finite_score(name):
     ("nnguide", {"bank": 9}, r"nnguide\.K: 10 .* larger bank"),
     ("combood", {"bank": 10}, r"combood\.K: the 50-th .* only 10 ID train features"),
     ("grood", {"K": 190}, r"grood\.K: neighbour 190 .* only 152 of 200"),
+    ("gmm", {"dim": 25}, r"gmm\.dim: 25 directions .* at most 24"),
     ("neco", {"dim": WIDTH}, r"neco\.dim: 24 directions leave nothing"),
     ("kpca", {"M": 8, "explained": 0.9999}, r"kpca\.explained: all 8 directions"),
     ("vra", {"low": 96.0}, r"vra\.low: .* 96.0 is above vra\.high, 95.0")])

@@ -108,6 +108,7 @@ TABLE = [
     ("vra", {"low": 30.0, "high": 80.0, "low_to": "edge", "per_unit": True}, vra_peer, same),
     ("lts", {"p": 10.0}, lambda: peer.LTS(None, linear(), 0.1).predict_features(FEATURES), same),
     ("pnml", {}, lambda: fitted(peer.PNML(None, linear())), same),
+    ("gmm", {"ridge": 1e-3}, lambda: fitted(peer.GMM(None, reg=1e-3)), same),
     # their covariance is the scatter matrix, not divided by the number of images; Mahalanobis has a factor 1/2 besides
     ("mahalanobis", {}, lambda: fitted(peer.Mahalanobis(None), live), lambda s: -s / (2 * SIZE)),
     ("relative_mahalanobis", {}, lambda: fitted(peer.RMD(None), live), lambda s: -s / SIZE),
