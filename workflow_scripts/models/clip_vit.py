@@ -113,6 +113,19 @@ class ClipViT(WithFrozenBlocks):
         pooled, _ = self.visual._pool(self._blocks(x, slice(self.cut, None)))
         return pooled @ self.visual.proj
 
+    def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of the images and of their patches, not normalised. (N, 3, H, W) -> (N, D), (N, patches, D).
+
+        A patch's embedding is what the last block gives if each token attends to itself alone (Miyai et al.).
+        """
+        x = self._blocks(self.visual._embeds(x.contiguous()), slice(0, -1))
+        pooled, _ = self.visual._pool(self._blocks(x, slice(-1, None)))
+        block, width = self.visual.transformer.resblocks[-1], x.shape[-1]
+        weight, bias = block.attn.in_proj_weight[-width:], block.attn.in_proj_bias[-width:]  # those of the values
+        tokens = x + block.attn.out_proj(functional.linear(block.ln_1(x), weight, bias))
+        tokens = tokens + block.mlp(block.ln_2(tokens))
+        return pooled @ self.visual.proj, self.visual.ln_post(tokens[:, 1:]) @ self.visual.proj
+
     def stages(self, x: Tensor) -> Iterator[Tensor]:
         """None: the tokens are no maps."""
         raise OODError("clip_vit: this network has no feature maps; leave out scores that read them")
