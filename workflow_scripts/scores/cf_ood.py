@@ -36,7 +36,7 @@ class Options:
 
 @dataclass(frozen=True)
 class State:
-    """``bank`` (n, D) of unit features; ``edges`` (n, S), the squared distance of each member to its neighbour at each
+    """``bank`` (n, D) of unit features; ``edges`` (S, n), the squared distance of each member to its neighbour at each
     share; ``shares`` (S + 1,), the last of them 1, for images that are nobody's neighbour."""
 
     bank: Any
@@ -68,20 +68,24 @@ def fit(options: Options, known: Known) -> State:
     edges = []
     for start in range(0, size, ROWS):
         found = squared_distances(bank[start:start + ROWS, :], bank)
-        edges.append(xp.stack(order_statistics(found, [int(place) for place in places]), axis=-1))
-    return State(bank, xp.concat(edges), xp.asarray([*shares, 1.0], dtype=xp.float64, device=device(bank)))
+        edges.append(xp.stack(order_statistics(found, [int(place) for place in places])))
+    return State(bank, xp.concat(edges, axis=-1), xp.asarray([*shares, 1.0], dtype=xp.float64, device=device(bank)))
 
 
-def ranks(edges: Any, distances: Any) -> Any:
-    """Number of edges below each distance, by bisection. edges (n, S) rising, distances (n, N) -> (n, N)."""
+def first_share(edges: Any, distances: Any, wanted: int) -> Any:
+    """Number of the least share at which ``wanted`` members count an image, by bisection, since more do as it grows.
+
+    edges (S, n), rising with the share; distances (N, n) -> (N,), S where no share is enough.
+    """
     xp = namespace(edges)
-    low = xp.zeros_like(distances, dtype=xp.int64)
-    high = low + edges.shape[1]
-    for _ in range(math.ceil(math.log2(edges.shape[1] + 1))):
+    low = xp.zeros(distances.shape[0], dtype=xp.int64, device=device(distances))
+    high = low + edges.shape[0]
+    for _ in range(math.ceil(math.log2(edges.shape[0] + 1))):
         middle = (low + high) // 2
-        below = xp.take_along_axis(edges, xp.clip(middle, max=edges.shape[1] - 1), axis=-1) < distances
-        open_ = low < high
-        low, high = xp.where(open_ & below, middle + 1, low), xp.where(open_ & ~below, middle, high)
+        reach = xp.take(edges, xp.clip(middle, max=edges.shape[0] - 1), axis=0)  # (N, n)
+        enough = xp.sum(reach >= distances, axis=-1, dtype=xp.int64) >= wanted
+        unknown = low < high
+        low, high = xp.where(unknown & ~enough, middle + 1, low), xp.where(unknown & enough, middle, high)
     return low
 
 
@@ -92,7 +96,6 @@ def score(options: Options, known: Known, state: State, batch: Batch) -> Any:
     wanted = max(math.ceil(options.k * state.bank.shape[0] - 1e-9), 1)
     factors = []
     for start in range(0, x.shape[0], ROWS):
-        found = ranks(state.edges, squared_distances(x[start:start + ROWS, :], state.bank).T)
-        rank = order_statistics(found.T, [wanted - 1])[0]
-        factors.append(xp.take(state.shares, rank, axis=0))
+        number = first_share(state.edges, squared_distances(x[start:start + ROWS, :], state.bank), wanted)
+        factors.append(xp.take(state.shares, number, axis=0))
     return -xp.concat(factors)

@@ -6,6 +6,7 @@ of at most ``threshold`` count as 0. score = sum over the bank of relation^power
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -30,9 +31,11 @@ class Options:
 
 
 def softmax(logits: Any) -> Any:
-    """(N, K) -> (N, K) float64."""
+    """(N, K) -> (N, K) float64; what is below 1e-15 is 0, since products of denormal numbers are slow."""
     z = float64(logits)
-    return namespace(z).exp(z - logsumexp(z)[:, None])
+    xp = namespace(z)
+    log_p = z - logsumexp(z)[:, None]
+    return xp.where(log_p > math.log(1e-15), xp.exp(log_p), 0.0)
 
 
 def fit(options: Options, known: Known) -> tuple[Any, Any]:
