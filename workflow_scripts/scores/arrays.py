@@ -24,8 +24,9 @@ def float64(x: Any) -> Any:
     return xp.astype(x, xp.float64, copy=False)
 
 
-def blocks(x: Any, rows: int = BLOCK_ROWS) -> Iterator[tuple[slice, Any]]:
+def blocks(x: Any, rows: int | None = None) -> Iterator[tuple[slice, Any]]:
     """(rows, ``x[rows]`` as float64), so that a bank is never held twice. (M, D) -> (rows, D) each."""
+    rows = rows or BLOCK_ROWS
     for start in range(0, x.shape[0], rows):
         part = slice(start, min(start + rows, x.shape[0]))
         yield part, float64(x[part, ...])
@@ -36,9 +37,10 @@ def spaced(x: Any, count: int) -> Any:
     step = -(-x.shape[0] // count)
     if step <= 1 and in_memory(x):
         return x
-    rows = BLOCK_ROWS * step
-    parts = [x[start:start + rows, ...][::step, ...] for start in range(0, x.shape[0], rows)]
-    return array_namespace(x).concat(parts)
+    rows = max(BLOCK_ROWS // step, 1) * step
+    xp = array_namespace(x)
+    starts = range(0, x.shape[0], rows)
+    return xp.concat([xp.asarray(x[start:start + rows, ...][::step, ...], copy=True) for start in starts])
 
 
 def unit(x: Any) -> Any:

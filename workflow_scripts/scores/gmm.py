@@ -20,7 +20,7 @@ from workflow_scripts.scores.arrays import blocks, float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
 SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_labels"})
-LARGE = 4 * 2**30  # bytes of the covariances
+LARGE = 2 * 2**30  # bytes of the covariances
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Options:
 
 @dataclass(frozen=True)
 class State:
-    """(h - ``origin``) @ ``basis`` (D, d) is scored; ``means`` (C, d), ``whiten`` (C, d, d), by which the deviation has
-    the Mahalanobis distance as its length, and ``constant`` (C,)."""
+    """(h - ``origin``) @ ``basis`` (D, d) is scored; ``means`` (C, d), ``whiten`` of each class (d, d), by which the
+    deviation has the Mahalanobis distance as its length, and ``constant`` (C,)."""
 
     origin: Any
     basis: Any
     means: Any
-    whiten: Any
+    whiten: list[Any]
     constant: Any
 
 
@@ -47,7 +47,7 @@ def fit(options: Options, known: Known) -> State:
     """Gaussians of the classes.
 
     Raises:
-        OODError: a class without train features, more directions than features, or covariances of more than 4 GB.
+        OODError: a class without train features, more directions than features, or covariances of more than 2 GB.
     """
     train, counts = known.train_features, known.statistics.counts
     xp, size = namespace(train), train.shape[1]
@@ -82,7 +82,7 @@ def fit(options: Options, known: Known) -> State:
         share = math.log(int(count) / train.shape[0])
         constant.append(share - (xp.sum(xp.log(values)) + kept * math.log(2 * math.pi)) / 2)
         moments[c] = 0.0
-    return State(origin, basis, means, xp.stack(whiten), xp.stack(constant))
+    return State(origin, basis, means, whiten, xp.stack(constant))
 
 
 def score(options: Options, known: Known, state: State, batch: Batch) -> Any:
@@ -91,6 +91,6 @@ def score(options: Options, known: Known, state: State, batch: Batch) -> Any:
     xp = namespace(x)
     squares = []
     for c in range(state.means.shape[0]):
-        away = (x - state.means[c, :]) @ state.whiten[c, ...]
+        away = (x - state.means[c, :]) @ state.whiten[c]
         squares.append(xp.sum(away * away, axis=-1))
     return logsumexp(state.constant - xp.stack(squares, axis=-1) / 2)

@@ -17,7 +17,7 @@ from annotated_types import Gt
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import knn
-from workflow_scripts.scores.arrays import float64, logsumexp, namespace, spaced
+from workflow_scripts.scores.arrays import blocks, float64, logsumexp, namespace, spaced
 from workflow_scripts.scores.base import Batch, Known
 
 SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_logits", "train_labels"}, bank="K")
@@ -50,7 +50,7 @@ def extended(rows: Any) -> Any:
 
 
 def fit(options: Options, known: Known) -> Any:
-    """Gradients of the bank, extended. -> (M, D + 1) float64.
+    """Gradients of the bank, extended, in the features' precision. -> (M, D + 1).
 
     Raises:
         OODError: fewer than K images of the bank are classified correctly.
@@ -64,7 +64,11 @@ def fit(options: Options, known: Known) -> Any:
         raise OODError(f"grood.K: neighbour {options.K} was asked for, but the network classifies only {rows.shape[0]} "
                        f"of {features.shape[0]} ID train images of the bank correctly; choose a smaller K or train the "
                        "network longer")
-    return extended(gradients(known.statistics.class_means, rows))
+    parts = []
+    for _, h in blocks(rows):
+        part = extended(gradients(known.statistics.class_means, h))
+        parts.append(xp.astype(part, features.dtype, copy=False))
+    return xp.concat(parts)
 
 
 def score(options: Options, known: Known, state: Any, batch: Batch) -> Any:
@@ -72,6 +76,7 @@ def score(options: Options, known: Known, state: Any, batch: Batch) -> Any:
     query = gradients(known.statistics.class_means, batch.features)
     xp = namespace(query)
     parts = ((start, state[start:start + knn.BANK, :]) for start in range(0, state.shape[0], knn.BANK))
-    products, rows = knn.strongest(xp.concat([query, xp.ones_like(query[:, :1])], axis=-1), parts, options.K)
+    asked = xp.astype(xp.concat([query, xp.ones_like(query[:, :1])], axis=-1), state.dtype, copy=False)
+    products, rows = knn.strongest(asked, parts, options.K)
     last = xp.take_along_axis(rows, xp.argmin(products, axis=-1, keepdims=True), axis=-1)[:, 0]
-    return -xp.linalg.vector_norm(query - xp.take(state, last, axis=0)[:, :-1], axis=-1)
+    return -xp.linalg.vector_norm(query - float64(xp.take(state, last, axis=0)[:, :-1]), axis=-1)
