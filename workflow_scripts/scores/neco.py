@@ -16,7 +16,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "logits", "train_features"})
+SPEC = ScoreSpec(needs={"features", "logits", "train_features"}, space={"dim": (4, 8, 16, 32, 64, 128, 256, 512)})
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import logsumexp
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network"})
+SPEC = ScoreSpec(needs={"network"}, space={"blocks": ("both", "last")})
 
 
 @dataclass(frozen=True)
