@@ -27,7 +27,7 @@ from workflow_scripts.stages import score_network
 from workflow_scripts.stages.sections.score_network import ScoreNetwork
 
 ON_NETWORK = [n for n in plugins.names("scores") if "network" in plugins.spec("scores", n).needs]
-ON_MAPS = [n for n in ON_NETWORK if n != "gl_mcm"]  # which reads CLIP's tokens
+ON_MAPS = [n for n in ON_NETWORK if n not in ("gl_mcm", "neglabel")]  # which are of CLIP
 SMALL = {"mahalanobis_ensemble": {"held_out": 60, "magnitudes": (0.0, 0.01)}}
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tests.network_data import images, network
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.models import clip_vit, densenet_bc
-from workflow_scripts.scores import adascale, gl_mcm, gram, iodin, odin, rankfeat
+from workflow_scripts.scores import adascale, gl_mcm, gram, iodin, neglabel, odin, rankfeat
 from workflow_scripts.scores.base import Known
 
 
@@ -247,6 +247,36 @@ def test_gl_mcm_is_the_sum_of_two_largest_probabilities(clip):
         best = [float(c.softmax(0).max()) for c in cosines]
         expected.append(best[0] + 0.5 * max(best[1:]))
     np.testing.assert_allclose(gl_mcm.score(options, Known(), None, clip, x), expected, rtol=1e-12)
+
+
+# -- NegLabel -----------------------------------------------------------------------------------------------------
+
+
+def test_neglabel_equals_the_naive_form(clip):
+    clip.negatives = functional.normalize(torch.randn(20, 24, generator=torch.Generator().manual_seed(2)).double())
+    options = neglabel.Options(T=0.2, share=0.5, percentile=75, groups=3)
+    state = neglabel.fit(options, Known(), clip, [])
+    near = [np.percentile([float(word @ text) for text in clip.fc.weight], 75) for word in clip.negatives]
+    farthest = set(np.argsort(near)[:10].tolist())
+    numbers = [[int((clip.negatives - word).norm(dim=1).argmin()) for word in group] for group in state]
+    dealt = [number for group in numbers for number in group]
+    assert [len(group) for group in numbers] == [3, 3, 3]
+    assert len(set(dealt)) == 9 and set(dealt) <= farthest
+    x = double(torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
+    expected = []
+    for embedding in clip.features(x):
+        unit = embedding / embedding.norm()
+        inside = sum(math.exp(float(unit @ text) / 0.2) for text in clip.fc.weight)
+        outside = [sum(math.exp(float(unit @ clip.negatives[n]) / 0.2) for n in group) for group in numbers]
+        expected.append(np.mean([inside / (inside + part) for part in outside]))
+    np.testing.assert_allclose(neglabel.score(options, Known(), state, clip, x), expected, rtol=1e-10)
+    with pytest.raises(OODError, match=r"neglabel\.groups: 100 groups, but of 20 words only 3 are kept"):
+        neglabel.fit(neglabel.Options(), Known(), clip, [])
+
+
+def test_neglabel_needs_words(net):
+    with pytest.raises(OODError, match="give the model clip_vit the option negatives"):
+        neglabel.fit(neglabel.Options(), Known(), net, [])
 
 
 def test_gl_mcm_refuses_a_network_without_patches(net):

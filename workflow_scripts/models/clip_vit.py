@@ -58,6 +58,8 @@ class Options:
     imagenet: tuple[int, ...] = ()
     """Numbers (0..999) of the ImageNet classes whose names the prompts take, in the order of the labels; none: the
     names of the ID set's classes, or all of ImageNet's where it has 1,000."""
+    negatives: tuple[str, ...] = ()
+    """Words that are no class, for the score `neglabel`; their texts are made with those of the classes."""
 
 
 def templates() -> list[str]:
@@ -93,6 +95,8 @@ class ClipViT(WithFrozenBlocks):
         self.visual = _build_vision_tower(options.embed, vision(options), options.quick_gelu)
         self.cut = options.layers - options.trained
         self.fc = (CosineHead if options.head == "cosine" else nn.Linear)(options.embed, classes)
+        if options.negatives:
+            self.register_buffer("negatives", torch.zeros(len(options.negatives), options.embed))
         self.token_shape = ((options.image // options.patch)**2 + 1, options.width)
 
     def _blocks(self, x: Tensor, part: slice) -> Tensor:
@@ -201,7 +205,8 @@ def take_in(options: Options, state: dict[str, Tensor], names: list[str], path: 
     clip.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     head = text_head(clip, class_names(options, names)).cpu()
     visual = {key: value for key, value in state.items() if key.startswith("visual.")}
-    return {**visual, "fc.weight": head, "fc.bias": torch.zeros(len(names))}
+    words = {"negatives": text_head(clip, list(options.negatives)).cpu()} if options.negatives else {}
+    return {**visual, "fc.weight": head, "fc.bias": torch.zeros(len(names)), **words}
 
 
 def build(options: Options, classes: int) -> ClipViT:
