@@ -10,11 +10,12 @@ import pytest
 
 from tests.scores_data import CLASSES, WIDTH, evidence, run
 from workflow_scripts.core import plugins
-from workflow_scripts.scores import ash, gen, gradnorm, msp, openmax, scale, vim
-from workflow_scripts.scores.base import Batch, Known
+from workflow_scripts.scores import ash, gen, gradnorm, msp, nac, openmax, scale, vim
+from workflow_scripts.scores.base import Batch, Head, Known
 
 torch = pytest.importorskip("torch")
 peer = pytest.importorskip("pytorch_ood.detector")
+nac_peer = pytest.importorskip("pytorch_ood.detector.nac")
 
 KNOWN, BATCH = evidence()
 FEATURES, LOGITS, TRAIN, TRAIN_LOGITS, LABELS = (
@@ -179,6 +180,20 @@ def test_openmax_is_their_log_odds():
     np.testing.assert_allclose(1 / (1 + np.exp(ours)), theirs.predict_logits(every_class)[:len(ours)], rtol=1e-4)
     with pytest.raises(AssertionError):  # theirs takes 0 for the distance from a class that nothing else is taken for
         np.testing.assert_allclose(1 / (1 + np.exp(ours)), theirs.predict_logits(LOGITS), rtol=1e-2)
+
+
+def test_nac_agrees_with_even_bins(monkeypatch):
+    """Theirs cuts 0..1 into bins that are finer near 0 and 1, where the paper's are even; and it adds 1e-12 to each
+    probability, so the logits here are modest."""
+    monkeypatch.setattr(nac_peer, "_bin_indices_geometric", nac_peer._bin_indices)
+    known = replace(KNOWN, head=Head(KNOWN.head.weight / 8, KNOWN.head.bias))
+    layer = torch.nn.Linear(WIDTH, CLASSES)
+    layer.load_state_dict({"weight": WEIGHT / 8, "bias": BIAS})
+    network = torch.nn.Sequential(torch.nn.Identity(), layer)
+    theirs = peer.NACUE(network, [network[0]], m_bins=7, alpha=30.0, o_star=20)
+    theirs.fit([(TRAIN.clone().requires_grad_(), LABELS)])
+    ours = run(nac, nac.Options(alpha=30.0, M=7, enough=20), known, BATCH)
+    np.testing.assert_allclose(ours, -theirs.predict(FEATURES.clone().requires_grad_()).numpy(), rtol=1e-6)
 
 
 def test_msp_ties_there_and_none_here():
