@@ -22,8 +22,9 @@ def evidence(seed=0, per_class=40, dtype=np.float64):
 
     train = images(centres[labels])
     test = images(np.concatenate([centres[rng.integers(0, CLASSES, 40)], rng.gamma(0.7, 1.5, (20, WIDTH))]))
-    head = Head(rng.normal(0, 0.4, (CLASSES, WIDTH)).astype(dtype), rng.normal(0, 0.1, CLASSES).astype(dtype))
     means = np.stack([train[labels == c].astype(float).mean(0) for c in range(CLASSES)])
+    weight = rng.normal(0, 0.4, (CLASSES, WIDTH)) + (means - means.mean(0))  # most images are classified rightly
+    head = Head(weight.astype(dtype), rng.normal(0, 0.1, CLASSES).astype(dtype))
     statistics = Statistics(means, np.bincount(labels), train.astype(float).mean(0))
     known = Known(head, BatchNorm(rng.gamma(4, 0.2, WIDTH), rng.normal(0.5, 0.2, WIDTH)), statistics, train,
                   train @ head.weight.T + head.bias, labels)

@@ -145,3 +145,16 @@ def test_a_list_in_another_encoding_or_of_other_things_is_refused(tmp_path):
         read_numbers(path, "a list of numbers")
     with pytest.raises(OODError, match="a list cannot be read"):
         read_lines(tmp_path / "none.txt", "a list")
+
+
+@pytest.mark.parametrize("text", ["1: a\n0x1: b\n", "1: a\n1.0: b\n", "yes: a\ntrue: b\n", "~: a\nnull: b\n"])
+def test_a_key_written_in_two_ways_is_given_twice(text):
+    with pytest.raises(OODError, match="is given twice in one mapping, in line 1 and in line 2"):
+        parse_yaml(text, "c.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: !!float x", "a: !!int x", "a: 0x_", "a: !!timestamp 2001-01-01x"])
+def test_a_value_that_is_not_what_its_tag_says(text):
+    with pytest.raises(OODError, match="^c.yaml: a value is not what its tag or form says: ") as said:
+        parse_yaml(text, "c.yaml")
+    assert "\n" not in str(said.value)

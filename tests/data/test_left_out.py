@@ -279,3 +279,42 @@ def test_a_name_that_is_no_utf8(tmp_path):
         prepare(section("images", files=source), tmp_path / "s.h5", tmp_path)
         assert load_store(tmp_path / "s.h5").names == ["a/1.png", "a/\\xe9.png"]
     assert packed(tmp_path).names == ["a/1.png", "a/\\xe9.png"]
+
+
+@pytest.mark.parametrize("first", ["file", "link"])
+def test_what_a_folder_of_its_name_replaces_is_counted(tmp_path, first):
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, content in (("b/1.png", png(1)), ("a/2.png", png(2))):
+            if name.startswith("a"):
+                info = tarfile.TarInfo("a")
+                info.type, info.linkname = (tarfile.SYMTYPE, "b") if first == "link" else (tarfile.REGTYPE, "")
+                archive.addfile(info, io.BytesIO())
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    images = read("images", tmp_path, files="x.tar")
+    assert images.names == ["a/2.png", "b/1.png"]
+    assert told(images) == {"files and links that a folder of their name replaces": ["a"]}
+
+
+def test_a_zip_with_backslashes_has_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("a\\1.png", "b\\1.png", "__MACOSX\\a\\._1.png", "a\\.ipynb_checkpoints\\1.png", "empty\\"):
+            archive.writestr(name, png(len(name)))
+    images = read("images", tmp_path, files="x.zip", labels="folders")
+    assert images.names == ["a/1.png", "b/1.png"] and images.classes == ("a", "b")
+    assert sum(record["count"] for record in images.left_out.records()) == 2
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_member_of_a_zip_is_no_image(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", method) as archive:
+        archive.writestr("a/1.bmp", bytes(range(256)) * 9)
+        place = archive.infolist()[0].header_offset + 30 + len("a/1.bmp")
+        size = archive.infolist()[0].compress_size
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[place + size // 2] ^= 1
+    (tmp_path / "x.zip").write_bytes(content)
+    images = read("images", tmp_path, files="x.zip")
+    with pytest.raises(OODError, match=r"a/1\.bmp (has another checksum than the archive states|cannot be read)"):
+        list(images.blocks(np.arange(1)))

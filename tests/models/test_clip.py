@@ -123,6 +123,15 @@ def test_prompts_and_text_head(whole):
     assert len(clip_vit.class_names(clip_vit.Options(), [str(i) for i in range(1000)])) == 1000
 
 
+def test_words_that_are_no_class_come_beside_the_head(whole):
+    options = clip_vit.Options(**SMALL, negatives=("fog", "rust", "tax"))
+    state = clip_vit.take_in(options, whole.state_dict(), ["a", "b"], "clip.pt")
+    network = clip_vit.build(options, 2)
+    network.load_state_dict(state)
+    torch.testing.assert_close(network.negatives, clip_vit.text_head(whole, ["fog", "rust", "tax"]))
+    assert "negatives" not in clip_vit.build(clip_vit.Options(**SMALL), 2).state_dict()
+
+
 def test_a_checkpoint_of_another_clip_is_named(whole, tmp_path, capsys):
     torch.save(whole.state_dict(), tmp_path / "clip.pt")
     other = SECTION | {"options": SMALL | {"layers": 3}}

@@ -26,7 +26,6 @@ from workflow_scripts.scores import (
     himplos,
     knn,
     line,
-    mahalanobis,
     msp,
     react,
     residual,
@@ -275,11 +274,14 @@ def test_refused_while_fitting(module, options, message):
         run(module, module.Options(**options), *evidence())
 
 
-def test_class_without_train_features_is_refused():
+@pytest.mark.parametrize(("name", "options"), [
+    ("mahalanobis", {}), ("mahalanobis", {"unit": True}), ("relative_mahalanobis", {"unit": True}), ("gmm", {})])
+def test_class_without_train_features_is_refused(name, options):
+    module = plugins.load("scores", name)
     known, batch = evidence()
     statistics = replace(known.statistics, counts=np.array([40, 40, 0, 40, 40]))
     with pytest.raises(OODError, match="class 2 has no train features"):
-        run(mahalanobis, mahalanobis.Options(), replace(known, statistics=statistics), batch)
+        run(module, module.Options(**options), replace(known, statistics=statistics), batch)
 
 
 @pytest.mark.parametrize(("name", "options"), [

@@ -8,8 +8,9 @@ import h5py
 import numpy as np
 import pytest
 
+from workflow_scripts.core import plugins
 from workflow_scripts.scores import arrays, cached, knn
-from workflow_scripts.scores.base import Batch, Known
+from workflow_scripts.scores.base import Batch, Head, Known, Statistics
 from workflow_scripts.stages import precompute_statistics as precompute
 from workflow_scripts.stages import score_sets as score
 
@@ -48,7 +49,11 @@ def scores(files, name, options):
 
 @pytest.mark.parametrize(("name", "options"), [
     ("knn", {"K": 7}), ("react", {"percentile": 90.0}), ("dice_react", {"p": 30.0}), ("vim", {"dim": 8}),
-    ("residual", {"dim": 8}), ("mahalanobis", {}), ("relative_mahalanobis", {}), ("kl_matching", {})])
+    ("residual", {"dim": 8}), ("mahalanobis", {}), ("relative_mahalanobis", {}), ("kl_matching", {}),
+    ("she", {}), ("nnguide", {"bank": 300}), ("vra", {}), ("vra", {"per_unit": True}), ("mahalanobis", {"unit": True}),
+    ("relation", {"bank": 300}), ("pnml", {}), ("neco", {"dim": 5}), ("cf_ood", {"bank": 90}), ("openmax", {}),
+    ("kpca", {}), ("combood", {"bank": 300}), ("grood", {"bank": 300}), ("nac", {}), ("gmm", {}),
+    ("weiper", {"repeats": 2, "bank": 300})])
 def test_a_bank_in_its_file_scores_the_same(files, monkeypatch, name, options):
     for module, constant in ((knn, "BANK"), (knn, "QUERIES"), (knn, "AT_ONCE"), (arrays, "BLOCK_ROWS")):
         monkeypatch.setattr(module, constant, 64 if constant != "QUERIES" else 32)
@@ -94,3 +99,31 @@ def test_memory_of_knn_is_that_of_blocks(tmp_path, monkeypatch):
             peaks[rows] = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     assert peaks[20_000] < 1.2 * peaks[2_000] < 20_000 * 32 * 4
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("nnguide", {"bank": 200}), ("relation", {"bank": 200}), ("combood", {"bank": 200}), ("cf_ood", {"bank": 200}),
+    ("grood", {"bank": 200}), ("weiper", {"bank": 200, "repeats": 2}), ("pnml", {}), ("neco", {}), ("nac", {}),
+    ("kpca", {"M": 40}), ("she", {}), ("openmax", {}), ("vra", {}), ("gmm", {}), ("mahalanobis", {"unit": True})])
+def test_memory_does_not_grow_with_a_bank_in_its_file(tmp_path, monkeypatch, name, options):
+    import tracemalloc
+    monkeypatch.setattr(arrays, "BLOCK_ROWS", 256)
+    rng = np.random.default_rng(0)
+    weight, module = np.eye(CLASSES, 32, dtype=np.float32), plugins.load("scores", name)
+    peaks = {}
+    for rows in (2_000, 20_000):
+        labels = np.arange(rows) % CLASSES
+        h = rng.random((rows, 32), dtype=np.float32) + weight[labels]
+        logits = h @ weight.T
+        means = np.stack([h[labels == c].astype(float).mean(0) for c in range(CLASSES)])
+        with h5py.File(tmp_path / f"{rows}.h5", "w") as file:
+            file["h"], file["z"] = h, logits
+            known = Known(Head(weight, np.zeros(CLASSES, np.float32)), None,
+                          Statistics(means, np.bincount(labels), h.mean(0).astype(float)), cached.Rows(file["h"]),
+                          cached.Rows(file["z"]), labels)
+            del h, logits
+            tracemalloc.start()
+            module.fit(module.Options(**options), known)
+            peaks[rows] = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert peaks[20_000] < 1.2 * peaks[2_000] + 20_000 * 8  # the labels' part

@@ -3,16 +3,19 @@
 Each row states the monotone map from ours to theirs. Where the definitions differ, a test below pins the difference.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.scores_data import CLASSES, WIDTH, evidence, run
 from workflow_scripts.core import plugins
-from workflow_scripts.scores import ash, gen, gradnorm, msp, scale, vim
-from workflow_scripts.scores.base import Batch, Known
+from workflow_scripts.scores import ash, gen, gradnorm, msp, nac, openmax, scale, vim
+from workflow_scripts.scores.base import Batch, Head, Known
 
 torch = pytest.importorskip("torch")
 peer = pytest.importorskip("pytorch_ood.detector")
+nac_peer = pytest.importorskip("pytorch_ood.detector.nac")
 
 KNOWN, BATCH = evidence()
 FEATURES, LOGITS, TRAIN, TRAIN_LOGITS, LABELS = (
@@ -51,6 +54,10 @@ def live(features):
     return torch.cat([features[:, :3], features[:, 4:]], dim=1)
 
 
+def unit(features):
+    return torch.nn.functional.normalize(live(features))
+
+
 def fitted(detector, part=lambda features: features):
     return detector.fit_features(part(TRAIN), LABELS).predict_features(part(FEATURES))
 
@@ -63,6 +70,18 @@ def react_peer():
 
 def gradnorm_peer(**options):
     return peer.GradNorm(linear(), **options).to("cpu").predict(FEATURES)
+
+
+def she_peer():
+    return peer.SHE(None, head).fit_features(TRAIN, LABELS).predict_features(FEATURES)
+
+
+def vra_peer():
+    detector = peer.VRA(None, head, lower_percentile=0.3, upper_percentile=0.8)
+    detector.fit_feature_maps(TRAIN[:, :, None, None], LABELS)
+    detector._lower_threshold = torch.quantile(TRAIN, 0.3, dim=0)[:, None, None]  # theirs are rounded to float32
+    detector._upper_threshold = torch.quantile(TRAIN, 0.8, dim=0)[:, None, None]
+    return shaped(detector)
 
 
 def same(s):
@@ -83,9 +102,19 @@ TABLE = [
     ("vim", {"dim": 10}, lambda: fitted(peer.ViM(None, 10, WEIGHT, BIAS)), same),
     ("gradnorm", {}, lambda: gradnorm_peer(param_filter=lambda name: name == "weight"), same),
     ("kl_matching", {}, lambda: peer.KLMatching(None).fit_logits(TRAIN_LOGITS).predict_logits(LOGITS), same),
+    ("fdbd", {}, lambda: fitted(peer.fDBD(None, linear())), same),
+    ("nci", {"alpha": 0.01}, lambda: fitted(peer.NCI(None, linear(), 0.01)), same),
+    ("she", {}, she_peer, same),
+    ("nnguide", {"K": 7}, lambda: fitted(peer.NNGuide(None, linear(), 7)), same),
+    ("vra", {"low": 30.0, "high": 80.0, "low_to": "edge", "per_unit": True}, vra_peer, same),
+    ("lts", {"p": 10.0}, lambda: peer.LTS(None, linear(), 0.1).predict_features(FEATURES), same),
+    ("pnml", {}, lambda: fitted(peer.PNML(None, linear())), same),
+    ("gmm", {"ridge": 1e-3}, lambda: fitted(peer.GMM(None, reg=1e-3)), same),
     # their covariance is the scatter matrix, not divided by the number of images; Mahalanobis has a factor 1/2 besides
     ("mahalanobis", {}, lambda: fitted(peer.Mahalanobis(None), live), lambda s: -s / (2 * SIZE)),
     ("relative_mahalanobis", {}, lambda: fitted(peer.RMD(None), live), lambda s: -s / SIZE),
+    ("mahalanobis", {"unit": True}, lambda: fitted(peer.Mahalanobis(None), unit), lambda s: -s / (2 * SIZE)),
+    ("relative_mahalanobis", {"unit": True}, lambda: fitted(peer.RMD(None), unit), lambda s: -s / SIZE),
 ]
 
 
@@ -140,6 +169,31 @@ def test_vim_too_many_directions_is_refused_here_and_halved_there():
     detector = peer.ViM(None, WIDTH + 1, WEIGHT, BIAS).fit_features(TRAIN, LABELS)
     ours = run(vim, vim.Options(), KNOWN, BATCH)  # left out: the same half
     np.testing.assert_allclose(-detector.predict_features(FEATURES).numpy(), ours, atol=1e-5)
+
+
+def test_openmax_is_their_log_odds():
+    """On images that are classified rightly, since theirs fits to all; scipy stops at 1e-7 of the parameters."""
+    known = replace(KNOWN, train_labels=KNOWN.train_logits.argmax(1))
+    ours = run(openmax, openmax.Options(tail=9, alpha=3), known, BATCH)
+    theirs = peer.OpenMax(None, tailsize=9, alpha=3).fit_logits(TRAIN_LOGITS, TRAIN_LOGITS.argmax(1))
+    every_class = torch.cat([LOGITS, TRAIN_LOGITS])
+    np.testing.assert_allclose(1 / (1 + np.exp(ours)), theirs.predict_logits(every_class)[:len(ours)], rtol=1e-4)
+    with pytest.raises(AssertionError):  # theirs takes 0 for the distance from a class that nothing else is taken for
+        np.testing.assert_allclose(1 / (1 + np.exp(ours)), theirs.predict_logits(LOGITS), rtol=1e-2)
+
+
+def test_nac_agrees_with_even_bins(monkeypatch):
+    """Theirs cuts 0..1 into bins that are finer near 0 and 1, where the paper's are even; and it adds 1e-12 to each
+    probability, so the logits here are modest."""
+    monkeypatch.setattr(nac_peer, "_bin_indices_geometric", nac_peer._bin_indices)
+    known = replace(KNOWN, head=Head(KNOWN.head.weight / 8, KNOWN.head.bias))
+    layer = torch.nn.Linear(WIDTH, CLASSES)
+    layer.load_state_dict({"weight": WEIGHT / 8, "bias": BIAS})
+    network = torch.nn.Sequential(torch.nn.Identity(), layer)
+    theirs = peer.NACUE(network, [network[0]], m_bins=7, alpha=30.0, o_star=20)
+    theirs.fit([(TRAIN.clone().requires_grad_(), LABELS)])
+    ours = run(nac, nac.Options(alpha=30.0, M=7, enough=20), known, BATCH)
+    np.testing.assert_allclose(ours, -theirs.predict(FEATURES.clone().requires_grad_()).numpy(), rtol=1e-6)
 
 
 def test_msp_ties_there_and_none_here():

@@ -67,6 +67,9 @@ def test_forms_of_score_files(tmp_path, content, config):
     ("scores,labels\n1,0\n2,-1\n3,\n", {}, r"labels of shape \(2,\) for scores of shape \(3,\)"),
     ("<!DOCTYPE html><html><title>Sign in</title>\n", {}, "it is an HTML page .'Sign in'., which the server sent"),
     ({"id": np.array([{}]), "ood": NOVEL}, {}, r"cannot be read \(it holds Python objects\)"),
+    ("id,ood\n0,93,0,12\n0,95,0,11\n", {}, r"a.csv, line 2: more values than the 2 columns.*decimal commas"),
+    ("id;ood\n1;2\n1;2;3\n", {}, r"a.csv, line 3: more values than the 2 columns that the first line names$"),
+    ("id,ood, ood\n1,2,3\n", {}, "two columns are called 'ood'"),
 ])
 def test_score_files_that_do_not_fit(tmp_path, content, config, message):
     with pytest.raises(OODError, match=message) as error:
@@ -138,3 +141,16 @@ def test_other_numbers_of_images_are_refused_unless_said(tmp_path, capsys):
     rows = (tmp_path / "m.csv").read_text().splitlines()
     assert "score,faces,far,auroc,0.8333333333333334,4,3" in rows  # 10 of 12 pairs in order
     assert any(",fpr95@himplos," in row for row in rows)
+
+
+def test_a_set_may_be_called_ood(tmp_path):
+    found = taken(tmp_path, {"id": KNOWN, "ood": NOVEL}, files={"ood": 0})
+    assert np.array_equal(found["digits"], KNOWN) and np.array_equal(found["ood"], NOVEL)
+
+
+def test_a_single_array_and_an_upper_case_suffix(tmp_path):
+    np.save(tmp_path / "a.npy", KNOWN)
+    with pytest.raises(OODError, match=r"a.npy: cannot be read \(it is a single array without a name\); expected an"):
+        import_scores.read(tmp_path / "a.npy")
+    (tmp_path / "A.CSV").write_text("id,ood\n1,2\n")
+    assert import_scores.read(tmp_path / "A.CSV")["ood"].tolist() == [2.0]

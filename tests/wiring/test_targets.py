@@ -57,6 +57,8 @@ BAD = [
     ("posthoc", "target: 'posthoc' is not known"),
     ("first_tabel", "did you mean 'first_table'?"),
     ("train_netwrok", "did you mean 'train_network'?"),
+    ("resuls/tiny/report.html", "folder: 'resuls' is not known; did you mean 'results'"),
+    ("resource/archives/x.tar", "folder: 'resource' is not known; did you mean 'resources'"),
     ("results/tinny/report.html", "variant: 'tinny' is not known; did you mean 'tiny'?"),
     ("results/tiny/date/faces.test.h5", "folder: 'date' is not known; did you mean 'data'?"),
     ("results/tiny/data/face.test.h5", "dataset: 'face' is not known; did you mean 'faces'?"),

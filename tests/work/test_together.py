@@ -13,6 +13,7 @@ from PIL import Image
 from tests.checkout import ROOT
 from tests.everyday_data import TINY
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.class_names import check_numbers, same_classes
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.together import least
 
@@ -87,3 +88,35 @@ def test_a_score_that_needs_more_images_than_there_are(tmp_path):
     assert least(plan, "mine") == {"knn": 50}
     with pytest.raises(OODError, match="score 'knn' needs 50 ID train images, dataset 'mine' has 3; change"):
         planned(tmp_path, {"counts": {"train": 3}}, **scores, experiments=[experiment])
+
+
+@pytest.mark.parametrize(("names", "label"), [(("0", "1", "10", "2", "other"), 2), (("-1", "-10", "-2"), 0),
+                                              (("0.5", "1.0", "10.0", "2.0"), 2)])
+def test_numbers_of_any_kind_and_among_names_need_their_order(names, label):
+    with pytest.raises(OODError, match=f"the folders are numbers, and label {label} would be folder"):
+        check_numbers(names)
+
+
+def test_folders_whose_order_is_clear():
+    for names in (("0", "1", "2"), ("n01440764", "n10"), ("2008", "2010", "x2"), ("00", "01", "10")):
+        check_numbers(names)
+
+
+def test_letters_that_look_the_same():
+    with pytest.raises(OODError, match="accents are written in two ways .Unicode NFC and NFD"):
+        same_classes(["caf\u00e9", "b"], ["cafe\u0301", "b"], "one", "other")
+
+
+@pytest.mark.parametrize("reader", ["images", "lmdb_images"])
+def test_an_ood_set_of_one_image_is_refused_before_the_first_job(tmp_path, reader):
+    photos(tmp_path)
+    far = tmp_path / "far" / "below"
+    (far / ".ipynb_checkpoints").mkdir(parents=True)
+    for place in (far, far / ".ipynb_checkpoints"):
+        Image.new("RGB", (4, 4)).save(place / "1.png")
+    (far / "notes.txt").write_text("none")
+    sets = {"single": {"reader": reader, "geometry": "squash32", "splits": {"test": {"files": str(tmp_path / "far")}}}}
+    with pytest.raises(OODError, match=r"dataset 'single' \(test\) has one image; a share of it can be 0 or 1 alone"):
+        planned(tmp_path, sets=sets)
+    Image.new("RGB", (4, 4)).save(far / "2.png")
+    assert planned(tmp_path, sets=sets).runs

@@ -150,10 +150,12 @@ experiments:
   - {paper: bare, id: digits, networks: [bare-net], recipes: [bare-recipe], scores: [bare_plugin, msp],
      ood: {far: [bare_rows]}, compat: [bare-plugin]}
 """
-PAGES = ("config.reference", "config.datasets_page", "planning.count --configfile bare.yaml --write")
+PAGES = ("config.reference", "config.scores_page", "config.datasets_page",
+         "planning.count --configfile bare.yaml --write")
 LISTING = [  # tests that go through all plugins, all configurations or all rows
     "tests/core/test_specs.py", "tests/config/test_config.py", "tests/core/test_digest.py",
-    "tests/config/test_catalogue.py", "tests/config/test_datasets_page.py", "tests/metrics/test_metrics.py",
+    "tests/config/test_catalogue.py", "tests/config/test_datasets_page.py", "tests/config/test_scores_page.py",
+    "tests/metrics/test_metrics.py",
     "tests/stages/test_evaluate.py", "tests/models/test_models.py",
     "tests/scores/test_contract.py", "tests/scores/test_stages.py", "tests/scores/test_network.py",
     "tests/papers/test_dfb_config.py", "tests/planning/test_plan.py",

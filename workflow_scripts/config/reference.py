@@ -100,6 +100,10 @@ def _plugin(package: str, name: str) -> list[str]:
         lines += ["| option | type | default | meaning |", "|---|---|---|---|"]
         lines += [f"| `{f}` | `{_cell(kind)}` | `{default}` | {_cell(text)} |" for f, kind, default, text in fields]
         lines.append("")
+    space = getattr(plugins.spec(package, name), "space", {})
+    if space:
+        tried = (f"`{option}` {', '.join(map(str, values))}" for option, values in space.items())
+        lines += [f"Values to try: {'; '.join(tried)}.", ""]
     return lines
 
 

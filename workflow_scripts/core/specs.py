@@ -87,6 +87,9 @@ class ScoreSpec(EvaluatedSpec):
     """Options that can be chosen on ID images alone (`scores[].tune`), with values to try in
     ``stages/tune_options.py``. Of a score that needs the train features one option, which counts train images; such a
     score offers ``among_train(options)``, the options by which an image of the train set itself is scored."""
+    space: dict[str, tuple[object, ...]] = field(default_factory=dict)
+    """Options worth a search -> values to try, at least two, of which those that a network or bank is too small for are
+    left out."""
     confidence: dict[str, Literal["score", "exp", "plus_one"]] = field(default_factory=dict)
     """How its values become the confidence that a release thresholds (a probability, ...): they are it, its logarithm,
     or it less 1. By the options for which that holds, written ``option=value``; ``""``: all others. Empty: no release
@@ -97,6 +100,13 @@ class ScoreSpec(EvaluatedSpec):
     """ID train images that it can be fitted to at least."""
     joined: bool = True
     """False: `fusion` cannot join it with a background score."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for option, values in self.space.items():
+            if len(set(values)) < 2:
+                raise OODError(f"ScoreSpec.space[{option!r}]: expected at least two different values to try, found "
+                               f"{values!r}; add one, or leave the option out of the space")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +301,7 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
         kinds = [inner[0]] * len(value) if inner[1:] == (...,) else inner
         if len(kinds) == len(value):
             return tuple(_checked(part, kind, where) for part, kind in zip(value, kinds, strict=True))
-    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+    if isinstance(kind, type) and isinstance(value, kind) and (kind in (bool, object) or not isinstance(value, bool)):
         return value
     raise OODError(f"{where}: expected {_words(kind)}, found {value!r}")
 

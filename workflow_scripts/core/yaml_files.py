@@ -57,13 +57,15 @@ def parse_yaml(text: str, path: str | os.PathLike) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        _no_key_twice(node, path)
+        _no_key_twice(loader, node, path)
         return loader.construct_document(node)
     except yaml.YAMLError as error:
         if text.lstrip().startswith("{"):  # JSON may be indented by tabs
             with contextlib.suppress(json.JSONDecodeError):
                 return json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, path))
         raise OODError(_said(error, text, path)) from None
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:  # of a tag, or a number that is none
+        raise OODError(f"{path}: a value is not what its tag or form says: {error}") from None
     finally:
         loader.dispose()
 
@@ -102,8 +104,8 @@ def _once(pairs: list[tuple[str, Any]], path: str | os.PathLike) -> dict[str, An
     return dict(pairs)
 
 
-def _no_key_twice(top: Node, path: str | os.PathLike) -> None:
-    """Raises OODError where a mapping has a key twice."""
+def _no_key_twice(loader: Any, top: Node, path: str | os.PathLike) -> None:
+    """Raises OODError where a mapping has a key twice, however it is written (1 and 0x1, yes and true)."""
     import yaml
 
     todo, seen = [top], set()
@@ -116,12 +118,13 @@ def _no_key_twice(top: Node, path: str | os.PathLike) -> None:
             todo += node.value
         if not isinstance(node, yaml.MappingNode):
             continue
-        keys: dict[tuple[str, str], Node] = {}
+        keys: dict[Any, Node] = {}
         for key, value in node.value:
             todo.append(value)
             if not isinstance(key, yaml.ScalarNode):
                 continue
-            first = keys.setdefault((key.tag, key.value), key)
+            merge = key.tag == "tag:yaml.org,2002:merge"
+            first = keys.setdefault(key.value if merge else loader.construct_object(key), key)
             if first is not key:
                 lines = f"line {first.start_mark.line + 1} and in line {key.start_mark.line + 1}"
                 raise OODError(f"{path}: the key '{key.value}' is given twice in one mapping, in {lines}; keep one of "

@@ -58,6 +58,8 @@ class Options:
     imagenet: tuple[int, ...] = ()
     """Numbers (0..999) of the ImageNet classes whose names the prompts take, in the order of the labels; none: the
     names of the ID set's classes, or all of ImageNet's where it has 1,000."""
+    negatives: tuple[str, ...] = ()
+    """Words that are no class, for the score `neglabel`; their texts are made with those of the classes."""
 
 
 def templates() -> list[str]:
@@ -93,6 +95,8 @@ class ClipViT(WithFrozenBlocks):
         self.visual = _build_vision_tower(options.embed, vision(options), options.quick_gelu)
         self.cut = options.layers - options.trained
         self.fc = (CosineHead if options.head == "cosine" else nn.Linear)(options.embed, classes)
+        if options.negatives:
+            self.register_buffer("negatives", torch.zeros(len(options.negatives), options.embed))
         self.token_shape = ((options.image // options.patch)**2 + 1, options.width)
 
     def _blocks(self, x: Tensor, part: slice) -> Tensor:
@@ -112,6 +116,19 @@ class ClipViT(WithFrozenBlocks):
         x = self.frozen_blocks(x) if x.dim() == 4 else x
         pooled, _ = self.visual._pool(self._blocks(x, slice(self.cut, None)))
         return pooled @ self.visual.proj
+
+    def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of the images and of their patches, not normalised. (N, 3, H, W) -> (N, D), (N, patches, D).
+
+        A patch's embedding is what the last block gives if each token attends to itself alone (Miyai et al.).
+        """
+        x = self._blocks(self.visual._embeds(x.contiguous()), slice(0, -1))
+        pooled, _ = self.visual._pool(self._blocks(x, slice(-1, None)))
+        block, width = self.visual.transformer.resblocks[-1], x.shape[-1]
+        weight, bias = block.attn.in_proj_weight[-width:], block.attn.in_proj_bias[-width:]  # those of the values
+        tokens = x + block.attn.out_proj(functional.linear(block.ln_1(x), weight, bias))
+        tokens = tokens + block.mlp(block.ln_2(tokens))
+        return pooled @ self.visual.proj, self.visual.ln_post(tokens[:, 1:]) @ self.visual.proj
 
     def stages(self, x: Tensor) -> Iterator[Tensor]:
         """None: the tokens are no maps."""
@@ -188,7 +205,8 @@ def take_in(options: Options, state: dict[str, Tensor], names: list[str], path: 
     clip.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     head = text_head(clip, class_names(options, names)).cpu()
     visual = {key: value for key, value in state.items() if key.startswith("visual.")}
-    return {**visual, "fc.weight": head, "fc.bias": torch.zeros(len(names))}
+    words = {"negatives": text_head(clip, list(options.negatives)).cpu()} if options.negatives else {}
+    return {**visual, "fc.weight": head, "fc.bias": torch.zeros(len(names)), **words}
 
 
 def build(options: Options, classes: int) -> ClipViT:

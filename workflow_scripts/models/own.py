@@ -11,10 +11,12 @@ tried with the first images that a stage passes through it, before anything is t
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from annotated_types import Gt
 from torch import Tensor, nn
@@ -195,8 +197,8 @@ class Own(Classifier):
         entered, left = [], []
 
         def note(layer: nn.Module, given: tuple[Any, ...], out: Any) -> None:
-            entered.append(given[0])
-            left.append(out)
+            entered.append(given[0].clone())  # what comes after may change it in place
+            left.append(out.clone())
 
         hook = self.head.register_forward_hook(note)
         try:
@@ -308,8 +310,10 @@ def difference(found: list[Tensor], expected: list[Tensor], half: bool) -> str:
 
 
 def random_state(device: torch.device) -> list[Tensor]:
-    """States of torch's generators from which a module on ``device`` draws."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    """States of the generators of torch, NumPy and Python from which a module on ``device`` may draw."""
+    _, words, place, *_ = np.random.get_state()  # noqa: NPY002 - what modules do draw from
+    others = [torch.from_numpy(np.array([*words, place], np.int64)), torch.tensor(random.getstate()[1])]
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else []), *others]
 
 
 def take_in(options: Options, state: dict[str, Tensor], names: list[str], path: str) -> dict[str, Tensor]:
@@ -326,6 +330,11 @@ def take_in(options: Options, state: dict[str, Tensor], names: list[str], path: 
     weight, bias = (f"{PREFIX}{head}.{part}" for part in ("weight", "bias"))
     if weight in state and bias not in state:
         state[bias] = torch.zeros(len(state[weight]))
+    parts = [name for name in state if name.startswith(f"{PREFIX}{head}.") and name not in (weight, bias)]
+    if options.classes and parts and list(options.classes) != names:
+        raise OODError(f"{path}: options.classes states another order of the outputs than the ID set's, and the head "
+                       f"'{head}' has no plain weight to bring into it, but {', '.join(parts[:3])}; undo its "
+                       "parametrization (torch.nn.utils.parametrize.remove_parametrizations) before you save it")
     if options.classes and weight in state:
         if sorted(options.classes) != sorted(names):
             wrong = sorted(set(options.classes) ^ set(names)) or ["one that stands twice"]

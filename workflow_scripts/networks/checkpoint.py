@@ -37,7 +37,7 @@ def read(path: str | Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise OODError(f"checkpoint {path} does not exist; train it first") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError):
         reason = other_file(path) or "it is damaged, or holds other things than tensors and plain values"
         raise OODError(f"checkpoint {path} cannot be read ({reason}); delete it and run again") from None
     if not isinstance(content, dict) or {"state_dict", "about"} - content.keys():

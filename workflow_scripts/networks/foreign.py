@@ -27,6 +27,7 @@ from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.core.files import digests
 from workflow_scripts.core.mistaken import other_file
+from workflow_scripts.data.class_names import same_classes
 from workflow_scripts.networks import checkpoint, inert
 from workflow_scripts.networks.architecture import Network
 
@@ -76,8 +77,20 @@ def read(path: str | Path, key: str = "", strip_prefix: str = "",
     Raises:
         OODError: the file is missing, not readable, or not laid out as said.
     """
+    return tensors(content(path), path, key, strip_prefix, rename, drop, known)
+
+
+def content(path: str | Path) -> Any:
+    """What a file holds: see :func:`read`, which takes the tensors out of it."""
     _there(path)
-    state = entry(arrays(path) if Path(path).suffix == ".npz" else unpickled(path), key, path)
+    return arrays(path) if Path(path).suffix == ".npz" else unpickled(path)
+
+
+def tensors(content: Any, path: str | Path, key: str = "", strip_prefix: str = "",
+            rename: dict[str, str] | None = None, drop: Sequence[str] = (), known: Iterable[str] = (),
+            ) -> dict[str, Tensor]:
+    """As :func:`read`, of :func:`content`."""
+    state = entry(content, key, path)
     state = {stripped(name, strip_prefix, path): tensor for name, tensor in state.items()}
     known = set(known)
     state = unwrapped(state, {part for name in known for part in name.split(".")}, path)
@@ -88,9 +101,49 @@ def read(path: str | Path, key: str = "", strip_prefix: str = "",
                     path)
     state = unprefixed(state, known, path)
     for name, tensor in state.items():
-        if not torch.isfinite(tensor).all():
-            raise OODError(f"{path}: tensor '{name}' has NaN or infinite values; the weights are of no use")
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
+            kind = ("quantised" if tensor.is_quantized else "meta" if tensor.is_meta else
+                    "complex" if tensor.is_complex() else str(tensor.layout).removeprefix("torch."))
+            raise OODError(f"{path}: tensor '{name}' is {kind}; expected plain numbers: convert it before you save it")
+        if tensor.is_floating_point() and not tensor.float().isfinite().all():
+            raise OODError(f"{path}: tensor '{name}' has NaN or infinite values in single precision; the weights are "
+                           "of no use")
     return state
+
+
+def stated_classes(content: Any) -> tuple[str, ...]:
+    """Names of the classes in the order of the outputs, where a trainer's file says them; else none.
+
+    They are looked for as ``class_to_idx`` (torchvision's), ``classes`` and ``class_names``, at the top or in an entry
+    such as ``about``, ``meta`` or ``args``.
+    """
+    inner = [content, *content.values()] if isinstance(content, dict) else []
+    for mapping in (part for part in inner if isinstance(part, dict)):
+        numbers = mapping.get("class_to_idx")
+        if isinstance(numbers, dict) and sorted(map(str, numbers.values())) == sorted(map(str, range(len(numbers)))):
+            return tuple(map(str, sorted(numbers, key=lambda name: int(numbers[name]))))
+        for key in ("classes", "class_names"):
+            names = mapping.get(key)
+            if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return ()
+
+
+def same_order(stated: Sequence[str], expected: Sequence[str], path: str | Path) -> None:
+    """Refuse a checkpoint whose outputs are the ID set's classes in another order, or partly others.
+
+    Args:
+        stated: :func:`stated_classes`; none: nothing can be compared.
+        expected: classes of the ID set. Where none of them is stated, they are called otherwise, which is printed.
+
+    Raises:
+        OODError: naming the classes.
+    """
+    if stated and not set(stated) & set(expected):
+        print(f"{path}: it calls its classes otherwise ({', '.join(stated[:3])}, ...); its outputs are taken in the "
+              f"order of the ID set's ({', '.join(expected[:3])}, ...)", flush=True)
+    elif stated:
+        same_classes(stated, expected, f"checkpoint {path}", "the ID set")
 
 
 def unpickled(path: str | Path) -> Any:
@@ -102,9 +155,12 @@ def unpickled(path: str | Path) -> Any:
             reason = other_file(path) or str(error)
             raise OODError(f"checkpoint {path} cannot be read ({reason}); expected a safetensors file") from None
     try:
+        if bad := _damaged_member(path):
+            raise OODError(f"checkpoint {path} is damaged: its part {bad} has another checksum than the file says; "
+                           "fetch it again")
         with warnings.catch_warnings(action="ignore"):  # about forms that are then read below, or refused
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError):
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError):
         pass
     try:
         if reason := other_file(path):
@@ -119,6 +175,17 @@ def unpickled(path: str | Path) -> Any:
         print(f"{path}: only tensors and plain values are taken of it, by name; of {', '.join(others[:5])}"
               f"{', ...' if len(others) > 5 else ''} no code is run", flush=True)
     return content
+
+
+def _damaged_member(path: str | Path) -> str | None:
+    """Name of the first member of a zip file whose content has another checksum; PyTorch does not look."""
+    if not zipfile.is_zipfile(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile):
+        return None  # told below
 
 
 def arrays(path: str | Path) -> dict[str, Tensor]:
@@ -151,6 +218,10 @@ def entry(content: Any, key: str, path: str | Path) -> dict[str, Tensor]:
     inner = [] if holds_tensors(content) else below(content)
     if not key and isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         key = "state_dict"  # a trainer's file, with the state of the training beside the network
+        names = content[key].keys()
+        if twins := [name for name in below(content) if name != key and content.get(name, {}).keys() == names]:
+            raise OODError(f"{path}: it holds the same network below state_dict and {', '.join(twins)} (averaged "
+                           "weights?); set `key` to the entry that is wanted")
     elif not key and inner:
         key, *others = inner
         if others:
@@ -256,6 +327,11 @@ def load(network: nn.Module, state: dict[str, Tensor], path: str | Path, name: s
             the network or something in the file.
     """
     own = network.state_dict()
+    whole = next((key for key, tensor in state.items()
+                  if key in own and own[key].is_floating_point() and not tensor.is_floating_point()), None)
+    if whole is not None:
+        raise OODError(f"checkpoint {path}: tensor '{whole}' is of {str(state[whole].dtype).removeprefix('torch.')}, "
+                       "expected floating-point weights; it is quantised or of another network")
     for prefix in fresh:
         kept = {key: value for key, value in own.items() if key.startswith(prefix)}
         if not kept or kept.keys() & state.keys():

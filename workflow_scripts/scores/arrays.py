@@ -24,11 +24,29 @@ def float64(x: Any) -> Any:
     return xp.astype(x, xp.float64, copy=False)
 
 
-def blocks(x: Any, rows: int = BLOCK_ROWS) -> Iterator[tuple[slice, Any]]:
+def blocks(x: Any, rows: int | None = None) -> Iterator[tuple[slice, Any]]:
     """(rows, ``x[rows]`` as float64), so that a bank is never held twice. (M, D) -> (rows, D) each."""
+    rows = rows or BLOCK_ROWS
     for start in range(0, x.shape[0], rows):
         part = slice(start, min(start + rows, x.shape[0]))
         yield part, float64(x[part, ...])
+
+
+def spaced(x: Any, count: int) -> Any:
+    """At most ``count`` rows of a bank, evenly spaced, in memory. (M, D) -> (m, D), or (M,) -> (m,)."""
+    step = -(-x.shape[0] // count)
+    if step <= 1 and in_memory(x):
+        return x
+    rows = max(BLOCK_ROWS // step, 1) * step
+    xp = array_namespace(x)
+    starts = range(0, x.shape[0], rows)
+    return xp.concat([xp.asarray(x[start:start + rows, ...][::step, ...], copy=True) for start in starts])
+
+
+def unit(x: Any) -> Any:
+    """Rows of length 1; a zero row stays zero. (N, D) -> (N, D) of the same dtype."""
+    xp = array_namespace(x)
+    return x / xp.clip(xp.linalg.vector_norm(x, axis=-1, keepdims=True), min=1e-12)
 
 
 def affine(features: Any, head: Head) -> Any:
@@ -39,6 +57,13 @@ def affine(features: Any, head: Head) -> Any:
 def positions(x: Any) -> Any:
     """0, 1, ... along the last axis of ``x``, on its device. (..., K) -> (K,)."""
     return array_namespace(x).arange(x.shape[-1], device=device(x))
+
+
+def classified(z: Any, labels: Any) -> Any:
+    """Which images are classified correctly, in the column of their class. z (N, K), labels (N,) -> (N, K) bool."""
+    xp = array_namespace(z)
+    label = xp.astype(labels, xp.int64, copy=False)[:, None]
+    return (positions(z) == label) & (xp.argmax(z, axis=-1, keepdims=True) == label)
 
 
 def logsumexp(x: Any) -> Any:

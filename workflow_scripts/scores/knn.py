@@ -8,7 +8,7 @@ bank whose features stay in their file is read and normalised block by block, on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -17,10 +17,11 @@ from array_api_compat import device
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
-from workflow_scripts.scores.arrays import float64, in_memory, largest, namespace
+from workflow_scripts.scores.arrays import float64, in_memory, largest, namespace, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "train_features"}, tune=("K",), bank="K")
+SPEC = ScoreSpec(needs={"features", "train_features"}, tune=("K",), bank="K", space={
+    "K": (1, 10, 50, 100, 200, 500, 1000)})
 QUERIES, BANK = 1024, 32768  # a block: 128 MB of float32 products
 AT_ONCE = 4096  # queries for which a bank is read from its file once
 
@@ -29,12 +30,6 @@ AT_ONCE = 4096  # queries for which a bank is read from its file once
 class Options:
     K: Annotated[int, Gt(0)] = 50
     """Which neighbour; 50 for CIFAR-10, 200 for CIFAR-100, 1000 for ImageNet in the paper (whole train set as bank)."""
-
-
-def unit(x: Any) -> Any:
-    """Rows of length 1; a zero row stays zero. (N, D) -> (N, D) of the same dtype."""
-    xp = namespace(x)
-    return x / xp.clip(xp.linalg.vector_norm(x, axis=-1, keepdims=True), min=1e-12)
 
 
 def extended(features: Any, out: Any) -> Any:
@@ -101,12 +96,21 @@ def fit(options: Options, known: Known) -> Bank:
     return Bank(rows, ready=True)
 
 
-def nearest(queries: Any, bank: Bank, k: int) -> Any:
-    """Row in ``bank`` of each query's k-th neighbour. (N, D + 1) -> (N,)."""
+def strongest(queries: Any, blocks: Iterable[tuple[int, Any]], k: int) -> tuple[Any, Any]:
+    """The k largest products of each query with the rows of a bank, and their rows, in no order.
+
+    Args:
+        queries: (N, D).
+        blocks: (number of the first row, (m, D) rows), one block after the other.
+        k: at most the number of rows.
+
+    Returns:
+        (N, k) products, (N, k) numbers of rows.
+    """
     xp = namespace(queries)
     parts = range(0, queries.shape[0], QUERIES)
     kept: list[tuple[Any, Any] | None] = [None] * len(parts)  # of each part: the best products so far, and their rows
-    for first, block in bank.blocks():
+    for first, block in blocks:
         for i, start in enumerate(parts):
             products = queries[start:start + QUERIES, :] @ block.T
             found, columns = largest(products, min(k, products.shape[-1]))
@@ -117,8 +121,14 @@ def nearest(queries: Any, bank: Bank, k: int) -> Any:
                 best = largest(found, min(k, found.shape[-1]))[1]
                 found, columns = xp.take_along_axis(found, best, axis=-1), xp.take_along_axis(columns, best, axis=-1)
             kept[i] = found, columns
-    last = [xp.take_along_axis(indices, xp.argmin(values, axis=-1, keepdims=True), axis=-1) for values, indices in kept]
-    return xp.squeeze(xp.concat(last), axis=-1)
+    return xp.concat([values for values, _ in kept]), xp.concat([indices for _, indices in kept])
+
+
+def nearest(queries: Any, bank: Bank, k: int) -> Any:
+    """Row in ``bank`` of each query's k-th neighbour. (N, D + 1) -> (N,)."""
+    xp = namespace(queries)
+    values, rows = strongest(queries, bank.blocks(), k)
+    return xp.squeeze(xp.take_along_axis(rows, xp.argmin(values, axis=-1, keepdims=True), axis=-1), axis=-1)
 
 
 def score(options: Options, known: Known, state: Bank, batch: Batch) -> Any:

@@ -1,7 +1,7 @@
 """Relative Mahalanobis distance: class distance minus that to all ID data (Ren et al., arXiv 2106.09022).
 
 score = - min_c (MD_c - MD_0): MD_c is the squared distance of ``mahalanobis``, MD_0 that to one Gaussian with the mean
-and covariance of all ID train features.
+and covariance of all ID train features. On features of length 1 (``unit``) it is RMDS++ (Mueller & Hein, ICML 2025).
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Any
 
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import mahalanobis
-from workflow_scripts.scores.arrays import float64, namespace
+from workflow_scripts.scores.arrays import namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_labels"})
+SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_labels"}, space={"unit": (False, True)})
 
 
 @dataclass(frozen=True)
 class Options:
-    """None: the score has no hyper-parameter."""
+    unit: bool = False
+    """Bring every feature to length 1 first (RMDS++)."""
 
 
 def fit(options: Options, known: Known) -> tuple[mahalanobis.Gaussians, mahalanobis.Gaussians]:
@@ -29,10 +30,10 @@ def fit(options: Options, known: Known) -> tuple[mahalanobis.Gaussians, mahalano
         OODError: a class has no train feature.
     """
     xp = namespace(known.train_features)
-    mean = float64(known.statistics.mean)
+    classes = mahalanobis.fit(mahalanobis.Options(options.unit), known)
     one = xp.zeros_like(known.train_labels, dtype=xp.int64)
-    whole = mahalanobis.gaussians(known.train_features, xp.expand_dims(mean, axis=0), one, mean)
-    return mahalanobis.fit(options, known), whole
+    centre = xp.expand_dims(classes.origin, axis=0)  # the mean of all
+    return classes, mahalanobis.gaussians(known.train_features, centre, one, classes.origin, options.unit)
 
 
 def score(options: Options, known: Known, state: tuple, batch: Batch) -> Any:

@@ -14,6 +14,7 @@ stores have images, in any order) or `any`. Columns of a `.csv` may end before t
 
 from __future__ import annotations
 
+import csv
 import zipfile
 from pathlib import Path
 
@@ -42,13 +43,16 @@ def read(path: Path) -> dict[str, np.ndarray]:
     Raises:
         OODError: it is missing, cut off, another file or holds objects.
     """
-    reason = other_file(path, text=path.suffix == ".csv")
+    reason = other_file(path, text=path.suffix.lower() == ".csv")
     try:
         if reason:
             raise ValueError(reason)
-        if path.suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             return columns(path)
-        with np.load(path, allow_pickle=False) as file:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("it is a single array without a name")
+        with loaded as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise OODError(f"{path}: there is no such file; correct `files` of the entry") from None
@@ -70,6 +74,14 @@ def columns(path: Path) -> dict[str, np.ndarray]:
     with open(path, encoding="utf-8-sig", newline="") as file:
         head = file.readline()
         separator = max(",;\t", key=head.count)
+        names = [name.strip() for name in next(csv.reader([head], delimiter=separator), [])]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise OODError(f"{path}: two columns are called '{twice}'; give each a name of its own")
+        for number, line in enumerate(file, 2):
+            if line.count(separator) >= len(names) and len(next(csv.reader([line], delimiter=separator))) > len(names):
+                hint = " (decimal commas? then separate columns by semicolons)" if separator == "," else ""
+                raise OODError(f"{path}, line {number}: more values than the {len(names)} columns that the first line "
+                               f"names{hint}")
         file.seek(0)
         table = pandas.read_csv(file, sep=separator, dtype=str, keep_default_na=False, skipinitialspace=True,
                                 skip_blank_lines=False, index_col=False).fillna("")
@@ -123,7 +135,7 @@ def sides(content: dict[str, np.ndarray], name: str, side: str, meaning: str, wh
     Raises:
         OODError: none of the forms.
     """
-    if name in content:
+    if name in content and not {ID, OOD} <= content.keys():
         return {name: content[name]}
     if side in content:
         return {part: content[part] for part in (ID, OOD) if part in content}

@@ -93,8 +93,12 @@ def main(argv: list[str] | None = None) -> None:
     torch.manual_seed(given.seed)
     network = build(section.network, len(names) + section.background)
     foreign.check(given.file, section.sha256, section.git_blob)
-    state = foreign.read(given.file, section.key, section.strip_prefix, section.rename, section.drop,
-                         known_names(network, section.network.model))
+    content = foreign.content(given.file)
+    state = foreign.tensors(content, given.file, section.key, section.strip_prefix, section.rename, section.drop,
+                            known_names(network, section.network.model))
+    if given.classes_from and section.head != "new":
+        said = getattr(section.network.options, "classes", ())  # a user's word on the order, which must be the file's
+        foreign.same_order(foreign.stated_classes(content), said or names, given.file)
     if given.parent:
         checkpoint.load_weights(network, checkpoint.read(given.parent)["state_dict"], given.parent,
                                 section.network.name)

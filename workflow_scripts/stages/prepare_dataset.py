@@ -154,7 +154,9 @@ def listed(names: Sequence[str], path: Path) -> np.ndarray:
             found.add(there[0])
         else:
             problems.append(f"{entry} ({len(there)} images)")
-    if problems or not wanted:
+    if not wanted:
+        raise OODError(f"{path}: the list names no image; write one name a line")
+    if problems:
         raise OODError(f"{path}: {len(problems)} of {wanted} names do not name exactly one image: "
                        f"{', '.join(problems[:5])}; other raw files, or names with too few folders")
     return np.array(sorted(found), np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from workflow_scripts.config.models import Score
@@ -230,6 +231,7 @@ def imported_section(plan: Plan, wildcards: Wildcards) -> str:
     return ImportScores.of(
         **taken.entry.model_dump(include={"id", "higher_is", "labels", "score", "count"}),
         groups=dict(taken.groups), compat=plan.compat(taken.entry.id),
+        raw=[content for _, *content in plan.fingerprints.of([Path(name) for name in inputs["files"]], None)],
         files={name: inputs["files"].index(str(path)) for name, path in taken.files.items()}).dump()
 
 

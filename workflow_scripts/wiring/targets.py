@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path, PurePath
 
 from workflow_scripts.core.digest import ROOT
-from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.core.errors import OODError, nearest, unknown
 from workflow_scripts.wiring import paths, pictures
 from workflow_scripts.work.plan import Key, Plan
 
@@ -67,7 +67,8 @@ def rules() -> frozenset[str]:
 @cache
 def _kinds(folder: str) -> frozenset[str]:
     """Folders below a configuration's results, or below all ``results``, that rules write into."""
-    return frozenset(kind for text in _texts() for kind in re.findall(rf"\"{folder}/(\w+)[/\"]", text))
+    found = {kind for text in _texts() for kind in re.findall(rf"\"{folder}/(\w+)[/\"]", text)}
+    return frozenset(found | ({PurePath(paths.CHECKS).name} if folder == "results" else set()))
 
 
 def _texts() -> Iterator[str]:
@@ -92,6 +93,9 @@ def check(plan: Plan, asked: Iterable[str]) -> None:
             _check_result(plan, f"target {target}", parts)
         elif target.startswith(f"{plan.config.resources}/archives/") and parts[-1] not in plan.sources:
             raise unknown(f"target {target}: raw file", parts[-1], plan.sources)
+        elif not target.startswith(f"{plan.config.resources}/") and nearest(parts[0], places := [
+                "results", plan.config.resources]):
+            raise unknown(f"target {target}: folder", parts[0], places)
 
 
 def _check_result(plan: Plan, where: str, parts: tuple[str, ...]) -> None:

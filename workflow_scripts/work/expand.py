@@ -60,6 +60,8 @@ def _data_root(configured: str | None, environment: str | None, here: Path) -> P
         return None
     folder = Path(os.path.normpath(here / Path(value).expanduser()))
     if not folder.is_dir():
+        if folder.is_file():
+            raise OODError(f"{name}: {folder} is a file, expected the folder of the raw data")
         beside = nearest(folder.name, os.listdir(folder.parent)) if os.access(folder.parent, os.R_OK) else ""
         raise OODError(f"{name}: there is no folder {folder}{beside}")
     return folder

@@ -7,6 +7,7 @@ Of class folders the names are looked at where they lie; archives are, when they
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path, PurePath
 
 from workflow_scripts.config import catalogue
@@ -34,6 +35,9 @@ def check(plan: Plan) -> None:
         _class_folders(plan, row)
         _least(plan, row)
         for name, split in plan.sets(id)[1:]:
+            if _one_image(plan.datasets[name], split, plan.data_root):
+                raise OODError(f"dataset '{name}' ({split}) has one image; a share of it can be 0 or 1 alone: give it "
+                               "more images")
             if images(plan.datasets[name], split) == images(row, "train"):
                 raise OODError(f"dataset '{name}' ({split}): the very images of '{id}' (train), which networks are "
                                "trained on; a test set needs other images")
@@ -92,6 +96,31 @@ def class_folders(row: Dataset, split: str, root: str | os.PathLike | None) -> l
         return []
     return sorted({entry.name for path in found if (folder := path / options.under.strip("/")).is_dir()
                    for entry in os.scandir(folder) if not reason(entry.name) and entry.is_dir() and _has_image(entry)})
+
+
+def _one_image(row: Dataset, split: str, root: str | os.PathLike | None) -> bool:
+    """Whether a split is read from a folder with a single image; what links lead to is taken to be more."""
+    options = plugins.parse_options("data.readers", row.reader, row.options_of(split), row.name)
+    found = sources.locate(catalogue.files(row, split), root) if hasattr(options, "under") else []
+    if not found or not all(path.is_dir() for path in found):
+        return False
+    count = 0
+    for path in found:
+        for name, link in _files(path / options.under.strip("/")):
+            count += 2 if link else PurePath(name).suffix.lower() in SUFFIXES
+            if count > 1:
+                return False
+    return count == 1
+
+
+def _files(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Names of files at every depth, and of links; whether it is a link."""
+    for here, folders, files in os.walk(folder, followlinks=False):
+        folders[:] = [name for name in folders if not reason(name)]
+        for name in (*files, *folders):
+            link = os.path.islink(os.path.join(here, name))
+            if not reason(name) and (link or name in files):
+                yield name, link
 
 
 def _has_image(folder: os.DirEntry[str]) -> bool:

@@ -45,7 +45,7 @@ class Collection:
     size: np.ndarray
     """int64 (N,): bytes of each image."""
     place: np.ndarray
-    """int64 (N, 3): offset and stored size in the archive, whether deflated; -1 in folders."""
+    """int64 (N, 4): offset and stored size in the archive, whether deflated, CRC-32; -1 where there is none."""
     labels: np.ndarray
     """int64 (N,); -1 where there is no label."""
     classes: tuple[str, ...]
@@ -105,7 +105,7 @@ class Collection:
         Raises:
             OODError: the file has changed or gone since it was listed, or its archive is damaged.
         """
-        offset, stored, deflated = self.place[i].tolist()
+        offset, stored, deflated, crc = self.place[i].tolist()
         try:
             if offset < 0:
                 with open(self.path(i), "rb", buffering=0) as file:
@@ -125,6 +125,9 @@ class Collection:
         if len(content) != self.size[i]:
             raise OODError(f"{self.path(i)}: {self.names[i]} has {len(content):,} bytes, had {self.size[i]:,} when it "
                            "was listed; it changed meanwhile, run again")
+        if crc >= 0 and zlib.crc32(content) != crc:
+            raise OODError(f"{self.path(i)}: {self.names[i]} has another checksum than the archive states; the archive "
+                           "is damaged: fetch it again")
         return content
 
     def ends(self, i: int, count: int = 16) -> tuple[bytes, bytes]:
@@ -133,7 +136,7 @@ class Collection:
         Raises:
             OODError: as :meth:`read`.
         """
-        offset, _, deflated = self.place[i].tolist()
+        offset, _, deflated, _ = self.place[i].tolist()
         size = int(self.size[i])
         if deflated > 0 or size <= _SMALL:
             content = self.read(i)
@@ -189,7 +192,7 @@ def collect(options: object, root: Path | None, plain: dict[Path, Path] | None =
     order = sorted(range(len(found)), key=place_of)
     if labels:
         order = [k for k in order if labels[k] >= 0]
-    place = np.array([(e.offset, e.stored, e.deflated) for _, e in found], np.int64).reshape(-1, 3)
+    place = np.array([(e.offset, e.stored, e.deflated, e.crc) for _, e in found], np.int64).reshape(-1, 4)
     return Collection(
         paths=paths, opened=opened, names=[found[k][1].name for k in order],
         source=np.array([found[k][0] for k in order], np.int16),

@@ -72,6 +72,6 @@ def _walk(tree: Folder | Members, here: Any, below: str, trail: list[Any], found
         elif (suffix := PurePosixPath(child).suffix.lower()) in SUFFIXES or (also and child.endswith(also)):
             if entry.size > MEMBER_CAP:
                 raise OODError(f"{tree.path}: {name} claims {entry.size:,} bytes, more than any image has")
-            found.append(Found(name, entry.size, entry.offset, entry.stored, entry.deflated))
+            found.append(replace(entry, name=name))
         elif name != text:
             left_out.add(f"files of another kind ({suffix if _SUFFIX.fullmatch(suffix) else 'no suffix'})", name)

@@ -48,6 +48,8 @@ class Found:
     offset: int = -1
     stored: int = -1
     deflated: bool = False
+    crc: int = -1
+    """Checksum (CRC-32) of its content, where the archive states it."""
 
 
 def reason(name: str) -> str:
@@ -158,8 +160,10 @@ class Members:
     def folder(self, root: Tree, parts: Sequence[str]) -> Tree:
         """The folder of these names below ``root``, made where there is none."""
         here = root
-        for part in parts:
+        for count, part in enumerate(parts, 1):
             if not isinstance(here.get(part), dict):
+                if part in here:
+                    self.left_out.add("files and links that a folder of their name replaces", "/".join(parts[:count]))
                 here[part] = {}
             here = here[part]
         return here
@@ -325,10 +329,13 @@ def _read_tar(file: IO[bytes], into: Members, root: Tree, start: int, end: int) 
 
 def _read_zip(file: IO[bytes], into: Members) -> None:
     with zipfile.ZipFile(file) as archive:
+        names = [info.orig_filename for info in archive.infolist()]
+        backslashes = not any("/" in name for name in names)  # of a program that writes its own system's separators
         for info in archive.infolist():
-            if info.is_dir():
+            name = info.orig_filename.replace("\\", "/") if backslashes else info.orig_filename
+            if name.endswith("/"):
                 continue
-            name = safe_name(info.orig_filename, str(into.path))
+            name = safe_name(name, str(into.path))
             if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise OODError(f"{into.path}: {name} is encrypted or compressed in an unusual way; unpack it")
             kind = stat.S_IFMT(info.external_attr >> 16)
@@ -342,4 +349,4 @@ def _read_zip(file: IO[bytes], into: Members) -> None:
             name_length, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
             into.add(into.root, name, Found(
                 name, info.file_size, info.header_offset + _LOCAL_HEADER.size + name_length + extra,
-                info.compress_size, info.compress_type == zipfile.ZIP_DEFLATED))
+                info.compress_size, info.compress_type == zipfile.ZIP_DEFLATED, info.CRC))

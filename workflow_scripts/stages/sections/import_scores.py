@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from workflow_scripts.core.section import Section
 
@@ -16,6 +16,8 @@ class ImportScores(Section):
     """OOD sets by group."""
     files: dict[str, int]
     """Set -> the number of its file among --files, counted from 0."""
+    raw: list[Any] = []
+    """Content of --files, in their order."""
     score: str = "score"
     """Name in tables."""
     higher_is: Literal["id", "ood"] = "id"

@@ -1,0 +1,70 @@
+"""Generate docs/scores.md, a table of the post-hoc scores, from their declarations and docstrings.
+
+    python -m workflow_scripts.config.scores_page            write docs/scores.md
+    python -m workflow_scripts.config.scores_page --check    exit 1 if the file differs
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+
+from workflow_scripts.core import plugins
+from workflow_scripts.core.specs import ScoreSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = ROOT / "docs" / "scores.md"
+BANKS = ("train_features", "train_logits", "train_background", "train_scores")
+
+
+def cost(spec: ScoreSpec) -> str:
+    """What a score reads of the network and the train set."""
+    if "network" in spec.needs:
+        learns = "train_labels" in spec.needs
+        return "runs the network on the test images" + (", once on the train images" if learns else "")
+    if spec.needs.intersection(BANKS):
+        return "cached features; one pass over those of the train set"
+    return "cached features"
+
+
+def row(name: str) -> str:
+    """One score's line of the table."""
+    spec = plugins.spec("scores", name)
+    assert isinstance(spec, ScoreSpec)
+    tree = ast.parse(plugins.find("scores", name, "scores").read_text(encoding="utf-8"))
+    title = " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
+    options = ", ".join(f"`{field[0]}`" for field in plugins.fields("scores", name)) or "-"
+    space = "<br>".join(f"`{option}` {', '.join(map(str, values))}" for option, values in spec.space.items()) or "-"
+    cells = (f"`{name}`", title, ", ".join(sorted(spec.needs)), cost(spec), options, space)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def text() -> str:
+    """The whole page as Markdown."""
+    names = plugins.names("scores")
+    lines = ["# Scores", "", "Written by `python -m workflow_scripts.config.scores_page` from the scores themselves; "
+             "do not edit.", "",
+             f"{len(names)} post-hoc scores, a file each in `workflow_scripts/scores`; the equation and the papers' "
+             "values stand at its top, and its options in [config.md](config.md). A score is named under `scores:` of "
+             "a configuration. *Values to try* are those of the papers, OpenOOD and pytorch-ood.", "",
+             "| score | what, and where from | reads | cost | options | values to try |", "|---|---|---|---|---|---|"]
+    return "\n".join([*lines, *map(row, names)]) + "\n"
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.config.scores_page")
+    parser.add_argument("--check", action="store_true", help="compare instead of writing")
+    args = parser.parse_args(argv)
+    page = text()
+    if args.check:
+        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != page:
+            sys.exit(f"{TARGET.relative_to(ROOT)} is out of date; "
+                     "run: uv run python -m workflow_scripts.config.scores_page")
+        return
+    TARGET.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
