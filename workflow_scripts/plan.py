@@ -109,15 +109,15 @@ def page(jobs: Jobs, wanted: list[Job], pending: list[Job], estimator: Estimator
     lines += table(["", "networks", "epochs", "images seen", "GPU-hours" if estimator.machine == "gpu" else "hours",
                     "to run", "disk"], [*rows, shared])
     lines += ["What papers share is in each of their rows, and once in the last. Images seen: ID, each view, and "
-              "outliers, forward and back."]
+              "outliers, forward and back. Epochs that trainings share count once, in each row."]
     lines += ["", *_stages(wanted, due, estimator, folder)]
     lines += ["", *_data(jobs, pending, folder)]
     return lines + ["", *_basis(wanted, estimator, part)]
 
 
 def _row(name: str, group: list[Job], due: set[Job], estimator: Estimator, folder: Path) -> list[str]:
-    sizes = [size for job in group if job.trains if (size := estimator.training(job.run))]
-    return [name, str(sum(job.trains for job in group)), f"{sum(s.epochs for s in sizes):,.0f}",
+    sizes = [size for job in group if job.trains if (size := estimator.trained(job))]
+    return [name, str(sum(job.kind == "models" for job in group)), f"{sum(s.epochs for s in sizes):,.0f}",
             f"{sum(s.images for s in sizes):,}", _time(group, estimator),
             _time([job for job in group if job in due], estimator), _space(group, estimator, folder)]
 

@@ -6,6 +6,7 @@ import copy
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -23,6 +24,10 @@ from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import write_store
 from workflow_scripts.data.reading import Images, array_blocks
 from workflow_scripts.methods import cross_entropy
+from workflow_scripts.planning import networks
+from workflow_scripts.planning.dag import Job
+from workflow_scripts.planning.estimate import Estimator
+from workflow_scripts.planning.measured import Measured
 from workflow_scripts.stages import train_network, train_start
 from workflow_scripts.training.loop import Training
 from workflow_scripts.wiring import paths, training
@@ -254,3 +259,16 @@ def test_a_network_that_draws_has_no_start():
     run = Training(network, method, images(), typed.recipe(RECIPE), 0)
     with pytest.raises(OODError, match=r"draws random numbers in training.*ModelSpec\(draws=\('always',\)\)"):
         run.start(1, report=lambda line: None)
+
+
+def test_epochs_that_are_shared_are_planned_once():
+    found = {key.recipe: start for key, start in starts(PLAN).items()}
+    estimator = Estimator(PLAN, networks.load(), Measured(Path("nowhere"), "results/x"), "cpu")
+    run = of(PLAN, "npos")
+
+    def job(kind: str) -> Job:
+        return Job("x", (), (), "", "", kind, True, SimpleNamespace(), run)
+
+    whole, first, rest = estimator.training(run), estimator.trained(job("starts")), estimator.trained(job("models"))
+    assert (first.epochs, rest.epochs) == (found["npos"].epochs, whole.epochs - found["npos"].epochs) == (2, 2)
+    assert first.images + rest.images == whole.images and first.steps + rest.steps == whole.steps
