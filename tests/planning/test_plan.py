@@ -74,7 +74,7 @@ def test_what_a_paper_needs_is_a_part_of_the_page(tmp_path):
 def test_files_before_a_training_are_known():
     before = jobs_of(ROOT / "config.yaml").upstream_of_training
     kinds = {Path(name).parts[2] for name in before}
-    assert kinds == {"data", "models", "masks", "selection"}
+    assert kinds == {"data", "models", "masks", "selection", "starts"}
 
 
 @pytest.mark.parametrize("row", COSTS.networks, ids=lambda row: f"{row.model}-{row.side}-{row.parameters}")
