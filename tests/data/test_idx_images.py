@@ -30,6 +30,8 @@ def test_images_and_labels(packed, tmp_path):
     (start, block), = images.blocks(np.array([1, 4]))
     assert start == 0 and np.array_equal(block, np.repeat(IMAGES[[1, 4], :, :, None], 3, axis=3))
     assert (read(Options("x"), tmp_path).labels == -1).all()
+    (_, negative), = read(Options("x", negative=True), tmp_path).blocks(np.array([1, 4]))
+    assert np.array_equal(negative, 255 - block)
 
 
 def test_bad_files(tmp_path):

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from workflow_scripts.core.errors import OODError, nearest
 from workflow_scripts.data.reading import Images
+from workflow_scripts.models import densenet_bc
+from workflow_scripts.networks import foreign
 
 _PRINTED = re.compile(r"(-?\d+(?:\.(\d+))?)(?:e-?\d+)?(?: \+/- (\d+(?:\.\d+)?)| within (\d+(?:\.\d+)?(?:e-?\d+)?))?")
 _FLOAT = 1e-9  # of the arithmetic of decimal numbers
@@ -144,7 +146,26 @@ def inputs(photos: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) 
     return (x - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def logits(network: nn.Module, x: Tensor, size: int = 200) -> Tensor:
+def densenet(path: Path, classes: int, folded: bool = True) -> densenet_bc.DenseNet:
+    """A released DenseNet-BC-100-12 in eval mode.
+
+    Args:
+        folded: batch norms join their convolutions, which makes passes without a gradient faster and those with one
+            slower; only rounding differs.
+
+    Raises:
+        OODError: the file holds other tensors.
+    """
+    net = densenet_bc.build(densenet_bc.Options(depth=100, growth=12, reduction=0.5), classes)
+    foreign.load(net, foreign.read(path), path, "DenseNet-BC-100-12")
+    net.eval().requires_grad_(False)
+    if folded:
+        net.fold_batchnorms()
+        return net
+    return net.to(memory_format=torch.channels_last)
+
+
+def logits(network: nn.Module, x: Tensor, size: int = 16) -> Tensor:
     """Logits of all inputs, (N, K) float32."""
     with torch.inference_mode():
         return torch.cat([network(part) for part in x.split(size)])
@@ -159,3 +180,35 @@ def counted(found: int, expected: int, path: Path, what: str) -> None:
     if found != expected:
         raise OODError(f"{path}: {found:,} {what}, expected {expected:,}, one for each image; another file, or cut "
                        "off: fetch it again")
+
+
+def labelled(wrong: np.ndarray, path: Path) -> np.ndarray:
+    """Refuse labels that are not those of the images, for networks that err on a few per cent, or a quarter, of them.
+
+    Args:
+        wrong: (N,) bool.
+        path: file of the labels.
+
+    Raises:
+        OODError: more than half of the predictions are wrong.
+    """
+    if wrong.mean() > 0.5:
+        raise OODError(f"{path}: {wrong.mean():.0%} of the network's predictions are wrong, expected a few; its labels "
+                       "are in another order than the images, or of another set: fetch the official file again")
+    return wrong
+
+
+def paired(gap: np.ndarray, path: Path, images: Path) -> np.ndarray:
+    """Refuse scores that are not those of the images, one for one.
+
+    Args:
+        gap: (N,) absolute differences between the scores of a file and ours.
+
+    Raises:
+        OODError: half of them differ by more than 1e-4.
+    """
+    if np.median(gap) > 1e-4:
+        raise OODError(f"{path}: half of its scores differ from ours by more than {np.median(gap):.2g}, expected at "
+                       f"most 1e-5; they are in another order than the images of {images}, or of another network: "
+                       "fetch the official files again")
+    return gap

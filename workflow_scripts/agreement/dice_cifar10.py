@@ -11,26 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from workflow_scripts.agreement.base import Given, inputs, pixels
+from workflow_scripts.agreement.base import Given, densenet, inputs, pixels
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import CheckSpec
 from workflow_scripts.data.readers import cifar_binary
-from workflow_scripts.models import densenet_bc
-from workflow_scripts.networks import foreign
+from workflow_scripts.data.reading import Images
+from workflow_scripts.models.densenet_bc import DenseNet
 
 SPEC = CheckSpec(files={"network", "means", "train"})
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 WHOLE = 50_000
-
-
-def network(path: Path, classes: int) -> nn.Module:
-    """A released DenseNet-BC-100-12 in eval mode."""
-    net = densenet_bc.build(densenet_bc.Options(depth=100, growth=12, reduction=0.5), classes)
-    foreign.load(net, foreign.read(path), path, "DenseNet-BC-100-12")
-    return net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def released_means(path: Path, features: int) -> np.ndarray:
@@ -48,18 +40,15 @@ def released_means(path: Path, features: int) -> np.ndarray:
     return means.astype(np.float64)
 
 
-def features(net: nn.Module, photos: np.ndarray, size: int = 250) -> np.ndarray:
+def features(net: DenseNet, photos: np.ndarray, size: int = 16) -> np.ndarray:
     """Penultimate features, (n, D) float64."""
     with torch.inference_mode():
         return np.concatenate([net.features(inputs(photos[i:i + size], MEAN, STD)).double().numpy()
                                for i in range(0, len(photos), size)])
 
 
-def compute(given: Given) -> dict[str, float]:
-    """Largest difference of a mean feature in standard errors of the images that are not looked at."""
-    net = network(given.file("network"), 10)
-    paths = tuple(map(str, given.files["train"]))
-    train = cifar_binary.read(cifar_binary.Options(files=paths, members="data_batch_*.bin"), None)
+def compared(given: Given, net: DenseNet, train: Images) -> dict[str, float]:
+    """Mean features of the train images against the released ones (role ``means``)."""
     index = given.chosen(len(train))
     found = features(net, pixels(train, index))
     means = released_means(given.file("means"), found.shape[1])
@@ -69,3 +58,10 @@ def compute(given: Given) -> dict[str, float]:
     gap = np.abs(found.mean(0) - means)
     return {"mean features, largest difference beyond four standard errors": float((gap - 4 * error).clip(0).max()),
             "mean features, correlation": float(np.corrcoef(found.mean(0), means)[0, 1])}
+
+
+def compute(given: Given) -> dict[str, float]:
+    """Largest difference of a mean feature in standard errors of the images that are not looked at."""
+    paths = tuple(map(str, given.files["train"]))
+    train = cifar_binary.read(cifar_binary.Options(files=paths, members="data_batch_*.bin"), None)
+    return compared(given, densenet(given.file("network"), 10), train)

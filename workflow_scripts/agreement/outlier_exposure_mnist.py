@@ -12,18 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from workflow_scripts.agreement.base import Given, logits
+from workflow_scripts.agreement.base import Given, counted, labelled, logits, pixels
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import CheckSpec
+from workflow_scripts.data.images import geometry
+from workflow_scripts.data.readers import cifar_binary
 from workflow_scripts.data.readers.idx_images import array
 from workflow_scripts.metrics import ood
 from workflow_scripts.metrics.rules.base import hendrycks_fpr
+from workflow_scripts.models import mnist_convnet
 from workflow_scripts.networks import foreign
 
-SPEC = CheckSpec(files={"images", "labels", "fashion", "baseline", "oe_scratch", "oe_tune", "calib_baseline",
+SPEC = CheckSpec(files={"images", "labels", "fashion", "cifar", "baseline", "oe_scratch", "oe_tune", "calib_baseline",
                         "calib_oe_scratch", "calib_oe_tune"})
 
 DRAWS = 10
@@ -31,31 +34,13 @@ TEMPERATURES = {"baseline": 1.173, "oe_scratch": 1.100, "oe_tune": 1.111}
 """As the release's calib_*_test.txt print them."""
 
 
-class ConvNet(nn.Module):
-    """The release's network for images (N, 1, 28, 28) in 0..1, in the tensor names of its files."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 10, 5), nn.Conv2d(10, 20, 5)
-        self.fc1, self.fc2 = nn.Linear(320, 50), nn.Linear(50, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = _gelu(functional.max_pool2d(self.conv1(x), 2))
-        x = _gelu(functional.max_pool2d(self.conv2(x), 2))
-        return self.fc2(_gelu(self.fc1(x.flatten(1))))
-
-
-def _gelu(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(1.702 * x)
-
-
-def network(path: Path) -> ConvNet:
+def network(path: Path) -> nn.Module:
     """A released network in eval mode.
 
     Raises:
         OODError: the file has other tensors.
     """
-    net, state = ConvNet(), foreign.read(path)
+    net, state = mnist_convnet.build(mnist_convnet.Options(), 10), foreign.read(path)
     own = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if own != found:
@@ -94,24 +79,33 @@ def sets(given: Given, test: np.ndarray) -> dict[str, np.ndarray]:
     return {
         "Gaussian noise": np.clip(random.normal(0.5, 0.5, (count, 28, 28)), 0, 1).astype(np.float32),
         "Bernoulli noise": random.binomial(1, 0.5, (count, 28, 28)).astype(np.float32),
+        "CIFAR-10": grey(given.file("cifar")),
         "Fashion-MNIST": array(given.file("fashion"), 3) / np.float32(255),
         "negative MNIST": 1 - test}
+
+
+def grey(path: Path) -> np.ndarray:
+    """CIFAR-10's test images as the release has them: resized to 28x28, then grey. -> float32 (N, 28, 28) in 0..1."""
+    images = cifar_binary.read(cifar_binary.Options(files=str(path), members="test_batch.bin"), None)
+    small = geometry.resize(pixels(images, np.arange(len(images))), "squash28")
+    return (small @ np.float32([0.2989, 0.587, 0.114]) + 0.5).astype(np.uint8) / np.float32(255)
 
 
 def compute(given: Given) -> dict[str, float]:
     """The release's test errors, error detection, OOD detection and calibration."""
     test, labels = array(given.file("images"), 3) / np.float32(255), array(given.file("labels"), 1)
+    counted(len(labels), len(test), given.file("labels"), "labels")
     others = sets(given, test)
     found: dict[str, float] = {}
     for name, temperature in TEMPERATURES.items():
         plain, tuned = network(given.file(name)), network(given.file(f"calib_{name}"))
 
-        def confidence(net: ConvNet, images: np.ndarray, at: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-            z = logits(net, torch.from_numpy(images)[:, None])
+        def confidence(net: nn.Module, images: np.ndarray, at: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+            z = logits(net, torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1), 1000)
             return functional.softmax(z / at, 1).amax(1).numpy().astype(np.float64), z.argmax(1).numpy()
 
         score, predicted = confidence(plain, test)
-        right = predicted == labels
+        right = ~labelled(predicted != labels, given.file("labels"))
         found[f"{name}: test error"] = 100 * (1 - right.mean())
         found |= {f"{name}: errors, {metric}": number for metric, number in detection(
             -score[~right], -score[right]).items()}

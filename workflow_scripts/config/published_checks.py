@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from workflow_scripts.config.base import Name, Strict
 from workflow_scripts.config.raw import Source, load_sources
@@ -22,8 +22,17 @@ class CheckFile(Strict):
 
     find: Annotated[list[str], Field(min_length=1)]
     """Paths or globs below the data root; the first that is there is read."""
-    archive: str
+    archive: str = ""
     """Raw file that is downloaded where none is: a row of `sources` here or of `config/sources.yaml`."""
+    gives: list[str] = []
+    """In place of `archive`, for a file that is not downloaded: the numbers that are left out where none is there."""
+
+    @model_validator(mode="after")
+    def _either(self) -> CheckFile:
+        if bool(self.archive) == bool(self.gives):
+            raise ValueError("either archive or gives expected: what is downloaded where no file is there, or the "
+                             "numbers that are then left out")
+        return self
 
 
 class PublishedCheck(Strict):
@@ -48,6 +57,30 @@ class PublishedCheck(Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the draws that the source made without one."""
 
+    def left_out(self) -> dict[str, list[str]]:
+        """Files that are not downloaded -> the numbers that need them."""
+        return {role: file.gives for role, file in self.files.items() if file.gives}
+
+
+class Unchecked(Strict):
+    """Columns of a paper's tables that no check covers."""
+
+    paper: str
+    columns: str
+    """Which."""
+    lacks: str
+    """What is missing for a check."""
+
+
+class Exactness(Strict):
+    """How far the images of a copy that was tested with are the official ones."""
+
+    images: str
+    equal: str
+    """What is bit-equal to the official files, and how that is known."""
+    differs: str
+    """What is not."""
+
 
 class PublishedChecks(Strict):
     """The whole file."""
@@ -56,6 +89,23 @@ class PublishedChecks(Strict):
     """Raw files beside those of `config/sources.yaml`; the same keys."""
     checks: Annotated[list[PublishedCheck], Field(min_length=1)]
     """The checks, in the order of the page."""
+    unchecked: list[Unchecked] = []
+    """Columns without a check, of the papers that are reproduced here."""
+    exactness: list[Exactness] = []
+    """The copies of image sets that the numbers of docs/truth.md were computed from."""
+
+
+@functools.lru_cache(maxsize=4)
+def read(path: Path) -> PublishedChecks:
+    """The file alone.
+
+    Raises:
+        OODError: an unknown key or a wrong type, one line each.
+    """
+    try:
+        return PublishedChecks.model_validate(read_yaml(path, "table of published numbers"))
+    except ValidationError as error:
+        raise OODError("\n".join(plugins.explain(error, path.name))) from None
 
 
 @functools.lru_cache(maxsize=4)
@@ -69,10 +119,7 @@ def load(path: Path, sources: Path) -> tuple[dict[str, PublishedCheck], dict[str
     Raises:
         OODError: a key, a module, a file or a raw file that is not known; one line each.
     """
-    try:
-        given = PublishedChecks.model_validate(read_yaml(path, "table of published numbers"))
-    except ValidationError as error:
-        raise OODError("\n".join(plugins.explain(error, path.name))) from None
+    given = read(path)
     table = load_sources(sources, given.sources)
     for check in given.checks:
         if check.name not in plugins.names(PACKAGE):
@@ -82,6 +129,9 @@ def load(path: Path, sources: Path) -> tuple[dict[str, PublishedCheck], dict[str
             problem = "is not read by it" if name in check.files else "is missing"
             raise OODError(f"{path.name}: check '{check.name}', files: '{name}' {problem}{nearest(name, wanted)}")
         for role, file in check.files.items():
-            if file.archive not in table:
+            for name in file.gives:
+                if name not in check.printed:
+                    raise unknown(f"{path.name}: check '{check.name}', files.{role}.gives", name, check.printed)
+            if file.archive and file.archive not in table:
                 raise unknown(f"{path.name}: check '{check.name}', files.{role}.archive", file.archive, table)
     return {check.name: check for check in given.checks}, table

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.reporting import printing
 from workflow_scripts.reporting.layout import Cell, Column, Table, table
 
 COLUMNS = ["check", "quantity", "printed", "ours", "allowed", "reason", "difference", "agrees"]
+"""Of a check's table; `ours` is empty where a number is not computed, for want of a file."""
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -35,18 +38,67 @@ def shown(ours: float, printed: str) -> str:
     return f"{ours:.1e}" if " within " in printed and "." not in text else f"{ours:.{digits + 1}f}"
 
 
-def laid_out(title: str, about: Mapping[str, str], rows: pd.DataFrame) -> Table:
+def counted(rows: pd.DataFrame) -> str:
+    """How many of the numbers agree, and how many are not computed."""
+    computed = int(rows["ours"].notna().sum())
+    absent = f"; {len(rows) - computed} are not computed, for want of files" if computed < len(rows) else ""
+    return f"{int(rows['agrees'].sum())} of {computed} numbers agree{absent}."
+
+
+def _verdict(agrees: bool, computed: bool) -> Cell:
+    if not computed:
+        return Cell("not computed")
+    return Cell("yes") if agrees else Cell("no", flag="within-no")
+
+
+def laid_out(title: str, about: Mapping[str, Any], rows: pd.DataFrame) -> Table:
     """The table of one check, with what it proves and what it does not."""
-    count, total = int(rows["agrees"].sum()), len(rows)
     part = [f"Where a pass takes long, {about['images']} images of each set are looked at."] if about["images"] else []
+    computed = rows["ours"].notna()
     return table(title, f"{title}: published numbers and ours.", {
         Column("Quantity", numbers=False): rows["quantity"].tolist(),
         Column("Printed", numbers=False): rows["printed"].tolist(),
-        Column("Ours"): [Cell(shown(ours, printed), ours) for ours, printed in zip(rows["ours"], rows["printed"],
-                                                                                  strict=True)],
-        Column("Difference"): [Cell(f"{d:+.2g}", d) for d in rows["difference"]],
-        Column("Agrees", numbers=False): [Cell("yes" if agrees else "no", flag="" if agrees else "within-no")
-                                          for agrees in rows["agrees"]],
+        Column("Ours"): [Cell(shown(ours, printed), ours) if there else Cell("")
+                         for ours, printed, there in zip(rows["ours"], rows["printed"], computed, strict=True)],
+        Column("Difference"): [Cell(f"{d:+.2g}", d) if there else Cell("")
+                               for d, there in zip(rows["difference"], computed, strict=True)],
+        Column("Agrees", numbers=False): [_verdict(agrees, there)
+                                          for agrees, there in zip(rows["agrees"], computed, strict=True)],
         Column("Allowed", numbers=False): rows["reason"].tolist(),
-    }, before=(f"{count} of {total} numbers agree. Source: {about['source']}.",
+    }, before=(f"{counted(rows)} Source: {about['source']}.",
                *part, f"It shows: {about['proves']}", f"It leaves open: {about['leaves_open']}"))
+
+
+def unchecked(rows: Sequence[Mapping[str, str]]) -> Table:
+    """Columns of the papers without a check."""
+    return _words("Not checked yet", "Columns of the papers that no check covers, and what is missing.",
+                  {"Paper": "paper", "Columns": "columns", "Missing for a check": "lacks"}, rows)
+
+
+def exactness(rows: Sequence[Mapping[str, str]]) -> Table:
+    """How far the images are the official ones."""
+    return _words("Images", "How far the copies that docs/truth.md was computed from are the official images.",
+                  {"Images": "images", "Equal, bit by bit": "equal", "Not": "differs"}, rows)
+
+
+def _words(title: str, caption: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, str]]) -> Table:
+    return table(title, caption, {Column(head, numbers=False): [row[key] for row in rows]
+                                  for head, key in columns.items()}, before=(caption,))
+
+
+def document(checks: Mapping[str, Mapping[str, Any]], rows: pd.DataFrame, more: Sequence[Table]) -> str:
+    """The page in Markdown.
+
+    Args:
+        checks: name -> title, source, proves, leaves_open and images.
+        rows: tables of all checks, one below the other.
+        more: what stands behind them.
+    """
+    tables = [laid_out(about["title"], about, rows[rows["check"] == name]) for name, about in checks.items()]
+    return "\n".join(["# Published numbers, computed again", "", summary(rows), "",
+                      *(printing.markdown(part).rstrip("\n") + "\n" for part in (*tables, *more))])
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """One sentence over all checks."""
+    return f"Published numbers beside ours, of the released networks, scores and images: {counted(rows)}"

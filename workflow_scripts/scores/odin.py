@@ -49,13 +49,23 @@ def step(options: Options, known: Known, x: Tensor) -> Tensor:
     return options.epsilon / torch.tensor(std, dtype=x.dtype, device=x.device)[:, None, None]
 
 
+def perturbed(options: Options, known: Known, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The moved input x' (N, 3, H, W), and the logits (N, K) of the images before."""
+    with torch.enable_grad():
+        x = images.detach().requires_grad_()
+        z = network(x)
+        loss = functional.cross_entropy(z / options.temperature, z.argmax(dim=1), reduction="sum")
+        return images + step(options, known, x) * downhill(loss, x), z.detach()
+
+
 def score(options: Options, known: Known, state: None, network: nn.Module, images: Tensor) -> Tensor:
     """Log of the largest tempered softmax probability. images (N, 3, H, W) -> (N,) float64, at most 0."""
     if options.epsilon:
-        with torch.enable_grad():
-            x = images.detach().requires_grad_()
-            z = network(x)
-            loss = functional.cross_entropy(z / options.temperature, z.argmax(dim=1), reduction="sum")
-            images = images + step(options, known, x) * downhill(loss, x)
+        images, _ = perturbed(options, known, network, images)
+    return confidence(options, network, images)
+
+
+def confidence(options: Options, network: nn.Module, images: Tensor) -> Tensor:
+    """Log of the largest tempered softmax probability of the images as they are. (N, 3, H, W) -> (N,) float64."""
     with torch.no_grad():
         return max_log_softmax(network(images).double() / options.temperature)

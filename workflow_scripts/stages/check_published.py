@@ -21,18 +21,20 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.networks import devices
+from workflow_scripts.reporting.truth import COLUMNS
 from workflow_scripts.stages.sections.check_published import CheckPublished
 
 
 def located(section: CheckPublished, root: Path | None, fetched: dict[str, str]) -> dict[str, tuple[Path, ...]]:
-    """The files of each role: those below the data root, else the downloaded one.
+    """The files of each role: those below the data root, else the downloaded one; without those that may be absent.
 
     Raises:
         OODError: a file that is in neither place.
     """
     found = {role: tuple(sources.locate(patterns, root)) or tuple(map(Path, filter(None, [fetched.get(role)])))
              for role, patterns in section.files.items()}
-    lacking = next((role for role, paths in found.items() if not paths), None)
+    found = {role: files for role, files in found.items() if files or role not in section.left_out}
+    lacking = next((role for role, files in found.items() if not files), None)
     if lacking is not None:
         raise OODError(f"check '{section.check}', file '{lacking}': none of {', '.join(section.files[lacking])} is "
                        f"below the data root {root}, and --fetched does not name one")
@@ -51,17 +53,24 @@ def main(argv: list[str] | None = None) -> None:
     devices.pick("cpu", args.threads)
     fetched = dict(pair.split("=", 1) for pair in args.fetched)
     given = Given(located(section, args.data_root, fetched), section.seed, section.images)
+    absent = {name: role for role, names in section.left_out.items() if role not in given.files for name in names}
+    wanted = {name: text for name, text in section.printed.items() if name not in absent}
     try:
         computed = plugins.load("agreement", section.check).compute(given)
-        found = lines(section.printed, computed, f"check '{section.check}'")
+        found = lines(wanted, computed, f"check '{section.check}'")
     except OODError as error:
         message = str(error)
         raise OODError(message if message.startswith("check ") else f"check '{section.check}': {message}") from None
-    table = pandas.DataFrame([{"check": section.check, **asdict(line), "difference": line.difference,
-                               "agrees": line.agrees} for line in found])
+    rows = {line.quantity: {"check": section.check, **asdict(line), "difference": line.difference,
+                            "agrees": line.agrees} for line in found}
+    rows |= {name: {"check": section.check, "quantity": name, "printed": section.printed[name], "agrees": False,
+                    "reason": f"not computed: none of {', '.join(section.files[role])} is there"}
+             for name, role in absent.items()}
+    table = pandas.DataFrame([rows[name] for name in section.printed], columns=COLUMNS)
     with atomic(args.out) as partial:
         table.to_csv(partial, index=False)
-    print(f"{section.check}: {int(table.agrees.sum())} of {len(table)} printed numbers agree", flush=True)
+    without = f"; {len(absent)} are not computed, for want of files" if absent else ""
+    print(f"{section.check}: {int(table.agrees.sum())} of {len(found)} printed numbers agree{without}", flush=True)
 
 
 if __name__ == "__main__":

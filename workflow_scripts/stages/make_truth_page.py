@@ -32,20 +32,19 @@ def main(argv: list[str] | None = None) -> None:
     if len(args.tables) != len(section.checks):
         raise OODError(f"--tables: {len(section.checks)} checks need as many tables, found {len(args.tables)}")
     rows = [truth.read(path) for path in args.tables]
-    tables = [truth.laid_out(about.title, about.model_dump(), part)
-              for about, part in zip(section.checks.values(), rows, strict=True)]
+    checks = {name: about.model_dump() for name, about in section.checks.items()}
+    more = [truth.unchecked(section.unchecked), truth.exactness(section.exactness)]
+    tables = [truth.laid_out(about["title"], about, part) for about, part in zip(checks.values(), rows, strict=True)]
     whole = pd.concat(rows, ignore_index=True)
-    summary = (f"{int(whole['agrees'].sum())} of {len(whole)} published numbers agree with ours, computed from the "
-               "released networks, scores and images.")
+    summary = truth.summary(whole)
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)
     environment.globals["groups"] = printing.groups
     parts = {key: Markup((TEMPLATES / f"page.{key}").read_text(encoding="utf-8")) for key in ("css", "js")}
     texts = {
         "csv": whole.to_csv(index=False),
-        "md": "\n".join(["# Published numbers, computed again", "", summary, "",
-                         *(printing.markdown(table) for table in tables)]),
-        "html": environment.get_template("truth.html.j2").render(tables=tables, summary=summary, **parts)}
+        "md": truth.document(checks, whole, more),
+        "html": environment.get_template("truth.html.j2").render(tables=[*tables, *more], summary=summary, **parts)}
     for suffix, text in texts.items():
         with atomic(args.out.with_name(f"{args.out.name}.{suffix}")) as partial:
             partial.write_text(text, encoding="utf-8")

@@ -18,6 +18,8 @@ from workflow_scripts.wiring.paths import Wildcards
 if TYPE_CHECKING:
     from workflow_scripts.work.plan import Plan
 
+FILE = ROOT / "config" / "published_checks.yaml"
+
 
 def checks() -> dict[str, PublishedCheck]:
     """All of them by name, in the order of the page."""
@@ -44,10 +46,11 @@ def check_section(plan: Plan, wildcards: Wildcards) -> str:
     """What a check computes from."""
     check = checks()[wildcards.check]
     found = {role: sources.locate(file.find, plan.data_root) for role, file in check.files.items()}
-    raw = {role: plan.fingerprints.of(files, plan.data_root) or raw_files()[check.files[role].archive].identity()
+    raw = {role: plan.fingerprints.of(files, plan.data_root) or _identity(check, role)
            for role, files in found.items()}
     return CheckPublished.of(check=check.name, files={role: file.find for role, file in check.files.items()},
-                             printed=check.printed, images=check.images, seed=check.seed, raw=raw).dump(ordered=True)
+                             left_out=check.left_out(), printed=check.printed, images=check.images, seed=check.seed,
+                             raw=raw).dump(ordered=True)
 
 
 def check_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
@@ -57,15 +60,23 @@ def check_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
 
 def page_section(plan: Plan) -> str:
     """What the page says of them."""
-    return MakeTruthPage.of(checks={name: About.taken_from(check) for name, check in checks().items()}).dump(
-        ordered=True)
+    whole = published_checks.read(FILE)
+    return MakeTruthPage.of(checks={name: About.taken_from(check) for name, check in checks().items()},
+                            unchecked=[part.model_dump() for part in whole.unchecked],
+                            exactness=[part.model_dump() for part in whole.exactness]).dump(ordered=True)
 
 
 def _fetched(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     check = checks()[wildcards.check]
     return {role: paths.archive(plan, file.archive) for role, file in check.files.items()
-            if not sources.locate(file.find, plan.data_root)}
+            if file.archive and not sources.locate(file.find, plan.data_root)}
+
+
+def _identity(check: PublishedCheck, role: str) -> str:
+    """What tells the download of a file from others; empty: it is not downloaded."""
+    archive = check.files[role].archive
+    return raw_files()[archive].identity() if archive else ""
 
 
 def _table() -> tuple[dict[str, PublishedCheck], dict[str, Source]]:
-    return published_checks.load(ROOT / "config" / "published_checks.yaml", ROOT / "config" / "sources.yaml")
+    return published_checks.load(FILE, ROOT / "config" / "sources.yaml")

@@ -31,6 +31,8 @@ class Options:
     """The file of the images: a path below the data root, or a list of alternatives."""
     label_file: str | Annotated[tuple[str, ...], MinLen(1)] = ""
     """The file of their labels; left out: no labels are used."""
+    negative: bool = False
+    """Black for white: each value v becomes 255 - v."""
 
 
 def array(path: Path, dimensions: int) -> np.ndarray:
@@ -64,6 +66,8 @@ def read(options: Options, root: Path | None) -> Images:
     """
     path = raw_files(options.files, root)[0]
     grey, used = array(path, 3), [path]
+    if options.negative:
+        grey = 255 - grey
     labels = unlabelled(len(grey))
     if options.label_file:
         used.append(raw_files(options.label_file, root)[0])

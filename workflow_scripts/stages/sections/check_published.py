@@ -14,6 +14,8 @@ class CheckPublished(Section):
     """A module of `workflow_scripts/agreement`."""
     files: dict[str, list[str]]
     """Its files: paths or globs below the data root, the first that is there is read."""
+    left_out: dict[str, list[str]] = {}
+    """Of them, those that need not be there -> the quantities that are then left out."""
     printed: dict[str, str]
     """Quantity -> the printed number."""
     images: int | None = None

@@ -25,3 +25,7 @@ class MakeTruthPage(Section):
 
     checks: dict[str, About]
     """By the name of their table."""
+    unchecked: list[dict[str, str]] = []
+    """Columns of the papers without a check: paper, columns, lacks."""
+    exactness: list[dict[str, str]] = []
+    """How far the images are the official ones: images, equal, differs."""
