@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.config import published_checks
 from workflow_scripts.config.published_checks import PublishedCheck
@@ -72,7 +72,7 @@ def _fetched(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
             if file.archive and not sources.locate(file.find, plan.data_root)}
 
 
-def _identity(check: PublishedCheck, role: str) -> str:
+def _identity(check: PublishedCheck, role: str) -> Any:
     """What tells the download of a file from others; empty: it is not downloaded."""
     archive = check.files[role].archive
     return raw_files()[archive].identity() if archive else ""

@@ -1,7 +1,7 @@
 """Write docs/truth.md, published numbers beside ours, from a finished run of the target ``published_checks``.
 
-    python -m workflow_scripts.reporting.truth_page            write docs/truth.md
-    python -m workflow_scripts.reporting.truth_page --check    exit 1 if it is not that of config/published_checks.yaml
+    python -m workflow_scripts.truth_page            write docs/truth.md
+    python -m workflow_scripts.truth_page --check    exit 1 if it is not that of config/published_checks.yaml
 
 ``--check`` needs no run: it takes our numbers from the page itself, and compares all the rest.
 """
@@ -24,7 +24,7 @@ from workflow_scripts.reporting import truth
 
 TARGET = ROOT / "docs" / "truth.md"
 TABLE = Path("results") / "published_checks" / "published_checks.csv"
-COMMAND = "<!-- generated: uv run python -m workflow_scripts.reporting.truth_page -->"
+COMMAND = "<!-- generated: uv run python -m workflow_scripts.truth_page -->"
 
 
 def text(rows: pd.DataFrame) -> str:
