@@ -67,16 +67,18 @@ def test_a_network_of_other_tensors_is_refused(tmp_path):
         outlier_exposure_mnist.network(tmp_path / "x.pt")
 
 
-def test_a_pickle_with_code_is_not_executed(tmp_path):
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_a_pickle_with_code_is_refused_and_the_safe_way_named(save, tmp_path):
     marker = tmp_path / "executed"
 
     class Evil:
         def __reduce__(self):
             return os.system, (f"touch {marker}",)
 
-    (tmp_path / "x.pt").write_bytes(pickle.dumps({"conv1.weight": Evil()}))
-    with pytest.raises(OODError, match=r"x\.pt"):
-        outlier_exposure_mnist.network(tmp_path / "x.pt")
+    for content in ({"conv1.weight": Evil()}, Evil()):
+        save(content, tmp_path / "x.pt")
+        with pytest.raises(OODError, match=r"x\.pt.*torch\.save\(net\.state_dict\(\), \.\.\.\)"):
+            outlier_exposure_mnist.network(tmp_path / "x.pt")
     assert not marker.exists()
 
 

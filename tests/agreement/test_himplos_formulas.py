@@ -98,6 +98,7 @@ def test_scores_of_real_images_are_the_release_s(met, name, options):
 
 def test_odin_of_real_images_is_the_release_s(met):
     net, x, *_ = met
+    x = x[::6]  # two of each set
     odin, expected = plugins.load("scores", "odin"), []
     for one in x.split(1):
         one = one.clone().requires_grad_()

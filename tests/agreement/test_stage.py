@@ -43,8 +43,8 @@ def test_numbers_of_a_file_that_is_not_there_are_left_out(run, capsys):
     assert rows["quantity"].tolist() == ["a", "b", "c"] and rows["agrees"].tolist() == [True, False, False]
     assert rows["ours"].isna().tolist() == [False, True, False]
     assert rows["reason"][1] == "not computed: none of y.txt, z.txt is there"
-    assert "1 of 2 printed numbers agree; 1 are not computed, for want of files" in capsys.readouterr().out
-    assert truth.counted(rows) == "1 of 2 numbers agree; 1 are not computed, for want of files."
+    assert "1 of 2 printed numbers agree; 1 are not computed" in capsys.readouterr().out
+    assert truth.counted(rows) == "1 of 2 numbers agree; 1 are not computed."
 
 
 def test_they_are_computed_where_it_is(run, tmp_path):

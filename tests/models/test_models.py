@@ -8,7 +8,7 @@ import torch
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.models import densenet_bc, resnet_cifar, wide_resnet, wide_resnet_biased
+from workflow_scripts.models import densenet_bc, mnist_convnet, resnet_cifar, wide_resnet, wide_resnet_biased
 
 # Counts by executing the released constructors (HIMPLoS 7a01249, G-OE 094d880, bg-resample cf1db77).
 COUNTS = [
@@ -28,6 +28,7 @@ COUNTS = [
     ("densenet_bc", {}, 10, 769_162),
     ("densenet_bc", {}, 100, 800_032),
     ("densenet_bc", {}, 200, 834_332),
+    ("mnist_convnet", {}, 10, 21_840),  # Outlier Exposure e6ede98
 ]
 
 
@@ -36,6 +37,17 @@ def test_parameter_counts(model, options, classes, count):
     with torch.device("meta"):
         network = plugins.load("models", model).build(plugins.parse_options("models", model, options, "test"), classes)
     assert sum(p.numel() for p in network.parameters()) == count
+
+
+def test_the_network_of_mnist_sees_grey_and_refuses_other_sizes():
+    network = mnist_convnet.build(mnist_convnet.Options(), 10).eval()
+    colour = torch.rand(2, 3, 28, 28)
+    grey = (colour * torch.tensor(mnist_convnet.GREY)[:, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(colour), network(grey))
+        torch.testing.assert_close(network(colour), network.head(network.features(colour)))
+        with pytest.raises(OODError, match="images of 32x32, expected 28x28; set the dataset's geometry to squash28"):
+            network(torch.rand(1, 3, 32, 32))
 
 
 def test_densenet_channels_and_tensors():

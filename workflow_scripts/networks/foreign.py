@@ -238,13 +238,21 @@ def entry(content: Any, key: str, path: str | Path) -> dict[str, Tensor]:
                            "or to an empty text")
         content = content[part]
     if not isinstance(content, dict) or not content:
-        raise OODError(f"{place}: expected a mapping of names to tensors, found {type(content).__name__}")
+        raise OODError(f"{place}: expected a mapping of names to tensors, found {_what(content)}")
     odd = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
     if odd is not None:
         inner = below(content)
         hint = f"; set `key`, perhaps to {' or '.join(inner)}" if inner else ""
-        raise OODError(f"{place}: '{odd}' is no tensor but {type(content[odd]).__name__}{hint}")
+        raise OODError(f"{place}: '{odd}' is no tensor but {_what(content[odd])}{hint}")
     return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _what(value: Any) -> str:
+    """An entry that is no tensor; of one that is made by code, the safe way."""
+    if not isinstance(value, inert.Shell):
+        return type(value).__name__
+    return (f"what {value.path} makes, and no code of a file is run; where the file is trusted, save its tensors "
+            "alone: torch.save(net.state_dict(), ...)")
 
 
 def holds_tensors(value: Any) -> bool:

@@ -41,7 +41,7 @@ def shown(ours: float, printed: str) -> str:
 def counted(rows: pd.DataFrame) -> str:
     """How many of the numbers agree, and how many are not computed."""
     computed = int(rows["ours"].notna().sum())
-    absent = f"; {len(rows) - computed} are not computed, for want of files" if computed < len(rows) else ""
+    absent = f"; {len(rows) - computed} are not computed" if computed < len(rows) else ""
     return f"{int(rows['agrees'].sum())} of {computed} numbers agree{absent}."
 
 

@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
     table = pandas.DataFrame([rows[name] for name in section.printed], columns=COLUMNS)
     with atomic(args.out) as partial:
         table.to_csv(partial, index=False)
-    without = f"; {len(absent)} are not computed, for want of files" if absent else ""
+    without = f"; {len(absent)} are not computed" if absent else ""
     print(f"{section.check}: {int(table.agrees.sum())} of {len(found)} printed numbers agree{without}", flush=True)
 
 
