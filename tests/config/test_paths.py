@@ -35,7 +35,8 @@ def test_images_are_found_whatever_their_folders_are_called(folder, inner, name,
         place = Path(temporary, "x" + folder)
         images = place / "x" / ("i" + inner)
         images.mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(images / f"1{name}.png")
+        for number in (1, 2):
+            Image.new("RGB", (8, 8)).save(images / f"{number}{name}.png")
         (Path(temporary) / "there").mkdir()
         patch.chdir(temporary if form == "relative root" else Path(temporary, "there"))
         files = {"./": f"./x/i{inner}", "absolute": str(images), "root": f"x/i{inner}", "glob": f"{place}/x/i*",
@@ -48,14 +49,14 @@ def test_images_are_found_whatever_their_folders_are_called(folder, inner, name,
         plan = read_plan(read_given([place / "c.yaml"], [], Path.cwd()), ROOT, {"OOD_DATA": root})
         section = PrepareDataset.of(**plan.datasets["mine"].section("test", plan.data_root, plan.fingerprints))
         prepare(PrepareDataset.load(section.dump()), Path(temporary, "a.h5"), plan.data_root)
-        assert load_store(Path(temporary, "a.h5")).names == [printable(f"1{name}.png")]
+        assert load_store(Path(temporary, "a.h5")).names == [printable(f"{number}{name}.png") for number in (1, 2)]
 
 
 def test_a_data_root_that_is_not_there_is_refused_and_the_nearest_is_named(tmp_path):
     (tmp_path / "archives").mkdir()
     (tmp_path / "file").touch()
     for name, words in (("archive", "there is no folder .*/archive; did you mean 'archives'"),
-                        ("no/such", "there is no folder .*/no/such$"), ("file", "there is no folder")):
+                        ("no/such", "there is no folder .*/no/such$"), ("file", ".*/file is a file, expected the folder")):
         with pytest.raises(OODError, match=f"^the environment variable OOD_DATA: {words}"):
             read_plan(TINY, ROOT, {"OOD_DATA": name}, here=tmp_path)
         with pytest.raises(OODError, match=f"^data_root: {words}"):
