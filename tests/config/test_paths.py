@@ -56,7 +56,8 @@ def test_a_data_root_that_is_not_there_is_refused_and_the_nearest_is_named(tmp_p
     (tmp_path / "archives").mkdir()
     (tmp_path / "file").touch()
     for name, words in (("archive", "there is no folder .*/archive; did you mean 'archives'"),
-                        ("no/such", "there is no folder .*/no/such$"), ("file", ".*/file is a file, expected the folder")):
+                        ("no/such", "there is no folder .*/no/such$"),
+                        ("file", ".*/file is a file, expected the folder")):
         with pytest.raises(OODError, match=f"^the environment variable OOD_DATA: {words}"):
             read_plan(TINY, ROOT, {"OOD_DATA": name}, here=tmp_path)
         with pytest.raises(OODError, match=f"^data_root: {words}"):
