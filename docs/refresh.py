@@ -25,7 +25,9 @@ def cells(paper: str) -> dict[tuple[str, str, str, str], dict[str, str]]:
 
 
 def shown(row: dict[str, str], scale: int = 100, digits: int = 1) -> str:
-    return f"{scale * float(row['mean']):.{digits}f} ± {scale * float(row['std']):.{digits}f}"
+    """``97.1 ± 0.2``; no ± for one seed."""
+    spread = f" ± {scale * float(row['std']):.{digits}f}" if row["std"] else ""
+    return f"{scale * float(row['mean']):.{digits}f}{spread}"
 
 
 def table(paper: str) -> list[str]:

@@ -157,6 +157,7 @@ def test_id_metrics_closed_form():
     found = confidence.id_metrics([4, 3, 2, 1], [1, 0, 1, 0], [1, 1, 1, 1])
     assert found == pytest.approx({
         "accuracy": 0.5, "ece": 0.5, "aurc": 1 / 3, "eaurc": 1 / 3 - 0.5 - 0.5 * math.log(0.5),
+        "augrc": (0 + 1 + 2 + 3) / 32,  # 0, 0, 1, 1, 2 of 4 images wrong and accepted at the five coverages
         "aupr_error": (1 + 2 / 3) / 2, "fpr95_error": 0.5}, abs=1e-15)
 
 
@@ -167,6 +168,25 @@ def test_aurc_of_ties_is_the_mean_over_all_orders(images):
     areas = [np.mean(np.cumsum(~correct[list(order)]) / np.arange(1, len(images) + 1))
              for order in itertools.permutations(range(len(images))) if (np.diff(scores[list(order)]) <= 0).all()]
     assert confidence.aurc(confidence.errors_curve(scores, correct)) == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), min_size=1, max_size=5))
+def test_augrc_of_ties_is_the_mean_over_all_orders(images):
+    scores, correct = np.array([score for score, _ in images]), np.array([right for _, right in images])
+    areas = [np.trapezoid(np.concatenate(([0], np.cumsum(~correct[list(order)]))) / len(images), dx=1 / len(images))
+             for order in itertools.permutations(range(len(images))) if (np.diff(scores[list(order)]) <= 0).all()]
+    assert confidence.augrc(confidence.errors_curve(scores, correct)) == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+@quick
+@given(st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=50).filter(
+    lambda images: len({right for _, right in images}) == 2))
+def test_augrc_is_its_papers_closed_form(images):
+    curve = confidence.errors_curve([score for score, _ in images], [right for _, right in images])
+    wrong = 1 - np.mean([right for _, right in images])
+    expected = (1 - ood.auroc(curve)) * wrong * (1 - wrong) + wrong**2 / 2
+    assert confidence.augrc(curve) == pytest.approx(expected, abs=1e-12)
 
 
 @quick

@@ -156,7 +156,7 @@ def test_papers_that_ask_for_them_have_them():
     pages = {p["name"]: p["figures"] for p in json.loads(reports.report_section(plan))["papers"]}
     wanted = {f"results/small/figures/goe/{name}.svg" for name in RELIABILITY}
     shown = {p["name"]: p.get("id_metrics") for p in json.loads(reports.report_section(plan))["papers"]}
-    assert shown == {"posthoc": ["accuracy"], "himplos": ["accuracy"], "goe": ["accuracy", "aurc", "ece"]}
+    assert shown == {"posthoc": ["accuracy"], "himplos": ["accuracy"], "goe": ["accuracy", "aurc", "augrc", "ece"]}
     assert wanted < set(pages["goe"]) and len(pages["posthoc"]) == len(pages["goe"]) - 3
     assert wanted < set(results_of(plan, "goe"))
     section = json.loads(reports.reliability_section(plan, SimpleNamespace(paper="goe")))

@@ -26,7 +26,7 @@ from workflow_scripts.wiring import sections
 CONFIG = {"id": "digits.test", "groups": {"near": ["digits89.test"], "far": ["faces.test", "noise.test"]}}
 SIZES = {"digits.test": 50, "digits89.test": 20, "faces.test": 31, "noise.test": 12}
 OOD_METRICS = ["auroc", "fpr95", "fpr95_ood", "aupr_in", "aupr_out", "detection_error"]
-ID_METRICS = ["accuracy", "ece", "aurc", "eaurc", "aupr_error", "fpr95_error"]
+ID_METRICS = ["accuracy", "ece", "aurc", "eaurc", "augrc", "aupr_error", "fpr95_error"]
 
 
 class Run:

@@ -169,7 +169,7 @@ class Paper(Strict):
     """The paper's own pictures."""
     reliability: bool = False
     """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram; and
-    AURC and ECE in the tables."""
+    AURC, AUGRC and ECE in the tables."""
 
     @model_validator(mode="after")
     def _one_reference(self) -> Paper:

@@ -1,8 +1,8 @@
 """Metrics of the ID task: accuracy, calibration, and whether a score puts misclassified images last.
 
 Any OOD score serves as confidence (higher = more certain); positive is a correct prediction except where a metric says
-errors. Sources: AURC and E-AURC, Geifman et al. (ICLR 2019); ECE, Guo et al. (ICML 2017), 15 bins; the selection is
-that of G-OE's ID task.
+errors. Sources: AURC and E-AURC, Geifman et al. (ICLR 2019); AUGRC, Traub et al. (NeurIPS 2024); ECE, Guo et al. (ICML
+2017), 15 bins; the selection is that of G-OE's ID task.
 """
 
 from __future__ import annotations
@@ -107,6 +107,20 @@ def aurc(curve: Curve) -> float:
     return float(np.mean(np.interp(coverage, accepted, np.concatenate(([0], curve.fp))) / coverage))
 
 
+def augrc(curve: Curve) -> float:
+    """Area under the generalised risk-coverage curve: the share of all images that are accepted and wrong, over the
+    coverage by trapezoids, which takes ties by their expectation.
+
+    Equal to (1 - AUROC) r (1 - r) + r^2 / 2 with r the error rate and AUROC that of right against wrong images; in
+    [0, 0.5], and unlike AURC not led by the first few images. Source: Traub et al., "Overcoming Common Flaws in the
+    Evaluation of Selective Classification Systems".
+    """
+    accepted = np.concatenate(([0], curve.tp + curve.fp))
+    wrong = np.concatenate(([0], curve.fp))
+    twice = int(np.dot(np.diff(accepted), wrong[1:] + wrong[:-1]))
+    return twice / (2 * int(accepted[-1]) ** 2)
+
+
 def risk(curve: Curve, coverage: NDArray[np.float64]) -> NDArray[np.float64]:
     """Error rate among the most confident images at each share ``coverage`` (P,) of them; ties count by their
     expectation. -> (P,). Below one image the first image's risk is shown."""
@@ -125,9 +139,9 @@ def id_metrics(confidence: ArrayLike, correct: ArrayLike, probability: ArrayLike
     """Metrics of the ID task as fractions. confidence, correct (0/1 or bool) and probability: (N,), N >= 1.
 
     ``accuracy`` and ``ece`` (from ``probability``, the predicted class's softmax) do not depend on the score;
-    ``aurc``, ``eaurc``; ``aupr_error``: average precision with errors positive and score -confidence; ``fpr95_error``:
-    misclassified images still accepted when at least 95 % of the correct ones are. G-OE's README calls the last "FRR at
-    95 % TPR"; its code computes this FPR, and read literally that name would be a constant.
+    ``aurc``, ``eaurc``, ``augrc``; ``aupr_error``: average precision with errors positive and score -confidence;
+    ``fpr95_error``: misclassified images still accepted when at least 95 % of the correct ones are. G-OE's README calls
+    the last "FRR at 95 % TPR"; its code computes this FPR, and read literally that name would be a constant.
 
     NaN where undefined: ``aupr_error`` without an error, ``fpr95_error`` without an error or without a correct image.
 
@@ -142,6 +156,7 @@ def id_metrics(confidence: ArrayLike, correct: ArrayLike, probability: ArrayLike
         "ece": ece(probability, correct),
         "aurc": area,
         "eaurc": excess(area, wrong / (right + wrong)),
+        "augrc": augrc(curve),
         "aupr_error": average_precision(curve.flipped()) if wrong else math.nan,
         "fpr95_error": fpr95(curve) if right and wrong else math.nan,
     }

@@ -58,6 +58,8 @@ METRICS = {
                    OF_VALUE),
     "eaurc": Metric("E-AURC ×10³", False, 1000, "AURC less that of the best possible order, times 1000",
                     OF_VALUE),
+    "augrc": Metric("AUGRC ×10³", False, 1000, "area under the generalised risk-coverage curve, the share of ID test "
+                    "images that are accepted and wrong, times 1000", OF_VALUE),
     "aupr_error": Metric("AUPR-error", True, 100, "average precision with misclassified ID test images positive"),
     "auroc_correct": Metric("AUROC (correct)", True, 100, "chance that a random ID test image that is classified right "
                             "has a higher confidence than one that is not"),

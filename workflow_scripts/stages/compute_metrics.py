@@ -10,7 +10,7 @@ adds rows by its own counting rules, e.g. ``fpr95@himplos``. Values are fraction
 ``nan`` is a metric that is undefined, such as AUPR-error where no image is misclassified.
 
 OOD metrics: auroc; fpr95 (ID positive) and fpr95_ood (OOD positive); aupr_in and aupr_out (average precision);
-detection_error (balanced). ID metrics: accuracy, ece, aurc, eaurc, aupr_error, fpr95_error.
+detection_error (balanced). ID metrics: accuracy, ece, aurc, eaurc, augrc, aupr_error, fpr95_error.
 """
 
 from __future__ import annotations

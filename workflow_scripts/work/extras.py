@@ -25,7 +25,7 @@ def headline_runs(plan: Plan, paper: str) -> tuple[str, list[tuple[Trained, list
 def id_task(plan: Plan, paper: str) -> dict[str, Any]:
     """What tables show of the ID task, where it is more than accuracy."""
     about = plan.about(paper)
-    return {"id_metrics": ["accuracy", "aurc", "ece"]} if about and about.reliability else {}
+    return {"id_metrics": ["accuracy", "aurc", "augrc", "ece"]} if about and about.reliability else {}
 
 
 def countings(plan: Plan, paper: str) -> dict[str, Any]:
