@@ -48,6 +48,34 @@ rule make_tables:
         "--tex {output.tex} --published {output.published} > {log} 2>&1"
 
 
+# How far the numbers of a table would move on other images or seeds, and by how much its best scores lead.
+rule compare_scores:
+    input:
+        of(reports.scores),
+    output:
+        report(
+            "<results>/intervals/{paper}.csv",
+            caption="report/intervals.rst",
+            category="{paper}",
+            labels={"result": "paired intervals"},
+        ),
+    log:
+        "<logs>/intervals/{paper}.log",
+    benchmark:
+        "<benchmarks>/intervals/{paper}.tsv"
+    group:
+        grouped("report")
+    conda:
+        ENV
+    params:
+        cfg=of(reports.intervals_section),
+        code=digest("stages.compare_scores"),
+    message:
+        "paired intervals of {wildcards.paper}"
+    shell:
+        "python -m workflow_scripts.stages.compare_scores --config {params.cfg:q} --out {output} > {log} 2>&1"
+
+
 rule draw_figures:
     input:
         metrics=of(reports.metrics),

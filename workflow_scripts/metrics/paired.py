@@ -25,6 +25,7 @@ from workflow_scripts.metrics.ood import checked, needed
 Values = NDArray[np.float64]
 
 LEVEL = 0.95
+ALPHA = 0.05
 DRAWS = 1000
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 TAIL = 8  # standard deviations of a threshold's rank that a resample is followed over; beyond them lies 1e-15
@@ -46,7 +47,7 @@ class Interval:
     @property
     def clear(self) -> bool:
         """Whether a difference is one: p at most 0.05."""
-        return self.p <= 1 - LEVEL + 1e-12
+        return self.p <= ALPHA
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,14 @@ def over_seeds(differences: Sequence[float]) -> Interval:
 # -- FPR95 --------------------------------------------------------------------------------------------------------
 
 
+def fpr95_value(id_scores: ArrayLike, ood_scores: Sequence[ArrayLike]) -> float:
+    """FPR95 of one score with ID positive, averaged over sets; arguments as :func:`fpr95_interval`."""
+    inside, outside = _sides(id_scores, ood_scores)
+    rejected = inside.size - needed(inside.size)
+    threshold = np.partition(inside, rejected)[rejected]
+    return sum(float((part >= threshold).mean()) for part in outside) / len(outside)
+
+
 def fpr95_interval(id_scores: ArrayLike, ood_scores: Sequence[ArrayLike], rng: np.random.Generator,
                    draws: int = DRAWS) -> Interval:
     """FPR95 of one score with ID positive, by the bootstrap over images.
@@ -192,13 +201,11 @@ def fpr95_interval(id_scores: ArrayLike, ood_scores: Sequence[ArrayLike], rng: n
     # the order statistic of N uniform draws of ranks
     ranks = (inside.size * rng.beta(rejected + 1, inside.size - rejected, draws)).astype(np.int64)
     found = np.zeros(draws)
-    estimate = 0.0
     for part in outside:
         ascending = np.sort(part)
         shares = 1 - np.searchsorted(ascending, ranked[ranks], "left") / part.size
         found += rng.binomial(part.size, shares) / part.size / len(outside)
-        estimate += float((part >= ranked[rejected]).mean()) / len(outside)
-    return _percentiles(estimate, found)
+    return _percentiles(fpr95_value(inside, outside), found)
 
 
 def fpr95_difference(first: tuple[ArrayLike, Sequence[ArrayLike]], second: tuple[ArrayLike, Sequence[ArrayLike]],
@@ -219,13 +226,10 @@ def fpr95_difference(first: tuple[ArrayLike, Sequence[ArrayLike]], second: tuple
     inside = np.stack([side[0] for side in sides])  # (2, N)
     rejected = inside.shape[1] - needed(inside.shape[1])
     at = _thresholds(inside, rejected, rng, draws)  # (draws, 2)
-    here = np.partition(inside, rejected, axis=1)[:, rejected]  # (2,)
     found = np.zeros(draws)
-    estimate = 0.0
     for one, other in zip(*(side[1] for side in sides), strict=True):
         found += _differences(one, other, at, rng) / len(sides[0][1])
-        estimate += float((one >= here[0]).mean() - (other >= here[1]).mean()) / len(sides[0][1])
-    return _percentiles(estimate, found)
+    return _percentiles(fpr95_value(*sides[0]) - fpr95_value(*sides[1]), found)
 
 
 def _thresholds(scores: Values, rejected: int, rng: np.random.Generator, draws: int) -> Values:

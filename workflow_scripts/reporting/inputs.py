@@ -164,6 +164,8 @@ class PaperFiles(Section):
     """The table in LaTeX."""
     published: str | None = None
     """Published numbers against ours."""
+    intervals: str | None = None
+    """Paired intervals of its scores."""
     manifest: str | None = None
     """Where the numbers come from."""
     figures: list[str] = []

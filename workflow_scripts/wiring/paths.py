@@ -76,11 +76,11 @@ def imported(plan: Plan, taken: Taken, kind: str) -> str:
 
 
 def of_paper(plan: Plan, paper: str, kind: str) -> str:
-    """A file of a paper: its table (csv, md, tex), published numbers, manifest, or a figure by file name."""
+    """A file of a paper: its table (csv, md, tex), published numbers, intervals, manifest, or a figure by file name."""
     if kind in ("csv", "md", "tex"):
         return f"{root(plan)}/tables/{paper}.{kind}"
-    if kind == "published":
-        return f"{root(plan)}/published/{paper}.csv"
+    if kind in ("published", "intervals"):
+        return f"{root(plan)}/{kind}/{paper}.csv"
     if kind == "manifest":
         return f"{root(plan)}/tables/{paper}.manifest.json"
     return f"{root(plan)}/figures/{paper}/{kind}"

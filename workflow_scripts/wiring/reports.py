@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from workflow_scripts.core.digest import digest
+from workflow_scripts.stages.sections.compare_scores import CompareScores
 from workflow_scripts.stages.sections.draw_figures import DrawFigures
 from workflow_scripts.stages.sections.draw_reliability import DrawReliability
 from workflow_scripts.stages.sections.make_cards import OUTLIERS, MakeCards
@@ -74,6 +75,11 @@ def figures_section(plan: Plan, wildcards: Wildcards) -> str:
     return DrawFigures.of(
         paper=paper, title=about.title if about else paper, runs=_figure_rows(plan, paper),
         names=extras.names_of(plan, paper), headline=about.headline if about else "").dump(ordered=True)
+
+
+def intervals_section(plan: Plan, wildcards: Wildcards) -> str:
+    """Which scores are compared on the same images."""
+    return CompareScores.of(paper=wildcards.paper, runs=_figure_rows(plan, wildcards.paper)).dump(ordered=True)
 
 
 def _table_rows(plan: Plan, paper: str) -> list[dict[str, Any]]:

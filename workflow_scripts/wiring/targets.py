@@ -14,7 +14,7 @@ from workflow_scripts.wiring import paths, pictures
 from workflow_scripts.work.plan import Key, Plan
 
 FIGURES = ("histograms", "roc", "heatmap")
-FILES = ("csv", "md", "tex", "published", "manifest")  # of each paper, beside its figures
+FILES = ("csv", "md", "tex", "published", "intervals", "manifest")  # of each paper, beside its figures
 RELIABILITY = ("risk_coverage", "confidences", "reliability")  # for papers that ask for them
 
 
@@ -112,7 +112,7 @@ def _check_result(plan: Plan, where: str, parts: tuple[str, ...]) -> None:
         dataset, _, split = name.removesuffix(".h5").rpartition(".")
         _one_of(f"{where}: dataset", dataset, plan.datasets)
         _one_of(f"{where}: split", split, plan.datasets[dataset].splits)
-    elif kind in ("tables", "published", "figures"):
+    elif kind in ("tables", "published", "intervals", "figures"):
         _one_of(f"{where}: paper", re.sub(r"\.(csv|md|tex|manifest\.json)$", "", name), plan.papers)
     elif len(parts) >= 7:
         keys: list[Key] = [*plan.runs, *plan.imported]
