@@ -4,6 +4,7 @@
 rule make_tables:
     input:
         metrics=of(reports.metrics),
+        intervals="<results>/intervals/{paper}.csv",
         train=of(reports.compared_train_stores),
     output:
         csv=report(
@@ -45,7 +46,7 @@ rule make_tables:
         "tables of {wildcards.paper}"
     shell:
         "python -m workflow_scripts.stages.make_tables --config {params.cfg:q} --csv {output.csv} --md {output.md} "
-        "--tex {output.tex} --published {output.published} > {log} 2>&1"
+        "--tex {output.tex} --published {output.published} --intervals {input.intervals} > {log} 2>&1"
 
 
 # How far the numbers of a table would move on other images or seeds, and by how much its best scores lead.

@@ -34,7 +34,9 @@ def write(plan: Plan) -> Path:
         written.write_text(section, encoding="utf-8")
         files = {kind: str(folder / f"{paper['name']}.{kind}") for kind in ("csv", "md", "tex")}
         files["published"] = str(folder / f"{paper['name']}.published.csv")
-        tables.main(["--config", str(written), *(word for kind, path in files.items() for word in (f"--{kind}", path))])
+        read = {"intervals": paper["intervals"]} if Path(paper["intervals"]).is_file() else {}
+        tables.main(["--config", str(written),
+                     *(word for kind, path in (files | read).items() for word in (f"--{kind}", path))])
         paper |= files
     written = folder / "report.json"
     written.write_text(json.dumps(config), encoding="utf-8")

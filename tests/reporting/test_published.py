@@ -16,7 +16,7 @@ from tests import network_data
 from tests.checkout import ROOT
 from workflow_scripts.config import published_numbers as printed
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import printing, published, results
+from workflow_scripts.reporting import intervals, printing, published, results
 from workflow_scripts.reporting.published import against
 from workflow_scripts.reporting.statistics import Seeds, metric
 from workflow_scripts.stages import make_tables as tables
@@ -97,11 +97,11 @@ def numbers_of(values):
                              tables.incomplete(section.train_images))
 
 
-def tex(values):
+def tex(values, paired=None):
     section = MakeTables.of(**values)
     found = results.collect(section.runs, section.metrics, section.id_metrics)
     numbers = published.numbers(found, section.published)
-    return printing.latex_page(section.title, tables.lay_out(section, found, numbers))
+    return printing.latex_page(section.title, tables.lay_out(section, found, numbers, paired))
 
 
 def test_a_run_like_the_papers_is_compared(reference, tmp_path):
@@ -361,8 +361,8 @@ def test_latex_has_long_sentences_as_notes(reference, tmp_path):
 def test_latex_says_missing_and_marks_the_best(tmp_path):
     from tests import reporting_data
     values = reporting_data.write_paper(tmp_path)
-    text = tex(values)
-    assert len(structure(text)) == 1 and r"\textbf{" in text and r"\resizebox{\textwidth}" in text
+    text = tex(values, intervals.compared(MakeTables.of(**values).runs, 200))
+    assert len(structure(text)) == 2 and r"\textbf{" in text and r"\resizebox{\textwidth}" in text
     values["runs"][0]["metrics"] = values["runs"][1]["metrics"] = None
     text = tex(values)
     assert "missing" in text and structure(text)

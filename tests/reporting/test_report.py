@@ -14,8 +14,9 @@ import pytest
 from tests import reporting_data
 from tests.reporting.test_published import structure
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import page, palette, published, results
+from workflow_scripts.reporting import intervals, page, palette, published, results
 from workflow_scripts.reporting.statistics import Seeds
+from workflow_scripts.stages import compare_scores
 from workflow_scripts.stages import draw_figures as figures
 from workflow_scripts.stages import make_cards as cards
 from workflow_scripts.stages import make_report as report
@@ -66,18 +67,21 @@ class Checker(HTMLParser):
 
 
 def build(folder, **options):
-    """Run all four stages on made-up results; returns the page and the report's config."""
+    """Run all five stages on made-up results; returns the page and the report's config."""
     config = reporting_data.write_paper(folder / "run", **options)
     (folder / "manifest.json").write_text(json.dumps(reporting_data.MANIFEST))
     tables.main(["--config", json.dumps(config), "--csv", str(folder / "posthoc.csv"), "--md",
                  str(folder / "posthoc.md")])
     figures.main(["--config", json.dumps(config), "--out-dir", str(folder)])
+    compare_scores.main(["--config", json.dumps({"paper": "posthoc", "runs": config["runs"], "draws": 200}), "--out",
+                         str(folder / "intervals.csv")])
     sets = [{"name": "digits", "path": reporting_data.write_store(folder / "digits.h5"), "role": "ID test"},
             {"name": "gaussian", "path": reporting_data.write_store(folder / "g.h5", "inputs"), "role": "far-OOD"}]
     cards.main(["--config", json.dumps({"sets": sets}), "--out", str(folder / "cards.json")])
     paper = {"name": "posthoc", "title": "The post-hoc scores", "about": "First paragraph.\n\nSecond <b>one</b>.",
              "reference": "Someone 2020, https://example.org/paper", "csv": str(folder / "posthoc.csv"),
              "md": str(folder / "posthoc.md"), "manifest": str(folder / "manifest.json"),
+             "intervals": str(folder / "intervals.csv"),
              "figures": [str(folder / name) for name in ("heatmap.svg", "histograms.svg", "roc.svg", "roc.png")]}
     page_config = {"variant": "default", "title": "The default run", "small": True, "papers": [paper],
                    "cards": str(folder / "cards.json"), "notes": {"brick": "Brick has strong edges."},
@@ -135,7 +139,31 @@ def test_tables_hold_the_numbers(built):
     assert overview[-5:] == ["2", "near", "Digits 0-7", "ResNet, width 16", "posthoc"]
 
 
-def test_best_is_bold_only_where_seeds_allow(built):
+def test_the_lead_of_the_best_stands_below_the_table_and_in_a_file(built):
+    text, checked, _ = built
+    assert "ResNet, width 16: how far the best leads" in checked.words and "posthoc.intervals.csv" in text
+    row = next(row for row in checked.rows if row[:2] == ["Faces", "AUROC ↑"])
+    assert row[2] == "KNN (oe)" and "seed 0: +" in row[4] and "p = " in row[5]
+
+
+@pytest.mark.parametrize(("over", "seeds"), [("images", 2), ("seeds", 2), ("images", 1), ("seeds", 1)])
+def test_bold_follows_the_paired_test_that_is_asked_for(tmp_path, over, seeds):
+    config = build(tmp_path, seeds=tuple(range(seeds)))
+    config["papers"][0]["over"] = over
+    frame = intervals.read(config["papers"][0]["intervals"])
+    shown = rows_of(config)
+    for metric in ("auroc", "fpr95"):
+        for sets, rows in shown.groupby("sets"):
+            bold = set(rows.loc[rows[f"best {metric}"], ["training", "score"]].itertuples(index=False, name=None))
+            lead = intervals.leads(frame, over).get(("digits", "resnet_small", sets, "average", metric))
+            if (over, seeds) != ("seeds", 1):  # else there is no test, and bold is the best number
+                assert bold == ({("Outlier exposure", lead[1])} if lead else set())
+    assert any(shown["best auroc"]) == ((over, seeds) != ("seeds", 2))  # Student's t of two seeds shows nothing here
+    words = Checker(render(config)).words
+    assert ("on the same images, for each seed's network" in words) == (over == "images")
+
+
+def test_best_is_bold_only_where_the_tests_allow(built):
     text, _, _ = built
     body = text[text.index('id="overview-table"'):text.index("</table>")]
     for row in re.findall(r"<tr data-.*?</tr>", body, re.DOTALL):
@@ -200,7 +228,7 @@ def test_one_seed_has_no_spread(tmp_path):
     checked = Checker(render(config))
     cells = [cell for row in checked.rows for cell in row]
     assert any(re.fullmatch(r"\d+\.\d", cell.strip()) for cell in cells) and not any("±" in cell for cell in cells)
-    assert "One seed" in checked.words and "1 seed (0)" in checked.words
+    assert "one seed" in checked.words and "1 seed (0)" in checked.words
 
 
 def test_nan_and_missing_are_said_and_never_nought(tmp_path):

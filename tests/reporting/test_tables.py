@@ -13,7 +13,7 @@ import pytest
 
 from tests import reporting_data
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import layout, published, results
+from workflow_scripts.reporting import intervals, layout, published, results
 from workflow_scripts.reporting.inputs import Run
 from workflow_scripts.reporting.statistics import METRICS, Metric, Seeds, average, best, noise, show
 from workflow_scripts.stages import make_tables as tables
@@ -93,10 +93,13 @@ def test_an_average_is_per_seed_and_only_over_complete_sets():
 # ---------------------------------------------------------------- what is bold
 
 @pytest.mark.parametrize(("column", "higher", "expected"), [
-    ([seeds(0.90, 0.91), seeds(0.95, 0.96)], True, {1}),  # 5 points apart, 2 x std = 1.4 points
-    ([seeds(0.90, 0.91), seeds(0.95, 0.96)], False, {0}),
-    ([seeds(0.90, 0.91), seeds(0.905, 0.915)], True, set()),  # within noise
-    ([seeds(0.90, 0.90), seeds(0.9005, 0.9005)], True, set()),  # no noise, but less than 0.1 points
+    ([seeds(0.90, 0.91, 0.90), seeds(0.95, 0.961, 0.952)], True, {1}),  # 5.1 points apart with a deviation of 0.1
+    ([seeds(0.90, 0.91, 0.90), seeds(0.95, 0.961, 0.952)], False, {0}),
+    ([seeds(0.80, 0.90, 0.85), seeds(0.81, 0.911, 0.861)], True, {1}),  # seeds differ more than the two, but alike
+    ([seeds(0.90, 0.91), seeds(0.94, 0.96)], True, set()),  # two seeds tell little: p = 0.07
+    ([seeds(0.90, 0.91, 0.92), seeds(0.91, 0.90, 0.93)], True, set()),  # the order changes
+    ([seeds(0.90, 0.90), seeds(0.9005, 0.9005)], True, set()),  # twice the same difference: no spread to judge it by
+    ([seeds(0.90, 0.91, 0.90), seeds(0.95, 0.961, 0.952), seeds(0.951, 0.960, 0.9525)], True, set()),  # close second
     ([seeds(0.90), seeds(0.95)], True, {1}),  # one seed: the caption says so
     ([seeds(0.95), seeds(0.9504), seeds(0.90)], True, {0, 1}),  # one seed, a tie in print
     ([seeds(0.95), seeds(0.95)], True, set()),  # all tie
@@ -245,7 +248,9 @@ def test_accuracy_under_an_empty_score_serves_all_scores(tmp_path):
 
 def test_stage_writes_csv_and_markdown(tmp_path):
     config = reporting_data.write_paper(tmp_path)
-    tables.main(["--config", json.dumps(config), "--csv", str(tmp_path / "t.csv"), "--md", str(tmp_path / "t.md")])
+    intervals.compared(MakeTables.of(**config).runs, 200).to_csv(tmp_path / "i.csv", index=False)
+    tables.main(["--config", json.dumps(config), "--csv", str(tmp_path / "t.csv"), "--md", str(tmp_path / "t.md"),
+                 "--intervals", str(tmp_path / "i.csv")])
     rows = results.read(tmp_path / "t.csv")
     text = (tmp_path / "t.md").read_text(encoding="utf-8")
     cell = next(r for r in rows.itertuples()

@@ -170,6 +170,10 @@ class Paper(Strict):
     reliability: bool = False
     """Figures of that score as a confidence: risk over coverage, right, wrong and OOD images, reliability diagram; and
     AURC, AUGRC and ECE in the tables."""
+    over: Literal["images", "seeds"] = "images"
+    """What the paired tests behind bold vary. `images`: would the order of the scores hold on other images, for each
+    trained network (DeLong for AUROC, the bootstrap for FPR95)? `seeds`: would it hold for other trainings (Student's
+    t, from two seeds on)? The intervals of both are in `intervals/{paper}.csv`."""
 
     @model_validator(mode="after")
     def _one_reference(self) -> Paper:

@@ -17,7 +17,6 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.ood import checked, needed
@@ -28,6 +27,7 @@ LEVEL = 0.95
 ALPHA = 0.05
 DRAWS = 1000
 Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+NOTHING = 1e-12  # a standard error below it is rounding
 TAIL = 8  # standard deviations of a threshold's rank that a resample is followed over; beyond them lies 1e-15
 CELLS = 1 << 18  # multiplicities in memory at once
 
@@ -123,7 +123,7 @@ def _below(scores: Values, others: Values) -> Values:
 def auroc_interval(score: Components) -> Interval:
     """The AUROC of one score, its interval symmetric in the logit so that it stays within 0 and 1."""
     auroc, error = score.auroc, math.sqrt(score.variance())
-    if error == 0 or not 0 < auroc < 1:
+    if error < NOTHING or not 0 < auroc < 1:
         return Interval(auroc, math.nan, math.nan)
     middle, half = math.log(auroc / (1 - auroc)), Z * error / (auroc * (1 - auroc))
     return Interval(auroc, *(1 / (1 + math.exp(-x)) for x in (middle - half, middle + half)))
@@ -138,9 +138,16 @@ def auroc_difference(first: Components, second: Components) -> Interval:
     _same(first, second)
     apart = Components(first.id - second.id, tuple(a - b for a, b in zip(first.ood, second.ood, strict=True)))
     estimate, error = first.auroc - second.auroc, math.sqrt(apart.variance())
-    if error == 0:
-        return Interval(estimate, estimate, estimate, 1.0 if estimate == 0 else math.nan)
+    if error < NOTHING:
+        return _without_spread(estimate)
     return Interval(estimate, estimate - Z * error, estimate + Z * error, math.erfc(abs(estimate) / error / 2**0.5))
+
+
+def _without_spread(estimate: float) -> Interval:
+    """Nothing varies: two scores are the same, or the sample cannot tell how much they would."""
+    if abs(estimate) < NOTHING:
+        return Interval(estimate, estimate, estimate, 1.0)
+    return Interval(estimate, math.nan, math.nan)
 
 
 def _same(first: Components, second: Components) -> None:
@@ -159,13 +166,15 @@ def over_seeds(differences: Sequence[float]) -> Interval:
     Raises:
         OODError: fewer than two seeds, or a difference that is not finite.
     """
+    from scipy import special  # not where the Snakefile or a table reads the rest of this module
+
     found = checked(differences, "differences over seeds")
     if found.size < 2:
         raise OODError(f"differences over seeds: expected two seeds or more, found {found.size}; train more seeds, or "
                        "ask for intervals over images")
     estimate, error = float(found.mean()), float(found.std(ddof=1)) / math.sqrt(found.size)
-    if error == 0:
-        return Interval(estimate, estimate, estimate, 1.0 if estimate == 0 else math.nan)
+    if error < NOTHING:
+        return _without_spread(estimate)
     half = float(special.stdtrit(found.size - 1, (1 + LEVEL) / 2)) * error
     return Interval(estimate, estimate - half, estimate + half,
                     2 * float(special.stdtr(found.size - 1, -abs(estimate) / error)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from workflow_scripts.core.section import Section
 
 DEFAULT_METRICS = ["fpr95", "auroc"]
@@ -166,6 +168,8 @@ class PaperFiles(Section):
     """Published numbers against ours."""
     intervals: str | None = None
     """Paired intervals of its scores."""
+    over: Literal["images", "seeds"] = "images"
+    """What the paired tests behind bold vary."""
     manifest: str | None = None
     """Where the numbers come from."""
     figures: list[str] = []

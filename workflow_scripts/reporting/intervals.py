@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,9 @@ from workflow_scripts.metrics import paired
 from workflow_scripts.metrics.paired import Components, Interval, Values
 from workflow_scripts.reporting.curves import read_scores
 from workflow_scripts.reporting.inputs import Run
+from workflow_scripts.reporting.layout import Cell, Column, Table, Tests, heading, label, table
 from workflow_scripts.reporting.results import AVERAGE, averaged_groups, read_frame
+from workflow_scripts.reporting.statistics import metric as described
 
 PLACE = ["id", "network", "dataset", "group", "metric"]
 DETECTORS = ["recipe", "score", "other_recipe", "other_score"]
@@ -197,3 +200,62 @@ def leads(intervals: pd.DataFrame, over: str) -> dict[tuple[str, ...], Detector 
         clear = (pairs["p"] <= paired.ALPHA) & (sign * pairs["estimate"] > 0)
         found[place] = leader if clear.all() and tested >= others - {leader} else None
     return found
+
+
+def tests(intervals: pd.DataFrame | None, over: str) -> Tests | None:
+    """:func:`leads` for a table; ``None`` where there are no intervals."""
+    return None if intervals is None else Tests(over, leads(intervals, over))
+
+
+def laid_out(intervals: pd.DataFrame | None, names: Mapping[str, str]) -> list[Table]:
+    """A table for each ID set and network: how far the leader of each column is ahead of the next best, over images and
+    over seeds."""
+    if intervals is None:
+        return []
+    found = []
+    for (id, network), rows in intervals.groupby(["id", "network"], sort=False):
+        lines = [_line(place[2:], of, names) for place, of in rows.groupby(PLACE, sort=False)
+                 if (of["other_score"] != "").any()]
+        if lines:
+            title = f"{names.get(id, id)}, {names.get(network, network)}: how far the best leads"
+            heads = ("OOD set", "Metric", "Best", "Next best", "Difference over images", "Difference over seeds")
+            columns = {Column(head, numbers=False): list(cells)
+                       for head, cells in zip(heads, zip(*lines, strict=True), strict=True)}
+            found.append(table(title, f"{title}. {SAYS}", columns, before=(SAYS,)))
+    return found
+
+
+SAYS = ("Best less next best by the mean over seeds, in percentage points, with the 95 % interval of the paired "
+        "difference [in brackets] and the two-sided p. Over images: each seed's network as it is, other images (DeLong "
+        "for AUROC, the bootstrap for FPR95). Over seeds: the images as they are, other trainings (Student's t, paired "
+        "by seed).")
+
+
+def _line(place: tuple[str, ...], rows: pd.DataFrame, names: Mapping[str, str]) -> list[Cell | str]:
+    """The cells of one column of results: what leads, what comes next, by how much."""
+    dataset, group, metric = place
+    sign = 1 if METRICS[metric] else -1
+    pairs = rows[rows["other_score"] != ""]
+    images = pairs[pairs["over"] == "images"]
+    behind = (sign * images["estimate"]).groupby([images["other_recipe"], images["other_score"]], sort=False).mean()
+    recipe, score = behind.idxmin()
+    pairs = pairs[(pairs["other_recipe"] == recipe) & (pairs["other_score"] == score)]
+    several = rows["recipe"].nunique() > 1
+
+    def called(recipe: str, score: str) -> str:
+        return f"{names.get(score, score)} ({recipe})" if several else names.get(score, score)
+
+    scale = described(metric).scale
+    over_images = [f"seed {row.seed}: {_told(row, scale)}" for row in pairs[pairs["over"] == "images"].itertuples()]
+    over_seeds = [_told(row, scale) for row in pairs[pairs["over"] == "seeds"].itertuples()]
+    return [heading(dataset, group, names), label(metric), called(pairs["recipe"].iloc[0], pairs["score"].iloc[0]),
+            called(recipe, score), "; ".join(over_images), *(over_seeds or ["one seed"])]
+
+
+def _told(row: Any, scale: float) -> str:
+    """``+1.2 [0.3, 2.1], p = 0.012``."""
+    estimate = f"{scale * row.estimate:+.1f}"
+    if np.isnan(row.p):
+        return f"{estimate}, no interval"
+    p = "p < 0.001" if row.p < 0.001 else f"p = {row.p:.3f}"
+    return f"{estimate} [{scale * row.low:.1f}, {scale * row.high:.1f}], {p}".replace("-", "−")

@@ -82,6 +82,16 @@ def table(title: str, caption: str, columns: Mapping[Column, Sequence[Cell | str
         for column, cells in columns.items()}), **fields)
 
 
+@dataclass(frozen=True)
+class Tests:
+    """Paired tests of columns."""
+
+    over: str
+    """What they vary: ``images`` or ``seeds``."""
+    leads: Mapping[tuple[str, ...], tuple[str, str] | None]
+    """(ID set, network, set, group, metric) -> recipe and score that are better than each other, if any."""
+
+
 def label(name: str) -> str:
     """A metric's heading with its arrow."""
     return f"{metric(name).label} {metric(name).arrow}".strip()
@@ -100,14 +110,16 @@ def number(name: str, seeds: Seeds | None, bold: bool = False, spread: Seeds | N
 
 def tables(results: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS,
            id_metrics: Sequence[str] = DEFAULT_ID_METRICS, names: Mapping[str, str] | None = None,
-           countings: Sequence[Counting] = ()) -> list[Table]:
+           countings: Sequence[Counting] = (), tests: Tests | None = None) -> list[Table]:
     """The tables of each ID set and network, in the order of ``results``: one by each of the paper's own rules, then
     one by the strict rules. A row per recipe and score, columns for sets by group, averages over several sets and the
-    ID task. Test sets as released have a table of their own."""
+    ID task. Test sets as released have a table of their own. Where ``tests`` have
+    a column, they say what is bold."""
     found = []
     for _, rows in results[corrected(results)].groupby(["id", "network"], sort=False):
-        found += [_table(rows, counting.names, counting.id_metrics, names or {}, counting) for counting in countings]
-        strict = _table(rows, metrics, id_metrics, names or {})
+        found += [_table(rows, counting.names, counting.id_metrics, names or {}, tests, counting)
+                  for counting in countings]
+        strict = _table(rows, metrics, id_metrics, names or {}, tests)
         found.append(replace(strict, after=(STRICT, *strict.after)) if countings else strict)
     return found
 
@@ -123,20 +135,28 @@ def _columns(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence
 
 
 def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str], names: Mapping[str, str],
-           counting: Counting | None = None) -> Table:
+           tests: Tests | None, counting: Counting | None = None) -> Table:
     found = results.set_index(["recipe", "score", "dataset", "group", "metric"])["seeds"].to_dict()
     heads = results.loc[results["group"] != "id", ["recipe", "label", "score"]].drop_duplicates()
     columns: dict[Column, Sequence[Cell | str]] = {
         Column("Training", numbers=False): [names.get(x, x) for x in heads["label"]],
         Column("Score", numbers=False): [names.get(x, x) for x in heads["score"]]}
-    shown: list[Seeds | None] = []
+    tested: list[tuple[str, ...]] = []
+    untested: list[Seeds | None] = []
     counted_by = f" @{counting.rule}" if counting else ""  # the title says it
     for dataset, group, name in _columns(results, metrics, id_metrics):
         # A metric of the ID task that does not depend on the score stands under the empty score.
         seeds = [found.get((recipe, score, dataset, group, name),
                            found.get((recipe, "", dataset, group, name)) if group == "id" else None)
                  for recipe, score in zip(heads["recipe"], heads["score"], strict=True)]
-        bold = _best_of_task(seeds, list(heads["recipe"]), name) if group == "id" else best(seeds, metric(name))
+        place = (*results[["id", "network"]].iloc[0], dataset, group, name)
+        if tests and place in tests.leads:
+            bold = {k for k, pair in enumerate(zip(heads["recipe"], heads["score"], strict=True))
+                    if pair == tests.leads[place]}
+            tested.append(place)
+        else:
+            bold = _best_of_task(seeds, list(heads["recipe"]), name) if group == "id" else best(seeds, metric(name))
+            untested += seeds
         spreads = [found.get((recipe, score, dataset, group, spread_of(name)))
                    for recipe, score in zip(heads["recipe"], heads["score"], strict=True)]
         one = group not in ("id", AVERAGE)
@@ -144,10 +164,9 @@ def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[s
                       "" if one else "average", of=f"{group}/{dataset}")
         columns[head] = [number(name, s, k in bold, spread)
                          for k, (s, spread) in enumerate(zip(seeds, spreads, strict=True))]
-        shown += seeds
     title = ", ".join(names.get(x, x) for x in results[["id", "network"]].iloc[0])
     said = counts(results[results["metric"].isin([*metrics, *id_metrics])], names), rule(
-        any(seeds is not None and seeds.n == 1 for seeds in shown))
+        any(seeds is not None and seeds.n == 1 for seeds in untested), tests.over if tests and tested else "")
     if counting:
         title, said = f"{title}, counted as {counting.rule}", (counting.says, *said)
     return table(title, f"{title}. Mean ± sample standard deviation over seeds. {' '.join(said)}", columns, after=said)
@@ -183,9 +202,13 @@ def counts(results: pd.DataFrame, names: Mapping[str, str]) -> str:
             f"{', '.join(images) or 'no OOD set'}. Seeds ({len(seeds)}): {', '.join(map(str, seeds)) or 'none'}.")
 
 
-def rule(one_seed: bool) -> str:
-    """One sentence: what bold means. ``one_seed``: a number rests on one, so that nothing can be said about noise."""
-    if one_seed:
-        return "One seed: bold is only the best number of its column; how much a seed changes it is not known."
-    return ("Bold: best of its column by more than twice the larger standard deviation over seeds (and at least 0.1); "
-            "no bold: no clear best.")
+def rule(one_seed: bool, over: str = "") -> str:
+    """What bold means. ``one_seed``: a number without a test rests on one, so that nothing can be said about noise;
+    ``over``: what the paired tests of AUROC and FPR95 vary, where there are such."""
+    others = ("the best number of its column, since how much another seed changes it is not known" if one_seed else
+              "better than each other of its column by a t-test over seeds, paired by seed")
+    if over != "images":
+        return (f"One seed: bold is only {others}." if one_seed else
+                f"Bold: {others} (two-sided, 5 %); no bold: no clear best.")
+    return ("Bold: AUROC and FPR95 better than each other of its column on the same images, for each seed's network "
+            f"(DeLong's test and the bootstrap, two-sided, 5 %); other columns: {others}; no bold: no clear best.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts.reporting.layout import Cell, Column, Table, label, number, table
+from workflow_scripts.reporting.layout import Cell, Column, Table, Tests, label, number, table
 from workflow_scripts.reporting.results import AVERAGE, corrected, statistics, write_csv
 from workflow_scripts.reporting.statistics import best, metric
 
@@ -17,10 +17,11 @@ METRICS = (*OOD_METRICS, *ID_METRICS)
 WORDS = {"id": "ID set", "network": "Network", "training": "Training", "score": "Score", "sets": "OOD sets"}
 
 
-def rows(results: pd.DataFrame, headline: str = "") -> pd.DataFrame:
+def rows(results: pd.DataFrame, headline: str = "", tests: Tests | None = None) -> pd.DataFrame:
     """A paper's rows: the columns of :data:`WORDS`, ``headline`` (whether it is the score that the paper is about, or
     the first where it lacks that one), ``n`` (seeds with a number), the :class:`Seeds` of each of :data:`METRICS` and,
-    as ``best {metric}``, whether they are best of the same network and sets. Test sets as released are left out."""
+    as ``best {metric}``, whether they are best of the same network and sets, by ``tests`` where these have it. Test
+    sets as released are left out."""
     found = results.set_index(["id", "network", "recipe", "score", "dataset", "group", "metric"])["seeds"].to_dict()
     heads = results.loc[(results["group"] == AVERAGE) & corrected(results),
                         ["id", "network", "dataset", "recipe", "label", "score"]].drop_duplicates()
@@ -34,7 +35,11 @@ def rows(results: pd.DataFrame, headline: str = "") -> pd.DataFrame:
             else:
                 block[name] = [found.get((*key, id, "id", name), found.get((*key[:3], "", id, "id", name)))
                                for key in keys]
-            bold = best(list(block[name]), metric(name)) if name != "accuracy" else set()  # scores share it
+            place = (id, network, sets, AVERAGE, name)
+            if tests and place in tests.leads:
+                bold = {k for k, key in enumerate(keys) if key[2:] == tests.leads[place]}
+            else:
+                bold = best(list(block[name]), metric(name)) if name != "accuracy" else set()  # scores share it
             block[f"best {name}"] = [k in bold for k in range(len(block))]
         first = headline if headline in set(block["score"]) else block["score"].iloc[0]
         made.append(block.assign(headline=block["score"] == first))

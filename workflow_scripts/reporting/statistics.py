@@ -1,4 +1,4 @@
-"""Means over seeds, and when one result may be called better than another."""
+"""Means over seeds, and when one result may be called better than another by what its seeds say."""
 
 from __future__ import annotations
 
@@ -169,21 +169,32 @@ def noise(a: Seeds, b: Seeds, tie: float) -> float | None:
 def best(column: Sequence[Seeds | None], measure: Metric) -> set[int]:
     """Positions to print in bold among competing results of one metric.
 
-    With two or more seeds everywhere: the best mean, if it leads each other by more than :func:`noise`, else none.
-    With one seed anywhere: the best mean and what ties with it (a caption must then say "one seed").
+    With two or more seeds in common: the best mean, if it leads each other by the t-test paired by seed (two-sided, p
+    at most 0.05), else none. With one seed anywhere: the best mean and what ties with it (a caption must then say "one
+    seed").
     Fewer than two results with a number: none.
     """
+    from workflow_scripts.metrics import paired  # numpy, which the Snakefile does not need
+
     there = {i: s for i, s in enumerate(column) if s is not None and s.n}
     if measure.higher is None or len(there) < 2:
         return set()
     sign = 1 if measure.higher else -1
     top = max(there, key=lambda i: sign * there[i].mean)
     lead = {i: sign * (there[top].mean - s.mean) for i, s in there.items() if i != top}
-    noises = {i: noise(there[top], there[i], measure.tie) for i in lead}
-    if None in noises.values():
+    apart = [differences(there[top], there[i]) for i in lead]
+    if any(len(found) < 2 for found in apart):
         tied = {i for i, d in lead.items() if d < measure.tie}
         return set() if len(tied) == len(lead) else {top} | tied
-    return {top} if all(lead[i] > noises[i] for i in lead) else set()
+    tests = [paired.over_seeds(found) for found in apart]
+    return {top} if all(test.clear and sign * test.estimate > 0 for test in tests) else set()
+
+
+def differences(first: Seeds, second: Seeds) -> list[float]:
+    """Values of ``first`` less those of ``second``, for the seeds that both have a number of."""
+    others = dict(second.values)
+    pairs = [(value, others.get(seed)) for seed, value in first.values]
+    return [a - b for a, b in pairs if a is not None and b is not None and math.isfinite(a) and math.isfinite(b)]
 
 
 def show(seeds: Seeds | None, name: str, digits: int = 1) -> str:

@@ -62,6 +62,7 @@ def table_section(plan: Plan, wildcards: Wildcards) -> str:
     about = plan.about(paper)
     return MakeTables.of(
         paper=paper, title=about.title if about else paper, runs=_table_rows(plan, paper),
+        over=about.over if about else "images",
         names=extras.names_of(plan, paper), **extras.countings(plan, paper), **extras.compared(plan, paper),
         **extras.id_task(plan, paper), **published(plan, paper), train_images={
             id: {"store": paths.store(plan, id, "train"), "count": count}
@@ -204,7 +205,7 @@ def report_section(plan: Plan) -> str:
     for paper in plan.papers:
         about = plan.about(paper)
         said = {"title": about.title, "about": about.about, "reference": about.published,
-                "headline": about.headline} if about else {"title": paper}
+                "headline": about.headline, "over": about.over} if about else {"title": paper}
         if absent := [f"{one.label} ({one.key.id})" for one in plan.left_out if one.paper == paper]:
             said["about"] = (f"{said.get('about', '')} Left out, since the weights are not there: "
                              f"{', '.join(absent)}.").strip()

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import comparison, layout, overview, published, results
+from workflow_scripts.reporting import comparison, intervals, layout, overview, published, results
 from workflow_scripts.reporting.inputs import Page, PaperFiles
 from workflow_scripts.reporting.layout import Cell, Column, Table
 from workflow_scripts.reporting.results import AVERAGE
@@ -50,6 +50,7 @@ class Paper:
     about: list[str]
     reference: str
     tables: list[Table]
+    intervals: list[Table]
     figures: list[Figure]
     compared: list[Table]
     published: pd.DataFrame
@@ -118,6 +119,9 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
     """A paper's section; files that are not there are listed as gaps."""
     table, published_csv, manifest = (here(path) for path in (entry.csv, entry.published, entry.manifest))
     rows = results.read(table) if table else results.collect([])
+    intervals_csv = here(entry.intervals)
+    paired = intervals.read(intervals_csv) if intervals_csv else None
+    tests = intervals.tests(paired, entry.over)
     figures = [(path, here(path)) for path in entry.figures]
     gaps = [] if table else ["no table: none of its runs has finished"]
     gaps += [] if not table or len(rows) else ["its table is empty: no run is listed"]
@@ -125,18 +129,21 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
     gaps += [] if manifest else ["no manifest, so its provenance is not known"]
     files = [(path.name, path) for path in (table, here(entry.md), here(entry.tex)) if path]
     files += [(f"{entry.name}.published.csv", published_csv)] if published_csv else []
+    files += [(f"{entry.name}.intervals.csv", intervals_csv)] if intervals_csv else []
     anchor = "paper-" + re.sub(r"\W+", "-", entry.name)
     return Paper(
         anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
         tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names,
-                                                                  entry.countings)],
+                                                                  entry.countings, tests)],
+        intervals=intervals.laid_out(paired, names),
         figures=[figure(found) for _, found in figures if found],
         compared=comparison.laid_out(comparison.compared(rows, entry.compare), names),
         published=published.read(published_csv) if published_csv else published.framed([]),
         below=below_chance(rows, names, notes), gaps=gaps + results.gaps(rows),
         downloads=[(name, base64.b64encode(path.read_bytes()).decode("ascii")) for name, path in files],
         manifest=read_json(manifest) if manifest else None, results=rows,
-        rows=overview.rows(rows, entry.headline).assign(paper=entry.name, title=entry.title, anchor=f"#{anchor}"))
+        rows=overview.rows(rows, entry.headline, tests).assign(
+            paper=entry.name, title=entry.title, anchor=f"#{anchor}"))
 
 
 def costs(papers: Iterable[Paper]) -> list[Table]:

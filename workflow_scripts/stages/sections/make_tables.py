@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from workflow_scripts.core.section import Section
 from workflow_scripts.reporting.inputs import (
     DEFAULT_ID_METRICS,
@@ -29,6 +31,8 @@ class MakeTables(Section):
     """OOD metrics that the other tables show; the CSV has all."""
     id_metrics: list[str] = DEFAULT_ID_METRICS
     """Metrics of the ID task that they show."""
+    over: Literal["images", "seeds"] = "images"
+    """What the paired tests behind bold vary."""
     compare: Compare | None = None
     """What ran both corrected and as released."""
     published: list[PublishedTable] = []
