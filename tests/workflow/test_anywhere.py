@@ -80,8 +80,8 @@ def test_as_a_module_of_another_workflow(tmp_path, names, prefix):
     assert found.pop("everything") == 1
     assert found == {prefix + rule: count for rule, count in {
         "prepare_dataset": 5, "compare_sets": 1, "train_network": 2, "extract_features": 2, "score_sets": 3,
-        "compute_metrics": 2, "make_tables": 2, "draw_figures": 2, "write_manifest": 2, "make_cards": 1,
-        "make_report": 1}.items()}
+        "compute_metrics": 2, "compare_scores": 2, "make_tables": 2, "draw_figures": 2, "write_manifest": 2,
+        "make_cards": 1, "make_report": 1}.items()}
     done = snakemake(tmp_path, "--cores", "1", STORE)
     assert done.returncode == 0, done.stdout[-3000:]
     assert images(tmp_path / STORE) == 48

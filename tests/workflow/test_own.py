@@ -122,7 +122,7 @@ def test_only_what_changed_runs_again(finished, name, old, new, first):
         jobs = would_run(repository, "--configfile", str(work / "data.yaml"))
     finally:
         path.write_bytes(before)
-    after = {"compute_metrics", "make_tables", "draw_figures", "write_manifest", "make_report"}
+    after = {"compute_metrics", "compare_scores", "make_tables", "draw_figures", "write_manifest", "make_report"}
     assert jobs == (+Counter(first) + Counter(after) if first else Counter())
 
 

@@ -93,10 +93,10 @@ def of_recipe(**values: str) -> Callable[[Job], bool]:
 
 
 def uses_metrics(job: Job) -> bool:
-    """Metrics, what is chosen by a metric, and reliability figures."""
+    """Metrics, intervals, what is chosen by a metric, and reliability figures."""
     if job.rule == "score_sets":
         return job.score.tune is not None or "workflow_scripts/metrics/ood.py" in digest(f"scores.{job.score.module}")
-    return job.rule in ("compute_metrics", "tune_options", "draw_reliability", "score_network") and (
+    return job.rule in ("compute_metrics", "compare_scores", "tune_options", "draw_reliability", "score_network") and (
         job.rule != "score_network" or "workflow_scripts/metrics/ood.py" in digest(f"scores.{job.score.module}"))
 
 
@@ -114,7 +114,7 @@ def nothing(job: Job) -> bool:
 
 PAGE = rules("make_report")
 MANIFESTS = rules("write_manifest")  # they hold the whole configuration
-SHOWN = either(rules("make_tables|draw_figures|draw_reliability|write_manifest"), rules(
+SHOWN = either(rules("compare_scores|make_tables|draw_figures|draw_reliability|write_manifest"), rules(
     "draw_picture", lambda job: any("/seed1" in file for file in job.inputs)), PAGE)
 
 
