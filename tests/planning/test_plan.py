@@ -158,7 +158,7 @@ def test_targets_are_listed_and_planned(capsys, tmp_path):
     config = write(tmp_path / "c.yaml")
     assert "second_roc  results/tiny/figures/second/roc.svg" in run(capsys, "--targets", "--configfile", config)
     said = run(capsys, "first", "--quick", "--configfile", config, "--directory", tmp_path)
-    assert said.startswith("Plan of 'tiny': 13 jobs, of which 13 would run.")
+    assert said.startswith("Plan of 'tiny': 14 jobs, of which 14 would run.")
 
 
 def test_it_needs_neither_torch_nor_snakemake():
