@@ -258,7 +258,7 @@ def test_stage_writes_csv_and_markdown(tmp_path):
     assert cell.seeds.mean < 0.5 and f"{100 * cell.seeds.mean:.1f} ± {100 * cell.seeds.std:.1f}" in text
     assert "### Digits 0-7, ResNet, width 16" in text and "Digits 8-9<br>FPR95 (ID+) ↓ / AUROC ↑" in text
     assert "Seeds (2): 0, 1." in text and "Faces (far) 200" in text and "ID is positive" in text
-    assert "### Missing" not in text
+    assert "### Missing" not in text and "### Digits 0-7, ResNet, width 16: how far the best leads" in text
     bold = [line for line in text.splitlines() if "**" in line]
     assert bold and all("Outlier exposure" in line for line in bold)
 

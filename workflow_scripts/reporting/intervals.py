@@ -219,7 +219,7 @@ def laid_out(intervals: pd.DataFrame | None, names: Mapping[str, str]) -> list[T
         if lines:
             title = f"{names.get(id, id)}, {names.get(network, network)}: how far the best leads"
             heads = ("OOD set", "Metric", "Best", "Next best", "Difference over images", "Difference over seeds")
-            columns = {Column(head, numbers=False): list(cells)
+            columns = {Column(head, style="prose" if "over" in head else "", numbers=False): list(cells)
                        for head, cells in zip(heads, zip(*lines, strict=True), strict=True)}
             found.append(table(title, f"{title}. {SAYS}", columns, before=(SAYS,)))
     return found

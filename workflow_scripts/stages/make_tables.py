@@ -23,11 +23,10 @@ from workflow_scripts.stages.sections.make_tables import MakeTables
 
 def lay_out(section: MakeTables, found: pd.DataFrame, numbers: pd.DataFrame,
             paired: pd.DataFrame | None = None) -> list[layout.Table]:
-    """The tables of a paper: for each ID set and network by its own rules and by the strict ones, how far the leaders
-    lead (by ``paired``, if given), corrected against as released, published numbers."""
+    """The tables of a paper: for each ID set and network by its own rules and by the strict ones, with what is bold by
+    ``paired``, if given; corrected against as released; published numbers."""
     return [*layout.tables(found, section.metrics, section.id_metrics, section.names, section.countings,
                            intervals.tests(paired, section.over)),
-            *intervals.laid_out(paired, section.names),
             *comparison.laid_out(comparison.compared(found, section.compare), section.names),
             *([published.laid_out(numbers)] if published.compares(numbers) else [])]
 
@@ -59,7 +58,8 @@ def markdown(section: MakeTables, found: pd.DataFrame, numbers: pd.DataFrame,
     shown = [m for c in section.countings for m in (*c.names, *c.id_metrics)]
     lines += [f"- {metric(m).label}: {metric(m).means}." for m in dict.fromkeys(
         [*shown, *section.metrics, *section.id_metrics])] + [""]
-    lines += map(printing.markdown, lay_out(section, found, numbers, paired))
+    lines += map(printing.markdown, [*lay_out(section, found, numbers, paired),
+                                     *intervals.laid_out(paired, section.names)])
     if len(numbers) and not published.compares(numbers):
         lines += ["### Published numbers", "", published.summary(numbers), ""]
     if found.empty:
