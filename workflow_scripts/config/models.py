@@ -228,6 +228,14 @@ class Limit(Strict):
     before the first job, with a number that is enough."""
 
 
+def _seeds(value: int | list[int]) -> list[int]:
+    """A count or a list as a list."""
+    seeds = list(range(value)) if isinstance(value, int) else value
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ValueError(f"at least one seed, each once, none negative (found {value!r})")
+    return seeds
+
+
 class Config(Strict):
     """One run of the workflow. A file given by --configfile stands alone: it inherits nothing from config.yaml."""
 
@@ -251,6 +259,9 @@ class Config(Strict):
     """True: download nothing; the run ends with a list of the files to place."""
     seeds: Annotated[int | list[int], Field(validate_default=True)] = 1
     """Seeds of every random choice, as a list or a count (3 means 0, 1, 2); each trains its own networks."""
+    seeds_of: dict[Name, int | list[int]] = {}
+    """Seeds of all experiments on an ID set, over `seeds` and over their own: `{imagenet100_squash: 1}`. So a file that
+    includes another trains fewer networks where they cost most."""
     only: Only = Only()
     """A part of the work; left out: all of it. A run of a part has the files of the whole run."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -299,10 +310,12 @@ class Config(Strict):
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, value: int | list[int]) -> list[int]:
-        seeds = list(range(value)) if isinstance(value, int) else value
-        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ValueError(f"at least one seed, each once, none negative (found {value!r})")
-        return seeds
+        return _seeds(value)
+
+    @field_validator("seeds_of")
+    @classmethod
+    def _seeds_of(cls, value: dict[str, int | list[int]]) -> dict[str, list[int]]:
+        return {id: _seeds(seeds) for id, seeds in value.items()}
 
     def gpus_of(self, recipe: Recipe) -> int:
         """GPUs, or with device cpu processes, that share a recipe's training."""

@@ -139,6 +139,14 @@ def papers(config: Config) -> None:
             raise unknown(f"experiments[{i}].paper", experiment.paper, names)
 
 
+def seeds_of(config: Config) -> None:
+    """ID sets with seeds of their own have experiments."""
+    ids = {experiment.id for experiment in config.experiments}
+    for id in config.seeds_of:
+        if id not in ids:
+            raise unknown("seeds_of: ID set", id, ids)
+
+
 def headlines(config: Config) -> None:
     """The score that reliability figures are of is one of its paper's."""
     for paper in config.papers:

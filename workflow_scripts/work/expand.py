@@ -109,6 +109,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     only.check(config, runs.values(), work.left_out)
     only.check_some(plan)
     checks.papers(config)
+    checks.seeds_of(config)
     checks.headlines(config)
     return plan
 
@@ -258,8 +259,9 @@ class _Expansion:
 
 
 def _seeds(experiment: Experiment, config: Config) -> list[int]:
-    """An experiment's own seeds, or those of the configuration."""
+    """Seeds of an experiment: those of its ID set, else its own, else those of the configuration."""
     given = config.seeds if experiment.seeds is None else experiment.seeds
+    given = config.seeds_of.get(experiment.id, given)
     return list(range(given)) if isinstance(given, int) else given
 
 
