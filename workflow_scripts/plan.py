@@ -4,10 +4,12 @@
     uv run python -m workflow_scripts.plan goe npos --configfile config/paper.yaml   two papers of it
     uv run python -m workflow_scripts.plan --config seeds=5                          with another value
     uv run python -m workflow_scripts.plan --quick --configfile config/goe.yaml      not asking Snakemake what would run
+    uv run python -m workflow_scripts.plan --on a100 --precision bfloat16            on a named card, in half precision
     uv run python -m workflow_scripts.plan --targets                                 what can be asked for by name
 
 Hours are estimates: of the same job where it has run in this results folder, of its other seeds, else counted
-operations over what a machine is assumed to do (`config/costs.yaml`; --gflops, --costs). Nothing is started or written.
+operations over what a machine does (`config/costs.yaml`; --on, --benchmark, --gflops, --costs): `gpu` and `cpu` are
+assumptions, a named card has rates that were measured. Nothing is started or written.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args
 
 from workflow_scripts import why
 from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.planning import dag, networks, setting
 from workflow_scripts.planning.dag import Due, Job, Jobs
-from workflow_scripts.planning.estimate import Estimator, there
+from workflow_scripts.planning.estimate import Basis, Estimator, there
+from workflow_scripts.planning.machines import PRECISIONS
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.text import hours, size, table
 from workflow_scripts.wiring import paths
@@ -37,7 +41,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("target", nargs="*", help="papers, tables, figures or files; left out: everything")
     setting.add(parser)
     parser.add_argument("--quick", action="store_true", help="count what is not there; do not ask what would run again")
-    parser.add_argument("--on", choices=["gpu", "cpu"], help="whose assumptions; default: by the key device")
+    parser.add_argument("--on", metavar="MACHINE", help="a machine of the table of costs: gpu, cpu, a100, h100, h200; "
+                        "default: gpu or cpu by the key device")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of trainings and features; default: as the "
+                        "configuration has it (training.precision, features.precision, tf32)")
+    parser.add_argument("--benchmark", type=Path, action="append", default=[], metavar="FILE",
+                        help="gpu_check.json of a card of your own, whose rates go first")
     parser.add_argument("--gflops", type=float, help="1e9 operations a second that this machine sustains")
     parser.add_argument("--costs", type=Path, default=networks.TABLE, help="default: config/costs.yaml")
     parser.add_argument("--targets", action="store_true", help="only list what can be asked for by name")
@@ -57,14 +66,18 @@ def main(argv: list[str] | None = None) -> None:
         print("\n".join(f"{name}  {' '.join(files)}" for name, files in targets(plan).items()))
         return
     costs = networks.load(args.costs)
+    for path in args.benchmark:
+        costs = costs.measured(path, str(path))
     machine = args.on or ("cpu" if plan.config.device == "cpu" else "gpu")
+    chosen = costs.machine(machine)
     if args.gflops:
-        own = costs.machines[machine].model_copy(update={"gflops": args.gflops})
+        own = chosen.sustaining(args.gflops)
         costs = costs.model_copy(update={"machines": costs.machines | {machine: own}})
     jobs, wanted, due = asked(plan, args)
     pending = [job for job in wanted if due.outputs & {*job.outputs}] if due else absent(wanted, args.directory)
     reasons = why.summary(due.reasons, most=4) if due and due.reasons else ""
-    estimator = Estimator(plan, costs, Measured(args.directory, paths.root(plan)), machine)
+    estimator = Estimator(plan, costs, Measured(args.directory, paths.root(plan)), machine,
+                          args.precision)
     print("\n".join(page(jobs, wanted, pending, estimator, args.directory, bool(args.target))))
     if reasons:
         print(f"\nWhat runs again, and why:\n{reasons}")
@@ -106,13 +119,19 @@ def page(jobs: Jobs, wanted: list[Job], pending: list[Job], estimator: Estimator
     groups = {name: found for name, group in groups.items() if (found := [job for job in group if job in inside])}
     rows = [_row(name, group, due, estimator, folder) for name, group in groups.items()]
     shared = _row("together", wanted, due, estimator, folder)
-    lines += table(["", "networks", "epochs", "images seen", "GPU-hours" if estimator.machine == "gpu" else "hours",
+    lines += table(["", "networks", "epochs", "images seen", _unit(estimator),
                     "to run", "disk"], [*rows, shared])
     lines += ["What papers share is in each of their rows, and once in the last. Images seen: ID, each view, and "
               "outliers, forward and back. Epochs that trainings share count once, in each row."]
     lines += ["", *_stages(wanted, due, estimator, folder)]
     lines += ["", *_data(jobs, pending, folder)]
     return lines + ["", *_basis(wanted, estimator, part)]
+
+
+def _unit(estimator: Estimator) -> str:
+    """Of the hours."""
+    card = estimator.costs.machine(estimator.machine).card
+    return "hours" if estimator.machine == "cpu" else f"{card or 'GPU'}-hours"
 
 
 def _row(name: str, group: list[Job], due: set[Job], estimator: Estimator, folder: Path) -> list[str]:
@@ -163,22 +182,50 @@ def _data(jobs: Jobs, pending: list[Job], folder: Path) -> list[str]:
 
 
 def _basis(wanted: list[Job], estimator: Estimator, part: bool) -> list[str]:
-    machine = estimator.costs.machines[estimator.machine]
-    based = Counter(estimator.seconds(job)[1] for job in wanted if job.on_gpu)
-    lines = [f"Estimates. Hours are those of jobs that run a network, one after the other: {based['measured']} "
-             f"measured here, {based['other seeds']} by their other seeds, {based['assumed']} assumed, "
-             f"{based['unknown']} unknown."]
-    if based["assumed"]:
-        lines += [f"Assumed: {machine.gflops:g} GFLOP/s sustained ({machine.about}), a backward pass "
+    machine = estimator.costs.machine(estimator.machine)
+    counted, spent = Counter[str](), dict.fromkeys(get_args(Basis), 0.0)
+    for job in wanted:
+        if job.on_gpu:
+            seconds, basis = estimator.seconds(job)
+            counted[basis] += 1
+            spent[basis] += seconds or 0
+    names = ["measured", "other seeds", *(["benchmark", "sourced"] if machine.card else []), "assumed", "unknown"]
+    said = {"measured": "measured here", "other seeds": "by their other seeds", "benchmark": "by our benchmark file",
+            "sourced": "by a rate that others measured"}
+    parts = [f"{counted[name]} {said.get(name, name)}" + (f" ({hours(spent[name])})" if machine.card else "")
+             for name in names]
+    lines = ["Estimates. Hours are those of jobs that run a network, one after the other: " + ", ".join(parts) + "."]
+    if machine.card:
+        lines += _rates(wanted, estimator)
+    elif counted["assumed"]:
+        lines += [f"Assumed: {machine.assumed['float32']:g} GFLOP/s sustained ({machine.about}), a backward pass "
                   f"{estimator.costs.backward:g} forward passes, a step at least {machine.step:g} s, a start "
                   f"{machine.start:g} s; what a method computes beside the network is not counted. Your own: --gflops, "
-                  "or --costs FILE like config/costs.yaml."]
+                  "--on a100 or another card, or --costs FILE like config/costs.yaml."]
     if estimator.uncounted:
         lines += [f"Nobody counted {', '.join(sorted(estimator.uncounted))}: uv run python -m "
                   "workflow_scripts.planning.count --configfile ... --write adds the rows to config/costs.yaml."]
     if estimator.assumed_images:
         lines += [f"Number of images assumed (config/costs.yaml): {', '.join(sorted(estimator.assumed_images))}."]
     return lines + (["Of other papers only what these targets need is in the table."] if part else [])
+
+
+def _rates(wanted: list[Job], estimator: Estimator) -> list[str]:
+    """What a card was taken to do with each network, where that was read, and what the training loop adds."""
+    machine = estimator.costs.machine(estimator.machine)
+    rows = sorted({(network, precision, f"{found.gflops / 1000:.1f}", f"{found.origin}: {found.source}")
+                   for (network, _, precision), found in estimator.rates.items()})
+    sources = list(dict.fromkeys(source for *_, source in rows))
+    shown = [[f"  {network}", precision, rate, f"[{sources.index(source) + 1}]"]
+             for network, precision, rate, source in rows]
+    bare = estimator.changed(launched=False)
+    total = sum(bare.seconds(job)[0] or 0 for job in wanted if job.on_gpu)
+    return ["", f"Rates of {machine.about}:", *table(["  network", "precision", "TFLOP/s", "from"], shown),
+            *(f"  [{number}] {source}" for number, source in enumerate(sources, start=1)), "",
+            f"A backward pass counts as {estimator.costs.backward:g} forward passes, images/s are turned into "
+            f"operations by that; a start takes {machine.start:g} s. A step takes at least what it took in the "
+            f"workflow's own loop on the card of the benchmark file, else {machine.step:g} s (assumed). At the rates "
+            f"alone, were that nothing: {hours(total)}."]
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_every_network_of_the_configurations_is_in_the_table(name):
     assert lacking([ROOT / name]) == [], "uv run python -m workflow_scripts.planning.count --write"
 
 
-@pytest.mark.parametrize("machine", ["cpu", "gpu"])
+@pytest.mark.parametrize("machine", ["cpu", "gpu", "a100", "h100", "h200"])
 def test_every_job_of_all_papers_that_runs_a_network_has_its_hours(machine):
     plan = setting.read(ROOT / "config" / "paper.yaml")
     guess = Estimator(plan, COSTS, Measured(Path("nowhere"), paths.root(plan)), machine)
@@ -121,7 +121,7 @@ def test_time_is_measured_where_it_was_else_of_other_seeds_else_assumed(tmp_path
     found = {(job.run.path_name, job.run.seed): guess.seconds(job) for job in jobs.page() if job.trains}
     assert found["ce", 0] == (40.0, "measured") and found["ce", 1] == (30.0, "other seeds")
     machine, row = COSTS.machines["gpu"], COSTS.find(jobs.plan, next(iter(jobs.plan.runs.values())))
-    expected = machine.start + max(6 * machine.step, 192 * 3 * row.gflops / machine.gflops)
+    expected = machine.start + max(6 * machine.step, 192 * 3 * row.gflops / machine.assumed["float32"])
     assert found["oe", 0] == (pytest.approx(expected), "assumed")
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from workflow_scripts.planning import networks
 from workflow_scripts.planning.dag import Job
+from workflow_scripts.planning.machines import Found, Machine, Precision
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.planning.networks import Costs, Row
 from workflow_scripts.training.schedule import bit_steps
 from workflow_scripts.work import starts
 from workflow_scripts.work.plan import Plan, Trained
 
-Basis = Literal["measured", "other seeds", "assumed", "unknown"]
+Basis = Literal["measured", "other seeds", "benchmark", "sourced", "assumed", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,36 @@ class Estimator:
 
     Args:
         plan: the work.
-        costs: counted networks and assumed machines.
+        costs: counted networks, and machines.
         measured: what has run in the results folder.
-        machine: whose assumptions count where nothing has run.
+        machine: whose rates count where nothing has run.
+        precision: of trainings and of passes that write features; left out: as the configuration has it.
+        shared: whether epochs that several trainings share are trained once.
+        launched: whether a step takes the least time that the training loop needs for it; else the rates count alone.
     """
 
     plan: Plan
     costs: Costs
     measured: Measured
-    machine: Literal["gpu", "cpu"]
+    machine: str
+    precision: Precision | None = None
+    shared: bool = True
+    launched: bool = True
     assumed_images: set[str] = field(default_factory=set)
     """Sets whose number of images is assumed, as far as they were asked for."""
     uncounted: set[str] = field(default_factory=set)
     """Networks that the table of costs lacks, as far as they were asked for."""
 
+    rates: dict[tuple[str, str | None, Precision], Found] = field(default_factory=dict)
+    """Rates that were used, by network, method and precision."""
+
     def __post_init__(self) -> None:
         self._rows: dict[tuple[str, str], Row | None] = {}
         self._seconds: dict[Job, tuple[float | None, Basis]] = {}
+
+    def changed(self, **changes: Any) -> Estimator:
+        """Another one for the same work with other arguments."""
+        return replace(self, **changes, assumed_images=set(), uncounted=set(), rates={})
 
     def row(self, run: Trained) -> Row | None:
         """What the table of costs has of a network."""
@@ -97,6 +111,8 @@ class Estimator:
         whole, shared = self.training(job.run), starts.starts(self.plan).get(job.run.key)
         if whole is None or shared is None:
             return whole
+        if not self.shared:
+            return Training(0, 0, 0) if job.kind == "starts" else whole
         first = shared.epochs / whole.epochs
         part = first if job.kind == "starts" else 1 - first
         return Training(whole.epochs * part, round(whole.steps * part), round(whole.images * part))
@@ -117,16 +133,46 @@ class Estimator:
         if row is None:
             self.uncounted.add(job.run.network.name)
             return None, "unknown"
-        both, machine = 1 + self.costs.backward, self.costs.machines[self.machine]
-        if size := self.trained(job) if job.trains else None:
-            images, steps = size.images, size.steps
+        both, machine = 1 + self.costs.backward, self.costs.machine(self.machine)
+        size = self.trained(job) if job.trains else None
+        if size and not size.images:
+            return 0.0, "assumed"
+        if size:
+            images, steps, least = size.images, size.steps, self._least(machine, row, job, size)
             each = (row.tail if job.run.recipe.frozen_blocks and row.tail else row.gflops) * both
         else:
             images = sum(self.images(*pair) for pair in self._passed(job))
             asked = self.plan.config.features.batch_size
             steps = -(-images // (asked if isinstance(asked, int) else machine.batch_size))
+            least = machine.step if self.launched else 0
             each = row.gflops * (both if job.kind == "scores" else 1)
-        return machine.start + max(steps * machine.step, images * each / machine.gflops), "assumed"
+        rate = self._rate(machine, row, job, bool(size))
+        return machine.start + max(steps * least, images * each / rate.gflops), rate.origin
+
+    def _least(self, machine: Machine, row: Row, job: Job, size: Training) -> float:
+        """Seconds of a training step at least."""
+        if not self.launched:
+            return 0
+        return self.costs.least_step(machine, row, job.run.recipe.method, size.images / max(size.steps, 1))
+
+    def _rate(self, machine: Machine, row: Row, job: Job, training: bool) -> Found:
+        """What the machine does with the network of a job; kept, so that the plan can name its source."""
+        method = job.run.recipe.method if training else None
+        precision = self.precision_of(job)
+        found = self.costs.rate(machine, row, method, precision)
+        self.rates[f"{row.model} of {row.parameters / 1e6:.1f} million parameters", method, precision] = found
+        return found
+
+    def precision_of(self, job: Job) -> Precision:
+        """Of a job that runs a network: its recipe's or that of the features. Scores never run in bfloat16."""
+        config, recipe = self.plan.config, job.run.recipe
+        single: Precision = "tf32" if config.tf32 or self.precision == "tf32" else "float32"
+        if job.kind == "scores":
+            return single
+        given = self.precision
+        if given is None:
+            given = recipe.training.precision if job.trains and recipe.training else config.features.precision
+        return "bfloat16" if given == "bfloat16" else single
 
     def _passed(self, job: Job) -> Iterable[tuple[str, str]]:
         """(dataset, split) whose images all go through a network in a job that trains none."""
