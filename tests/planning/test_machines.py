@@ -63,6 +63,9 @@ def test_a_rate_holds_for_the_networks_and_the_precision_it_was_measured_with(ne
 def test_a_rate_in_images_counts_the_network_as_the_table_does():
     rates = [rate for machine in COSTS.machines.values() for rate in machine.rates if rate.kind == "imagenet_resnet"]
     assert rates and {rate.each for rate in rates} == {RESNET50.gflops}
+    for timed in COSTS.benchmark_rows:
+        assert any(timed.network.fits(one.model, one.options, one.side) and one.gflops == timed.each
+                   for one in COSTS.networks), timed.name
     layer = 12 * 768 ** 2 * 384 + 2 * 384 ** 2 * 768  # multiply-adds of BERT-base, 384 tokens
     rates = [rate for machine in COSTS.machines.values() for rate in machine.rates if rate.kind == "transformer"]
     assert rates and {rate.each for rate in rates} == {round(2 * 12 * layer / 1e9, 1)}
@@ -79,6 +82,7 @@ def test_our_benchmark_goes_first_on_its_card_and_nowhere_else():
     assert npos.gflops == pytest.approx(rows["papers' steps", "npos: ResNet-18, NPOS"]["float32, images/s"]
                                         * RESNET18.gflops * 3)
     assert (loop.origin, npos.origin) == ("benchmark", "benchmark") and "docs/gpu_check.json" in npos.source
+    assert found("h200", "ResNet-34", "npos", "float32") == npos  # operations a second, not images
     assert found("h100", "ResNet-18", "npos", "float32").origin == "assumed"
     assert found("h200", "CLIP", None, "bfloat16").origin == "assumed"
 

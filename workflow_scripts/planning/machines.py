@@ -102,6 +102,8 @@ class BenchmarkRow(Strict):
     columns: dict[Precision, str]
     """Where the images a second of training stand."""
     network: Pattern
+    each: Positive
+    """1e9 operations of a forward pass of the network that was timed, which stands for others of its kind."""
     method: str | None = None
     """Of the training, where its own work is in the figure; left out: any."""
     loop: bool = False

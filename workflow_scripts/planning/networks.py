@@ -104,7 +104,7 @@ class Costs(Strict):
         """What a machine does with a network: as our benchmark has it, else as others measured it, else assumed."""
         for one in self._benchmarked(row, method):
             if machine.card and machine.card in one.card and one.precision == precision:
-                return Found(one.images_per_second * row.gflops * (1 + self.backward), "benchmark", one.source)
+                return Found(one.images_per_second * one.row.each * (1 + self.backward), "benchmark", one.source)
         for rate in machine.rates:
             fitting = any(one.fits(row.model, row.options, row.side) for one in self.kinds[rate.kind])
             if fitting and rate.precision == precision:
