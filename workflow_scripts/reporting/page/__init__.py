@@ -129,7 +129,6 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
     gaps += [] if manifest else ["no manifest, so its provenance is not known"]
     files = [(path.name, path) for path in (table, here(entry.md), here(entry.tex)) if path]
     files += [(f"{entry.name}.published.csv", published_csv)] if published_csv else []
-    files += [(f"{entry.name}.intervals.csv", intervals_csv)] if intervals_csv else []
     anchor = "paper-" + re.sub(r"\W+", "-", entry.name)
     return Paper(
         anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
