@@ -331,7 +331,7 @@ def test_a_drawn_sample_is_published_and_repeated(tmp_path, monkeypatch):
     assert kept([name.split("/")[1] for name in names]) == names  # another copy, without the folder
     assert np.array_equal(load_store(tmp_path / "kept.h5").images, load_store(tmp_path / "drawn.h5").images)
     for bad in ([*names, "none.png"], ["00000001.png"], []):
-        with pytest.raises(OODError, match="lists/p.txt: .* do not name exactly one image|0 names"):
+        with pytest.raises(OODError, match="lists/p.txt: (.* do not name exactly one image|the list names no image)"):
             kept(bad)
     before = catalogue.Dataset.model_validate({**row, "keep": "lists/p.txt"}).section("test", tmp_path)
     (tmp_path / "lists" / "p.txt").write_text(text)

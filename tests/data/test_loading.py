@@ -218,7 +218,7 @@ def archive(tmp_path_factory) -> Path:
     names = sorted(path.name for path in (root / "x").iterdir())
     sizes = np.array([(root / "x" / name).stat().st_size for name in names])
     collection = Collection((root / "x",), (root / "x",), names, np.zeros(30, np.int16), sizes,
-                            np.full((30, 3), -1), np.arange(30), tuple("abc"))
+                            np.full((30, 4), -1), np.arange(30), tuple("abc"))
     packing.pack(collection, root / "x.lmdb", {}, workers=0)
     return root / "x.lmdb"
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_decoded_or_done_is_named(archive, tmp_path):
         dataset.Decoded(archive, "squash8", numbers=np.array([30]))[0, 0]
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff no picture \xff\xd9")  # begins and ends well
     collection = Collection((tmp_path,), (tmp_path,), ["bad.jpg"], np.zeros(1, np.int16), np.array([17]),
-                            np.full((1, 3), -1), np.array([-1]), ())
+                            np.full((1, 4), -1), np.array([-1]), ())
     packing.pack(collection, tmp_path / "x.lmdb", {}, workers=0)
     with pytest.raises(OODError, match=r"image 0 \(bad.jpg\) cannot be decoded"):
         dataset.Decoded(tmp_path / "x.lmdb", "squash8")[0, 0]

@@ -138,7 +138,7 @@ def test_a_defect_that_a_script_lacks_is_refused():
 def test_imagenet100_from_scratch_as_its_script_trains():
     """Its own loss is compactness alone (B11); the completed recipe differs by that one defect and the warm-up's."""
     plain, script = section("imagenet100_squash", "npos"), section("imagenet100_squash", "npos-script+B11+B13")
-    assert script == plain | {"released": ["npos.B11", "npos.B13"]}
+    assert script == plain | {"released": ["npos.B11", "npos.B13"], "start": None}  # another first epoch
     assert not any(run.id == "imagenet100_squash" and run.recipe.name == "cider" for run in PLAN.runs.values())
     sets = ("imagenet100_squash", *PLAN.ood["imagenet100_squash"])
     assert {PLAN.datasets[name].geometry for name in sets} == {"squash224bicubic"}

@@ -45,6 +45,7 @@ SECTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "score_network": ({**PASS, "score": "odin", "sets": ["x.test"]}, "score"),
     "score_sets": ({"score": "energy"}, "score"),
     "select_outliers": ({"rule": "random", "ratio": 0.5, "size": "exact", "seed": 0}, "ratio"),
+    "train_start": ({"network": NETWORK, "recipe": RECIPE, "released": [], "epochs": 3}, "recipe"),
     "train_network": ({"network": NETWORK, "recipe": RECIPE, "released": [], "steps": None}, "recipe"),
 }
 

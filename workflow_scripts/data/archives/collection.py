@@ -214,7 +214,7 @@ def _labels(options: object, root: Path | None, paths: tuple[Path, ...], under: 
                 raise OODError(f"{path}: {options.annotations} is not in it, the text that names each image's class")
             text = texts[source]
             one = Collection((path,), (path,), [text.name], np.zeros(1, np.int16), np.array([text.size]),
-                             np.array([[text.offset, text.stored, text.deflated]]), unlabelled(1), (),
+                             np.array([[text.offset, text.stored, text.deflated, text.crc]]), unlabelled(1), (),
                              compressed=frozenset({0} if is_compressed(path) else ()))
             named |= dict(line.split("\t")[:2] for line in decoded(one.read(0), text.name).splitlines() if "\t" in line)
             one.close()
