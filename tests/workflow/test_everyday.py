@@ -219,7 +219,7 @@ def test_a_disk_that_is_too_small(tmp_path, monkeypatch):
 
 def test_a_clock_that_is_wrong_and_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(health.time, "time", lambda: 1000.0)
-    assert [f.kind for f in health.storage(tmp_path)] == ["ok", "ok", "problem", "ok", "ok"]
+    assert [f.kind for f in health.storage(tmp_path)] == ["ok", "ok", "ok", "problem", "ok", "ok"]
     monkeypatch.setattr(Path, "write_text", lambda *args, **kwargs: (_ for _ in ()).throw(OSError(30, "Read-only")))
     assert "cannot be written: Read-only" in list(health.storage(tmp_path))[-1].text
 
