@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -19,10 +20,12 @@ from workflow_scripts.config.models import Score
 from workflow_scripts.core.digest import digest
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.plan import Trained
+from workflow_scripts.work.starts import named
 
 PLAN = read_plan(yaml.safe_load((ROOT / "config.yaml").read_text()), ROOT, {})
 PAPERS = len(PLAN.papers)
-ON_NETWORKS = r"train_network|extract_\w*features|score_network|tune_options|make_masks|make_panels|measure_distances"
+ON_NETWORKS = ("train_start|train_network|" r"extract_\w*features|score_network|tune_options|make_masks|make_panels|"
+               "measure_distances")
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,12 @@ class Job:
 
     @property
     def run(self) -> Trained | None:
-        """The network that its files are of."""
-        found = re.search(r"results/small/\w+/([^/]+)/([^/]+)/([^/]+)/seed(\d+)", min(self.outputs))
-        return PLAN.runs[*found.groups()[:3], int(found[4])] if found else None
+        """The network that its files are of; of first epochs that several share, one of theirs."""
+        found = re.search(r"results/small/(\w+)/([^/]+)/([^/]+)/([^/]+)/seed(\d+)", min(self.outputs))
+        if found and found[1] == "starts":
+            id, network, start = found.groups()[1:4]
+            return named(PLAN, SimpleNamespace(id=id, network=network, start=start, seed=found[5])).run
+        return PLAN.runs[*found.groups()[1:4], int(found[5])] if found else None
 
     @property
     def name(self) -> str:
