@@ -39,7 +39,8 @@ def test_everything_lies_below_a_folder_of_a_difficult_name(tmp_path):
     (checkout / "config" / "sources.yaml").write_text(yaml.safe_dump(sources))
     draw(place / "photos" / "1 #.png", 10)
     draw(os.fsencode(place / "photos") + b"/caf\xe9.png", 20)
-    draw(place / "raw" / "deep [2]" / "3.png", 30)
+    for name in ("3.png", "4.png"):
+        draw(place / "raw" / "deep [2]" / name, 30)
     write(place / "c.yaml", resources="./down loads", datasets={
         "mine": {"reader": "images", "options": {"files": "./photos"}, "splits": {"test": {}}},
         "raw": {"reader": "images", "options": {"files": "deep*"}, "splits": {"test": {}}},
@@ -52,7 +53,7 @@ def test_everything_lies_below_a_folder_of_a_difficult_name(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     found = place / "out put"
     assert images(found / stores[0]) == ([10, 20], ["1 #.png", "caf\\xe9.png"])
-    assert images(found / stores[1]) == ([30], ["3.png"])
+    assert images(found / stores[1]) == ([30, 30], ["3.png", "4.png"])
     assert len(images(found / stores[2])[0]) == 20 and (place / "down loads" / "checksums.json").is_file()
     assert before == [(path, os.stat(path).st_mtime_ns) for path, _ in before]
     again = snakemake(place, *words, "--dry-run", OOD_DATA="raw")
