@@ -44,7 +44,7 @@ def adapted(folder: Path, config: str) -> Path:
         assert count == 1, key
     # networks run on the CPU here, and ask for a GPU all the same
     for old, new in {"latency-wait: 90": "latency-wait: 20", "checks: 20": "checks: 2",
-                     "train_network:": "train_network:\n    gpu: 1",
+                     "--signal=USR1@60'\"": "--signal=USR1@60'\"\n      gpu: 1",
                      "rerun-incomplete": f"configfile: [{config}]\nrerun-incomplete"}.items():
         assert text.count(old) == 1, old
         text = text.replace(old, new)
