@@ -6,14 +6,13 @@ page is current.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workflow_scripts.config.catalogue import Dataset, load, readers
 from workflow_scripts.config.raw import Source, load_sources
-from workflow_scripts.core.errors import OODError, stage
-from workflow_scripts.core.files import atomic
+from workflow_scripts.core.errors import stage
+from workflow_scripts.core.generated import asked_to_check, keep
 from workflow_scripts.core.sources import alternatives
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,20 +166,10 @@ def page(datasets: Mapping[str, Dataset], sources: Mapping[str, Source]) -> str:
 
 @stage
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of the command."""
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.config.datasets_page",
-                                     description=__doc__.split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="only compare; exit with 1 if the page is not current")
-    args = parser.parse_args(argv)
+    """Entry point."""
+    check = asked_to_check(__spec__, __doc__, argv)
     text = page(load(ROOT / "config" / "datasets.yaml"), load_sources(ROOT / "config" / "sources.yaml"))
-    path = ROOT / PAGE
-    if args.check:
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            raise OODError(f"{PAGE} is not what the tables give; run `python -m workflow_scripts.config.datasets_page`")
-        return
-    with atomic(path) as partial:
-        partial.write_text(text, encoding="utf-8")
-    print(f"written: {PAGE}")
+    keep(ROOT / PAGE, text, __spec__, check)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,8 +16,10 @@ from pydantic_core import PydanticUndefined
 
 from workflow_scripts.config import fidelity, models
 from workflow_scripts.core import plugins
+from workflow_scripts.core.digest import ROOT
+from workflow_scripts.core.errors import stage
+from workflow_scripts.core.generated import asked_to_check, keep
 
-ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "docs" / "config.md"
 
 _PLUGINS = (
@@ -124,17 +124,11 @@ def _cell(value: str) -> str:
     return value.replace("|", "\\|")
 
 
+@stage
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.config.reference")
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    args = parser.parse_args(argv)
-    page = text()
-    if args.check:
-        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != page:
-            sys.exit(f"{TARGET.relative_to(ROOT)} is out of date; "
-                     "run: uv run python -m workflow_scripts.config.reference")
-        return
-    TARGET.write_text(page, encoding="utf-8")
+    """Entry point."""
+    check = asked_to_check(__spec__, __doc__, argv)
+    keep(TARGET, text(), __spec__, check)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,14 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
-import sys
-from pathlib import Path
 
 from workflow_scripts.core import plugins
+from workflow_scripts.core.digest import ROOT
+from workflow_scripts.core.errors import stage
+from workflow_scripts.core.generated import asked_to_check, keep
 from workflow_scripts.core.specs import ScoreSpec
 
-ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / "docs" / "scores.md"
 BANKS = ("train_features", "train_logits", "train_background", "train_scores")
 
@@ -53,17 +52,11 @@ def text() -> str:
     return "\n".join([*lines, *map(row, names)]) + "\n"
 
 
+@stage
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.config.scores_page")
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    args = parser.parse_args(argv)
-    page = text()
-    if args.check:
-        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != page:
-            sys.exit(f"{TARGET.relative_to(ROOT)} is out of date; "
-                     "run: uv run python -m workflow_scripts.config.scores_page")
-        return
-    TARGET.write_text(page, encoding="utf-8")
+    """Entry point."""
+    check = asked_to_check(__spec__, __doc__, argv)
+    keep(TARGET, text(), __spec__, check)
 
 
 if __name__ == "__main__":

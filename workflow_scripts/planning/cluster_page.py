@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from workflow_scripts.core.digest import ROOT
-from workflow_scripts.core.errors import OODError, command, stage
-from workflow_scripts.core.files import atomic
+from workflow_scripts.core.errors import OODError, stage
+from workflow_scripts.core.generated import asked_to_check, keep
 from workflow_scripts.core.yaml_files import read_yaml
 from workflow_scripts.planning import dag, networks
 from workflow_scripts.planning.dag import Job
@@ -151,17 +151,10 @@ def text() -> str:
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing")
-    args = parser.parse_args(argv)
+    check = asked_to_check(__spec__, __doc__, argv)
     with without_data():
         page = text()
-    if page == TARGET.read_text(encoding="utf-8"):
-        return
-    if args.check:
-        raise OODError(f"{TARGET.relative_to(ROOT)} is out of date; run: uv run python -m {__spec__.name}")
-    with atomic(TARGET) as partial:
-        partial.write_text(page, encoding="utf-8")
+    keep(TARGET, page, __spec__, check)
 
 
 if __name__ == "__main__":

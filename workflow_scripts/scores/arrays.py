@@ -32,6 +32,25 @@ def blocks(x: Any, rows: int | None = None) -> Iterator[tuple[slice, Any]]:
         yield part, float64(x[part, ...])
 
 
+def moments(x: Any) -> tuple[Any, Any]:
+    """Mean (D,) and covariance (D, D) of the rows, which count by 1 / M, float64. (M, D)."""
+    xp = namespace(x)
+    total = products = 0.0
+    for _, h in blocks(x):
+        total = total + xp.sum(h, axis=0)
+        products = products + h.T @ h
+    mean = total / x.shape[0]
+    return mean, products / x.shape[0] - mean[:, None] * mean
+
+
+def deviations(mean: Any, covariance: Any) -> Any:
+    """Standard deviation of each unit, of :func:`moments`; 1 where it is rounding alone. -> (D,)."""
+    xp = namespace(covariance)
+    variance = xp.linalg.diagonal(covariance)
+    alive = variance > xp.finfo(xp.float64).eps * mean.shape[0] * (variance + mean * mean)
+    return xp.where(alive, xp.sqrt(xp.where(alive, variance, 1.0)), 1.0)
+
+
 def spaced(x: Any, count: int) -> Any:
     """At most ``count`` rows of a bank, evenly spaced, in memory. (M, D) -> (m, D), or (M,) -> (m,)."""
     step = -(-x.shape[0] // count)

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import knn
-from workflow_scripts.scores.arrays import blocks, float64, namespace, spaced
+from workflow_scripts.scores.arrays import deviations, float64, moments, namespace, spaced
 from workflow_scripts.scores.base import Batch, Known
 
 SPEC = ScoreSpec(needs={"features", "train_features"}, bank="K", space={"K": (1, 10, 50, 100, 200)})
@@ -55,15 +55,8 @@ def fit(options: Options, known: Known) -> State:
     if bank.shape[0] < options.K:
         raise OODError(f"combood.K: the {options.K}-th neighbour was asked for, but the bank holds only "
                        f"{bank.shape[0]} ID train features; choose a smaller K or a larger bank")
-    sums = moments = 0.0
-    for _, h in blocks(train):
-        sums = sums + xp.sum(h, axis=0)
-        moments = moments + h.T @ h
-    mean = sums / train.shape[0]
-    covariance = moments / train.shape[0] - mean[:, None] * mean
-    variance = xp.linalg.diagonal(covariance)
-    alive = variance > xp.finfo(xp.float64).eps * train.shape[1] * (variance + mean * mean)
-    scale = xp.where(alive, xp.sqrt(xp.where(alive, variance, 1.0)), 1.0)
+    mean, covariance = moments(train)
+    scale = deviations(mean, covariance)
     values, vectors = xp.linalg.eigh(covariance / scale / scale[:, None])  # rising
     values = values + options.ridge
     real = values > values.shape[0] * xp.finfo(xp.float64).eps * values[-1]

@@ -13,7 +13,7 @@ from annotated_types import Gt
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
-from workflow_scripts.scores.arrays import blocks, float64, namespace
+from workflow_scripts.scores.arrays import deviations, float64, moments, namespace
 from workflow_scripts.scores.base import Batch, Known
 
 SPEC = ScoreSpec(needs={"features", "logits", "train_features"}, space={"dim": (4, 8, 16, 32, 64, 128, 256, 512)})
@@ -49,17 +49,8 @@ def fit(options: Options, known: Known) -> State:
     if options.dim is not None and options.dim >= size:
         raise OODError(f"neco.dim: {options.dim} directions leave nothing of features of {size} values; choose fewer, "
                        "or leave it out")
-    sums = moments = 0.0
-    for _, h in blocks(train):
-        sums = sums + xp.sum(h, axis=0)
-        moments = moments + h.T @ h
-    mean = sums / train.shape[0]
-    covariance = moments / train.shape[0] - mean[:, None] * mean
-    scale = xp.ones_like(mean)
-    if options.standardise:
-        variance = xp.linalg.diagonal(covariance)
-        alive = variance > xp.finfo(xp.float64).eps * size * (variance + mean * mean)
-        scale = xp.where(alive, xp.sqrt(xp.where(alive, variance, 1.0)), 1.0)
+    mean, covariance = moments(train)
+    scale = deviations(mean, covariance) if options.standardise else xp.ones_like(mean)
     _, vectors = xp.linalg.eigh(covariance / scale / scale[:, None])  # rising
     return State(mean, scale, vectors)
 
