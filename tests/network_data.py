@@ -61,3 +61,9 @@ def write_all(folder: Path) -> torch.nn.Module:
     noise = np.random.default_rng(3).normal(0, 1, (30, 3, 16, 16)).astype(np.float32)
     write_store(folder / "noise.test.h5", np.full(30, -1), 0, inputs=noise)
     return net
+
+
+def saved(path: Path, content: object, **more: object) -> Path:
+    """The file of ``torch.save``."""
+    torch.save(content, path, **more)
+    return path
