@@ -56,9 +56,10 @@ def nnguide(h, z, k, rows):
     return np.mean(sorted(guides)[-k:]) * energy(z)
 
 
-def vra(h, z, low, high, gamma):
-    a, b = np.percentile(TRAIN, low), np.percentile(TRAIN, high)
-    return energy(W @ np.array([0.0 if v < a else b if v > b else v + gamma for v in h]) + B)
+def vra(h, z, low, high, gamma, axis=0):
+    levels = [np.broadcast_to(np.percentile(TRAIN, p, axis=axis), h.shape) for p in (low, high)]
+    return energy(W @ np.array([0.0 if v < a else b if v > b else v + gamma
+                                for v, a, b in zip(h, *levels, strict=True)]) + B)
 
 
 def lts(h, z, count):
@@ -247,14 +248,16 @@ TABLE = [
     ("nnguide", {"K": 3, "bank": 70}, lambda h, z: nnguide(h, z, 3, slice(None, None, 3))),
     ("vra", {}, lambda h, z: vra(h, z, 60, 95, 0.0)),
     ("vra", {"low": 30.0, "high": 80.0, "gamma": 0.6}, lambda h, z: vra(h, z, 30, 80, 0.6)),
+    ("vra", {"per_unit": False}, lambda h, z: vra(h, z, 60, 95, 0.0, None)),
     ("lts", {"p": 10.0}, lambda h, z: lts(h, z, 2)),
     ("ctm", {}, ctm),
     ("relation", {}, lambda h, z: relation(h, z, 1, slice(None))),
     ("relation", {"power": 4.0, "bank": 100}, lambda h, z: relation(h, z, 4, slice(None, None, 2))),
     ("pnml", {}, lambda h, z: pnml(h, z, 0)),
     ("pnml", {"bias": True}, lambda h, z: pnml(h, z, 1)),
-    ("neco", {}, lambda h, z: neco(h, z, CLASSES)),
-    ("neco", {"dim": 9}, lambda h, z: neco(h, z, 9)),
+    ("neco", {"max_logit": True}, lambda h, z: neco(h, z, CLASSES)),
+    ("neco", {}, lambda h, z: neco(h, z, CLASSES) / max(z)),
+    ("neco", {"dim": 9}, lambda h, z: neco(h, z, 9) / max(z)),
     ("cf_ood", {"k": 0.05}, lambda h, z: cf_ood(h, z, 0.05, slice(None))),
     ("cf_ood", {"bank": 50}, lambda h, z: cf_ood(h, z, 0.01, slice(None, None, 4))),
     ("openmax", {"tail": 9, "alpha": 3}, lambda h, z: openmax(h, z, 9, 3, 1.0)),

@@ -272,3 +272,13 @@ def test_epochs_that_are_shared_are_planned_once():
     whole, first, rest = estimator.training(run), estimator.trained(job("starts")), estimator.trained(job("models"))
     assert (first.epochs, rest.epochs) == (found["npos"].epochs, whole.epochs - found["npos"].epochs) == (2, 2)
     assert first.images + rest.images == whole.images and first.steps + rest.steps == whole.steps
+
+
+def test_two_networks_of_one_kind_share_nothing():
+    """Their parents are other files."""
+    nets = [{**TINY["networks"][0], "name": name} for name in ("net", "twin")]
+    config = copy.deepcopy(TINY) | {"recipes": [_NPOS, RECIPES[5]], "networks": nets}
+    config["experiments"] = [{"paper": "first", "id": "digits", "networks": [net], "scores": ["msp"],
+                              "recipes": [recipe], "ood": {"far": ["faces"]}}
+                             for net, recipe in (("net", "npos"), ("twin", "cider"))]
+    assert [key.network for key in starts(read_plan(config, ROOT, {}))] == ["net"]

@@ -101,5 +101,5 @@ def document(checks: Mapping[str, Mapping[str, Any]], rows: pd.DataFrame, more: 
 
 def summary(rows: pd.DataFrame) -> str:
     """One sentence over all checks."""
-    return ("Numbers that were printed, or that released code gave when it was run, beside ours, of the released networks, "
-            f"scores and images: {counted(rows)}")
+    return ("Numbers that were printed, or that released code gave when it was run, beside ours, of the released "
+            f"networks, scores and images: {counted(rows)}")

@@ -1,7 +1,9 @@
 """NECO: share of the feature's length in the principal subspace of the ID train features (Ben Ammar et al., ICLR 2024).
 
-score = |P h| / |h|, times the largest logit, with h standardised unit by unit by mean and standard deviation of the ID
-train features (``standardise``), and P the projection on their ``dim`` principal directions.
+score = |P h| / |h|, with h standardised unit by unit by mean and standard deviation of the ID train features
+(``standardise``), and P the projection on their ``dim`` principal directions. The authors' code multiplies it by the
+largest logit for vision transformers, not for ResNets (``max_logit``); for DeiT and Swin it divides by the length of
+the feature as it is, which is not offered here.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ class Options:
     """Principal directions; left out: as many as classes, which is where collapsed features lie."""
     standardise: bool = True
     """Bring each unit to mean 0 and variance 1 first; a unit without variance is only centred."""
-    max_logit: bool = True
-    """Multiply by the largest logit."""
+    max_logit: bool = False
+    """Multiply by the largest logit, as for vision transformers."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """VRA: energy after suppressing low and clipping high activations (Xu et al., NeurIPS 2023).
 
-With a and b two quantiles of the ID train features, an activation below a becomes 0, one above b becomes b, and between
-them it is raised by gamma (VRA+; 0 is VRA). Of the released code's variants VRA++, a sum of powers of the activations,
-is not offered here. OpenOOD and pytorch-ood instead raise what is below a to a (``low_to: edge``), the second with a
-pair of quantiles for each unit (``per_unit``).
+With a and b two quantiles of a unit's ID train features, an activation below a becomes 0, one above b becomes b, and
+between them it is raised by gamma (VRA+; 0 is VRA). The released code takes a pair of quantiles for each unit on CIFAR,
+and the same two levels for all units on ImageNet. Of its variants VRA++, a sum of powers of the activations, is not
+offered here. OpenOOD and pytorch-ood instead raise what is below a to a (``low_to: edge``).
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Options:
     """Percentile from which activations are clipped; 90 for CIFAR-10, 95 for CIFAR-100 and for VRA+. For ImageNet the
     release gives the levels themselves: 0.5 and 1 for ResNet-50, 1 and 2 for BiT."""
     gamma: Annotated[float, Ge(0)] = 0.0
-    """Added between the two levels; VRA+ takes 0.6 for CIFAR and 0.3 for ImageNet."""
+    """Added between the two levels; VRA+ takes 0.6 for CIFAR and for BiT, 0.3 for ResNet-50 on ImageNet."""
     low_to: Literal["zero", "edge"] = "zero"
     """What low activations become: 0 as in the paper, or the lower level."""
-    per_unit: bool = False
-    """Take the percentiles of each unit alone, over at most 50,000 train images."""
+    per_unit: bool = True
+    """Take the percentiles of each unit alone, over at most 50,000 train images; false: those of all numbers."""
 
 
 def fit(options: Options, known: Known) -> tuple[Any, Any]:

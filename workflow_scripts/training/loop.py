@@ -167,9 +167,9 @@ class Training:
         Raises:
             OODError: as :meth:`run`; the network draws random numbers in training, whose state no other run has.
         """
-        before = torch.get_rng_state()
+        before = self._random()
         self._train(epochs, None, report, resume)
-        if not torch.equal(before, torch.get_rng_state()):
+        if not all(map(torch.equal, before, self._random())):
             raise OODError("the network draws random numbers in training, so that no two trainings share their first "
                            "epochs; its module needs SPEC = ModelSpec(draws=('always',))")
         moments = self.optimiser.state
@@ -192,6 +192,11 @@ class Training:
                                                    for key, value in start["moments"][name].items()}
         self.best.value = start["best"]["value"]
         self.best.state = {name: tensor.to(self.total.device) for name, tensor in start["best"]["state"].items()}
+
+    def _random(self) -> list[Tensor]:
+        """States of the generators that a network may draw from."""
+        device = self.total.device
+        return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """What is optimised, by name."""

@@ -110,7 +110,7 @@ def _text(plan: Plan, run: Trained, spec: MethodSpec, early: dict[str, Any], rel
         method = spec.early_form
         early = asdict(plugins.parse_options("methods", method, {}, method))
     rest = run.recipe.model_dump(mode="json", exclude=_ELSEWHERE)
-    network = [run.network.model, run.network.options]
+    network = [run.network.name, run.network.model, run.network.options]  # the parent's file is of that name
     return json.dumps([run.id, run.seed, run.parent, network, rest, method, early, released,
                        plan.config.gpus_of(run.recipe)], sort_keys=True, default=str)
 
