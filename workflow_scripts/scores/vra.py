@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
@@ -20,7 +20,6 @@ from workflow_scripts.scores.base import Batch, Known
 
 SPEC = ScoreSpec(needs={"features", "head", "train_features"}, space={
     "low": (10.0, 30.0, 50.0, 60.0, 70.0), "high": (85.0, 90.0, 95.0, 99.0), "gamma": (0.0, 0.3, 0.6)})
-SAMPLE = 50_000  # train images that the percentiles of each unit are of
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,9 @@ class Options:
     low_to: Literal["zero", "edge"] = "zero"
     """What low activations become: 0 as in the paper, or the lower level."""
     per_unit: bool = True
-    """Take the percentiles of each unit alone, over at most 50,000 train images; false: those of all numbers."""
+    """Take the percentiles of each unit alone; false: those of all numbers."""
+    bank: Annotated[int, Gt(0)] = 50_000
+    """ID train images that the percentiles of each unit are of at most, evenly spaced: all of CIFAR."""
 
 
 def fit(options: Options, known: Known) -> tuple[Any, Any]:
@@ -47,7 +48,7 @@ def fit(options: Options, known: Known) -> tuple[Any, Any]:
     if options.low > options.high:
         raise OODError(f"vra.low: the lower percentile {options.low} is above vra.high, {options.high}; swap them")
     if options.per_unit:
-        columns = spaced(known.train_features, SAMPLE).T
+        columns = spaced(known.train_features, options.bank).T
         return percentile(columns, options.low), percentile(columns, options.high)
     return tuple(percentile_of_all(known.train_features, p) for p in (options.low, options.high))
 
