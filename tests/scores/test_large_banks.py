@@ -104,8 +104,8 @@ def test_memory_of_knn_is_that_of_blocks(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "options"), [
     ("nnguide", {"bank": 200}), ("relation", {"bank": 200}), ("combood", {"bank": 200}), ("cf_ood", {"bank": 200}),
     ("grood", {"bank": 200}), ("weiper", {"bank": 200, "repeats": 2}), ("pnml", {}), ("neco", {}), ("nac", {}),
-    ("kpca", {"M": 40}), ("she", {}), ("openmax", {}), ("vra", {"per_unit": False}), ("vra", {"bank": 200}), ("gmm", {}),
-    ("mahalanobis", {"unit": True})])
+    ("kpca", {"M": 40}), ("she", {}), ("openmax", {}), ("vra", {"per_unit": False}), ("vra", {"bank": 200}),
+    ("gmm", {}), ("mahalanobis", {"unit": True})])
 def test_memory_does_not_grow_with_a_bank_in_its_file(tmp_path, monkeypatch, name, options):
     import tracemalloc
     monkeypatch.setattr(arrays, "BLOCK_ROWS", 256)
