@@ -6,6 +6,7 @@ import csv
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.pictures import critical_difference as picture
@@ -65,6 +66,16 @@ def test_fifty_scores_have_a_line_each(tmp_path):
     texts = [text.get_text() for text in drawing.figure.axes[0].texts]
     assert sum(text.startswith("score_") for text in texts) == 50
     assert "<title>Scores by mean rank over OOD sets</title>" in (tmp_path / "cd.svg").read_text()
+
+
+def test_long_names_are_not_cut_off(tmp_path):
+    drawing = picture.draw(picture.Options(), runs(tmp_path), {name: f"A rather long name, {name} of them" for name in
+                                                               ("one", "four")})
+    renderer = FigureCanvasAgg(drawing.figure).get_renderer()
+    inside = drawing.figure.bbox
+    for text in drawing.figure.axes[0].texts:
+        extent = text.get_window_extent(renderer)
+        assert inside.x0 <= extent.x0 and extent.x1 <= inside.x1, text.get_text()
 
 
 @pytest.mark.parametrize(("options", "message"), [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.textpath import TextPath
 
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.core.specs import PictureSpec
@@ -17,6 +18,7 @@ from workflow_scripts.reporting.results import read_metrics
 from workflow_scripts.reporting.statistics import METRICS
 
 SPEC = PictureSpec(needs={"metrics"}, scope="all")
+SIZE = 7.5  # points of all text
 STEP = 0.17  # inches from one name to the next
 BAR = 0.07  # inches from one bar to the next
 
@@ -85,7 +87,10 @@ def by_set(options: Options, runs: list[Run]) -> tuple[pd.DataFrame, list[str]]:
 def _draw(axis: Axes, found: Ranks, labels: list[str], bars: list[tuple[int, ...]], height: float) -> None:
     """The ranks from the best on the left, names on both sides, bars below the axis; y in inches from the top."""
     count = len(labels)
-    room = 0.45 * (count - 1)  # for names, in ranks
+    texts = [f"{label} ({rank:.1f})" for label, rank in zip(labels, found.mean, strict=True)]
+    side = max(TextPath((0, 0), text, size=SIZE).get_extents().width for text in texts) / 72 + 0.2  # inches for names
+    width = axis.figure.get_figwidth() * axis.get_position().width
+    room = (count - 1) * side / (width - 2 * side)  # the same in ranks
     axis.set_xlim(1 - room, count + room)
     axis.set_ylim(height, 0)
     axis.axis("off")
@@ -93,9 +98,9 @@ def _draw(axis: Axes, found: Ranks, labels: list[str], bars: list[tuple[int, ...
     ticks = range(1, count + 1, max(1, round(count / 10)))
     for tick in ticks:
         axis.plot([tick, tick], [0.25, 0.3], color=plots.INK, linewidth=0.8)
-        axis.text(tick, 0.22, str(tick), ha="center", va="bottom", fontsize=7.5)
+        axis.text(tick, 0.22, str(tick), ha="center", va="bottom", fontsize=SIZE)
     axis.plot([1, min(1 + found.critical, count + room)], [0.02, 0.02], color=palette.OOD, linewidth=1.5)
-    axis.text(1 - 0.02 * count, 0.02, "critical difference", ha="right", va="center", fontsize=7.5)
+    axis.text(1 - 0.02 * count, 0.02, "critical difference", ha="right", va="center", fontsize=SIZE)
     for number, bar in enumerate(bars, start=1):
         ends = found.mean[[bar[0], bar[-1]]] + np.array([-0.01, 0.01]) * count
         axis.plot(ends, [0.3 + BAR * number] * 2, color=palette.ID, linewidth=2.5, solid_capstyle="butt")
@@ -107,5 +112,5 @@ def _draw(axis: Axes, found: Ranks, labels: list[str], bars: list[tuple[int, ...
         for row, k in enumerate(chosen):
             rank, y = found.mean[k], first + STEP * row
             axis.plot([rank, rank, end], [0.3, y, y], color=plots.INK, linewidth=0.6)
-            axis.annotate(f"{labels[k]} ({rank:.1f})", (end, y), (-3 if side == "right" else 3, 0), ha=side,
-                          textcoords="offset points", va="center", fontsize=7.5)
+            axis.annotate(texts[k], (end, y), (-3 if side == "right" else 3, 0), ha=side,
+                          textcoords="offset points", va="center", fontsize=SIZE)

@@ -206,9 +206,9 @@ def rule(one_seed: bool, over: str = "") -> str:
     """What bold means. ``one_seed``: a number without a test rests on one, so that nothing can be said about noise;
     ``over``: what the paired tests of AUROC and FPR95 vary, where there are such."""
     others = ("the best number of its column, since how much another seed changes it is not known" if one_seed else
-              "better than each other of its column by a t-test over seeds, paired by seed")
+              "better than every other number of its column in a t-test over seeds, paired by seed")
     if over != "images":
         return (f"One seed: bold is only {others}." if one_seed else
                 f"Bold: {others} (two-sided, 5 %); no bold: no clear best.")
-    return ("Bold: AUROC and FPR95 better than each other of its column on the same images, for each seed's network "
-            f"(DeLong's test and the bootstrap, two-sided, 5 %); other columns: {others}; no bold: no clear best.")
+    return ("Bold: AUROC and FPR95 better than every other number of their column on the same images, for each seed's "
+            f"network (DeLong's test and the bootstrap, two-sided, 5 %); other columns: {others}; no bold: no clear best.")
