@@ -211,4 +211,5 @@ def rule(one_seed: bool, over: str = "") -> str:
         return (f"One seed: bold is only {others}." if one_seed else
                 f"Bold: {others} (two-sided, 5 %); no bold: no clear best.")
     return ("Bold: AUROC and FPR95 better than every other number of their column on the same images, for each seed's "
-            f"network (DeLong's test and the bootstrap, two-sided, 5 %); other columns: {others}; no bold: no clear best.")
+            f"network (DeLong's test and the bootstrap, two-sided, 5 %); other columns: {others}; "
+            "no bold: no clear best.")
