@@ -1,4 +1,4 @@
-"""docs/truth.md: its check without a run, and numbers that are not computed."""
+"""docs/truth.md: made of a record and the configured checks, numbers that are not computed, other records."""
 
 from __future__ import annotations
 
@@ -10,46 +10,60 @@ from workflow_scripts import truth_page
 from workflow_scripts.agreement import base
 from workflow_scripts.config import published_checks
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import truth
 
 WHOLE = published_checks.read(ROOT / "config" / "published_checks.yaml")
 
 
 @pytest.fixture
-def rows():
+def record():
     """A run whose numbers are the printed ones."""
-    found = []
-    for check in WHOLE.checks:
-        for quantity, printed in check.printed.items():
-            allowed, reason = base.allowance(printed)
-            found.append((check.name, quantity, printed, base.value(printed), allowed, reason, 0.0, True))
-    return pd.DataFrame(found, columns=truth.COLUMNS)
+    found = [(check.name, quantity, printed, base.value(printed))
+             for check in WHOLE.checks for quantity, printed in check.printed.items()]
+    return pd.DataFrame(found, columns=truth_page.RECORDED)
 
 
-def test_a_written_page_passes_its_check(rows):
-    page = truth_page.text(rows)
-    assert truth_page.stale(page) == []
-    assert f"{len(rows)} of {len(rows)} numbers agree." in page
+def test_the_page_says_every_number_and_every_word(record):
+    page = truth_page.text(record, WHOLE)
+    assert f"{len(record)} of {len(record)} numbers agree." in page
     for part in (*WHOLE.unchecked, *WHOLE.exactness):
         assert all(text.replace("|", r"\|") in page for text in part.model_dump().values())
 
 
-@pytest.mark.parametrize(("old", "new"), [
-    ("| 6.56 |", "| 6.57 |"), ("It leaves open: Icons-50", "It leaves open: Icons"),
-    ("| HIMPLoS | ImageNet", "| HIMPLoS | Imagenet")])
-def test_another_printed_number_or_text_is_told(rows, old, new):
-    page = truth_page.text(rows)
-    assert old in page and truth_page.stale(page.replace(old, new))
+def test_verdicts_are_worked_out_from_the_record(record):
+    record.loc[record["quantity"] == "baseline: test error", "ours"] = 0.95
+    assert f"{len(record) - 1} of {len(record)} numbers agree." in truth_page.text(record, WHOLE)
+    assert "| baseline: test error | 0.94 | 0.950 | +0.01 | no |" in truth_page.text(record, WHOLE)
 
 
-def test_numbers_that_were_not_computed_are_told_apart(rows):
-    absent = rows["quantity"] == "mean features, correlation"
-    rows.loc[absent, ["ours", "agrees", "difference"]] = [float("nan"), False, float("nan")]
-    page = truth_page.text(rows)
-    assert f"{len(rows) - 2} of {len(rows) - 2} numbers agree; 2 are not computed." in page
-    assert "not computed" in page and truth_page.stale(page) == []
+def test_numbers_that_were_not_computed_are_told_apart(record):
+    absent = (record["check"] == "himplos_cifar100") & record["quantity"].str.startswith("mean features")
+    record.loc[absent, "ours"] = float("nan")
+    page = truth_page.text(record, WHOLE)
+    assert f"{len(record) - 2} of {len(record) - 2} numbers agree; 2 are not computed." in page
+    assert page.count("not computed: none of cifar100/train.bin") == 2
 
 
-def test_the_table_of_another_run_is_refused(rows):
-    with pytest.raises(OODError, match="odin_cifar10: the table of the run has other printed numbers"):
-        truth_page.text(rows[rows["quantity"] != "test error"])
+def test_the_record_of_other_checks_is_refused(record):
+    with pytest.raises(OODError, match="odin_cifar10: the recorded run has other printed numbers"):
+        truth_page.text(record[record["quantity"] != "test error"], WHOLE)
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(OODError, match="x.csv: columns a, b, expected check, quantity, printed, ours"):
+        truth_page.read_record(tmp_path / "x.csv")
+
+
+def test_the_command_keeps_a_run_and_tells_a_page_that_was_edited(record, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(truth_page, "RECORD", tmp_path / "truth.csv")
+    monkeypatch.setattr(truth_page, "PAGE", tmp_path / "truth.md")
+    truth_page.rows(record, WHOLE).to_csv(tmp_path / "run.csv", index=False)
+    truth_page.main(["--table", str(tmp_path / "run.csv")])
+    truth_page.main(["--check"])
+    page = (tmp_path / "truth.md").read_text()
+    for old, new in (("| 0.940 |", "| 0.941 |"), ("numbers agree", "numbers almost agree"), ("### Images", "Images")):
+        assert old in page
+        (tmp_path / "truth.md").write_text(page.replace(old, new, 1))
+        with pytest.raises(SystemExit):
+            truth_page.main(["--check"])
+        assert "truth.md is out of date" in capsys.readouterr().err

@@ -16,9 +16,10 @@ rounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,6 +128,29 @@ def lines(printed: Mapping[str, str], computed: Mapping[str, float], where: str)
         allowed, reason = allowance(text, f"{where}, {name}")
         found.append(Line(name, str(text), float(computed[name]), allowed, reason))
     return found
+
+
+def lacking(patterns: Sequence[str]) -> str:
+    """That none of the files of a role is there."""
+    return f"none of {', '.join(patterns)} is there"
+
+
+def rows(check: str, printed: Mapping[str, str], computed: Mapping[str, float],
+         absent: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The table of a check, a mapping a line, in the order in which the numbers are printed.
+
+    Args:
+        absent: quantities that are not computed -> why.
+
+    Raises:
+        OODError: a quantity of one side that the other lacks.
+    """
+    wanted = {name: text for name, text in printed.items() if name not in absent}
+    found = {line.quantity: {**asdict(line), "difference": line.difference, "agrees": line.agrees}
+             for line in lines(wanted, computed, f"check '{check}'")}
+    found |= {name: {"quantity": name, "printed": printed[name], "agrees": False, "reason": f"not computed: {why}"}
+              for name, why in absent.items()}
+    return [{"check": check, **found[name]} for name in printed]
 
 
 def pixels(images: Images, index: np.ndarray) -> np.ndarray:

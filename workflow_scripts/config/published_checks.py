@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,15 +24,16 @@ class CheckFile(Strict):
     find: Annotated[list[str], Field(min_length=1)]
     """Paths or globs below the data root; the first that is there is read."""
     archive: str = ""
-    """Raw file that is downloaded where none is: a row of `sources` here or of `config/sources.yaml`."""
+    """Raw file that has it, where none is there: a row of `sources` here or of `config/sources.yaml`."""
     gives: list[str] = []
-    """In place of `archive`, for a file that is not downloaded: the numbers that are left out where none is there."""
+    """For a file that nothing is downloaded for: the numbers that are left out where none is there, unless another file
+    of the check is taken from the same `archive`."""
 
     @model_validator(mode="after")
-    def _either(self) -> CheckFile:
-        if bool(self.archive) == bool(self.gives):
-            raise ValueError("either archive or gives expected: what is downloaded where no file is there, or the "
-                             "numbers that are then left out")
+    def _some(self) -> CheckFile:
+        if not self.archive and not self.gives:
+            raise ValueError("archive or gives expected: what is downloaded where no file is there, or the numbers "
+                             "that are then left out")
         return self
 
 
@@ -52,14 +54,18 @@ class PublishedCheck(Strict):
     """What an agreement shows."""
     leaves_open: str
     """What it does not show."""
-    images: Annotated[int, Field(gt=0)] | None = None
-    """So many images of each set where a pass takes long, evenly spread; left out: all."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of the draws that the source made without one."""
 
     def left_out(self) -> dict[str, list[str]]:
-        """Files that are not downloaded -> the numbers that need them."""
+        """Files that nothing is downloaded for -> the numbers that need them."""
         return {role: file.gives for role, file in self.files.items() if file.gives}
+
+    def downloads(self, lacking: Iterable[str]) -> dict[str, str]:
+        """The raw files that are downloaded for files that are not below the data root; ``lacking``: their roles."""
+        archives = {role: self.files[role].archive for role in lacking if self.files[role].archive}
+        needed = {archive for role, archive in archives.items() if not self.files[role].gives}
+        return {role: archive for role, archive in archives.items() if archive in needed}
 
 
 class Unchecked(Strict):

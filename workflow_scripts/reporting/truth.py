@@ -53,7 +53,6 @@ def _verdict(agrees: bool, computed: bool) -> Cell:
 
 def laid_out(title: str, about: Mapping[str, Any], rows: pd.DataFrame) -> Table:
     """The table of one check, with what it proves and what it does not."""
-    part = [f"Where a pass takes long, {about['images']} images of each set are looked at."] if about["images"] else []
     computed = rows["ours"].notna()
     return table(title, f"{title}: published numbers and ours.", {
         Column("Quantity", numbers=False): rows["quantity"].tolist(),
@@ -66,7 +65,7 @@ def laid_out(title: str, about: Mapping[str, Any], rows: pd.DataFrame) -> Table:
                                           for agrees, there in zip(rows["agrees"], computed, strict=True)],
         Column("Allowed", numbers=False): rows["reason"].tolist(),
     }, before=(f"{counted(rows)} Source: {about['source']}.",
-               *part, f"It shows: {about['proves']}", f"It leaves open: {about['leaves_open']}"))
+               f"It shows: {about['proves']}", f"It leaves open: {about['leaves_open']}"))
 
 
 def unchecked(rows: Sequence[Mapping[str, str]]) -> Table:
@@ -90,7 +89,7 @@ def document(checks: Mapping[str, Mapping[str, Any]], rows: pd.DataFrame, more: 
     """The page in Markdown.
 
     Args:
-        checks: name -> title, source, proves, leaves_open and images.
+        checks: name -> title, source, proves and leaves_open.
         rows: tables of all checks, one below the other.
         more: what stands behind them.
     """

@@ -10,18 +10,17 @@ A difference that is too large is a line that says so, not an error: the table i
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas
 
-from workflow_scripts.agreement.base import Given, lines
+from workflow_scripts.agreement.base import Given, lacking, rows
 from workflow_scripts.core import plugins, sources
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.networks import devices
-from workflow_scripts.reporting.truth import COLUMNS
+from workflow_scripts.reporting.truth import COLUMNS, counted
 from workflow_scripts.stages.sections.check_published import CheckPublished
 
 
@@ -34,10 +33,10 @@ def located(section: CheckPublished, root: Path | None, fetched: dict[str, str])
     found = {role: tuple(sources.locate(patterns, root)) or tuple(map(Path, filter(None, [fetched.get(role)])))
              for role, patterns in section.files.items()}
     found = {role: files for role, files in found.items() if files or role not in section.left_out}
-    lacking = next((role for role, files in found.items() if not files), None)
-    if lacking is not None:
-        raise OODError(f"check '{section.check}', file '{lacking}': none of {', '.join(section.files[lacking])} is "
-                       f"below the data root {root}, and --fetched does not name one")
+    absent = next((role for role, files in found.items() if not files), None)
+    if absent is not None:
+        raise OODError(f"check '{section.check}', file '{absent}': {lacking(section.files[absent])}, below the data "
+                       f"root {root}, and --fetched does not name one")
     return found
 
 
@@ -52,25 +51,18 @@ def main(argv: list[str] | None = None) -> None:
     section: CheckPublished = args.config
     devices.pick("cpu", args.threads)
     fetched = dict(pair.split("=", 1) for pair in args.fetched)
-    given = Given(located(section, args.data_root, fetched), section.seed, section.images)
-    absent = {name: role for role, names in section.left_out.items() if role not in given.files for name in names}
-    wanted = {name: text for name, text in section.printed.items() if name not in absent}
+    given = Given(located(section, args.data_root, fetched), section.seed)
+    absent = {name: lacking(section.files[role]) for role, names in section.left_out.items()
+              if role not in given.files for name in names}
     try:
-        computed = plugins.load("agreement", section.check).compute(given)
-        found = lines(wanted, computed, f"check '{section.check}'")
+        found = rows(section.check, section.printed, plugins.load("agreement", section.check).compute(given), absent)
     except OODError as error:
         message = str(error)
         raise OODError(message if message.startswith("check ") else f"check '{section.check}': {message}") from None
-    rows = {line.quantity: {"check": section.check, **asdict(line), "difference": line.difference,
-                            "agrees": line.agrees} for line in found}
-    rows |= {name: {"check": section.check, "quantity": name, "printed": section.printed[name], "agrees": False,
-                    "reason": f"not computed: none of {', '.join(section.files[role])} is there"}
-             for name, role in absent.items()}
-    table = pandas.DataFrame([rows[name] for name in section.printed], columns=COLUMNS)
+    table = pandas.DataFrame(found, columns=COLUMNS)
     with atomic(args.out) as partial:
         table.to_csv(partial, index=False)
-    without = f"; {len(absent)} are not computed" if absent else ""
-    print(f"{section.check}: {int(table.agrees.sum())} of {len(found)} printed numbers agree{without}", flush=True)
+    print(f"{section.check}: {counted(table)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"--tables: {len(section.checks)} checks need as many tables, found {len(args.tables)}")
     rows = [truth.read(path) for path in args.tables]
     checks = {name: about.model_dump() for name, about in section.checks.items()}
-    more = [truth.unchecked(section.unchecked), truth.exactness(section.exactness)]
+    more = [truth.unchecked([part.model_dump() for part in section.unchecked])]
     tables = [truth.laid_out(about["title"], about, part) for about, part in zip(checks.values(), rows, strict=True)]
     whole = pd.concat(rows, ignore_index=True)
     summary = truth.summary(whole)

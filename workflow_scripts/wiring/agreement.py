@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workflow_scripts.config import published_checks
 from workflow_scripts.config.published_checks import PublishedCheck
@@ -45,12 +45,13 @@ def fetched_words(plan: Plan, wildcards: Wildcards) -> str:
 def check_section(plan: Plan, wildcards: Wildcards) -> str:
     """What a check computes from."""
     check = checks()[wildcards.check]
-    found = {role: sources.locate(file.find, plan.data_root) for role, file in check.files.items()}
-    raw = {role: plan.fingerprints.of(files, plan.data_root) or _identity(check, role)
-           for role, files in found.items()}
-    return CheckPublished.of(check=check.name, files={role: file.find for role, file in check.files.items()},
-                             left_out=check.left_out(), printed=check.printed, images=check.images, seed=check.seed,
-                             raw=raw).dump(ordered=True)
+    downloads = _downloads(plan, check)
+    raw = {role: raw_files()[downloads[role]].identity() if role in downloads else
+           plan.fingerprints.of(sources.locate(file.find, plan.data_root), plan.data_root) or ""
+           for role, file in check.files.items()}
+    section = CheckPublished.of(check=check.name, files={role: file.find for role, file in check.files.items()},
+                                left_out=check.left_out(), printed=check.printed, seed=check.seed, raw=raw)
+    return section.dump(ordered=True)
 
 
 def check_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
@@ -62,20 +63,18 @@ def page_section(plan: Plan) -> str:
     """What the page says of them."""
     whole = published_checks.read(FILE)
     return MakeTruthPage.of(checks={name: About.taken_from(check) for name, check in checks().items()},
-                            unchecked=[part.model_dump() for part in whole.unchecked],
-                            exactness=[part.model_dump() for part in whole.exactness]).dump(ordered=True)
+                            unchecked=[part.model_dump() for part in whole.unchecked]).dump(ordered=True)
 
 
 def _fetched(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
-    check = checks()[wildcards.check]
-    return {role: paths.archive(plan, file.archive) for role, file in check.files.items()
-            if file.archive and not sources.locate(file.find, plan.data_root)}
+    found = _downloads(plan, checks()[wildcards.check])
+    return {role: paths.archive(plan, archive) for role, archive in found.items()}
 
 
-def _identity(check: PublishedCheck, role: str) -> Any:
-    """What tells the download of a file from others; empty: it is not downloaded."""
-    archive = check.files[role].archive
-    return raw_files()[archive].identity() if archive else ""
+def _downloads(plan: Plan, check: PublishedCheck) -> dict[str, str]:
+    """Role -> raw file, of the files that are downloaded."""
+    return check.downloads(role for role, file in check.files.items()
+                           if not sources.locate(file.find, plan.data_root))
 
 
 def _table() -> tuple[dict[str, PublishedCheck], dict[str, Source]]:

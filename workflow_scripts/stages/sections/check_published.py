@@ -18,8 +18,6 @@ class CheckPublished(Section):
     """Of them, those that need not be there -> the quantities that are then left out."""
     printed: dict[str, str]
     """Quantity -> the printed number."""
-    images: int | None = None
-    """So many images of each set where a pass takes long; null: all."""
     seed: int = 0
     """Of the draws that the source made without one."""
     raw: dict[str, Any] = {}

@@ -16,8 +16,17 @@ class About(Section):
     """What an agreement shows."""
     leaves_open: str
     """What it does not show."""
-    images: int | None
-    """Images of each set that pass through what takes long; null: all."""
+
+
+class Unchecked(Section):
+    """Columns of a paper's tables without a check."""
+
+    paper: str
+    """Of which paper."""
+    columns: str
+    """Which."""
+    lacks: str
+    """What is missing for a check."""
 
 
 class MakeTruthPage(Section):
@@ -25,7 +34,5 @@ class MakeTruthPage(Section):
 
     checks: dict[str, About]
     """By the name of their table."""
-    unchecked: list[dict[str, str]] = []
-    """Columns of the papers without a check: paper, columns, lacks."""
-    exactness: list[dict[str, str]] = []
-    """How far the images are the official ones: images, equal, differs."""
+    unchecked: list[Unchecked] = []
+    """Columns without a check, of the papers that are reproduced here."""
