@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -18,6 +19,7 @@ from tests.checkout import HANGS, ROOT
 from workflow_scripts.core import locks
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import not_to_blame
+from workflow_scripts.core.locks import without_locks
 from workflow_scripts.data.images.store import open_store
 
 FAULTS = """
@@ -71,6 +73,7 @@ assert (load_store(sys.argv[1]).images == pixels).all()
 """
 READ = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.images.store import load_store
 try:
@@ -80,6 +83,7 @@ except OODError as error:
 """
 LOCK = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from workflow_scripts.core.locks import file_lock
 from filelock import Timeout
@@ -94,6 +98,7 @@ with file_lock(path):
 """
 ATOMIC = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import atomic
 try:
@@ -104,6 +109,7 @@ except OODError as error:
 """
 DOCTOR = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from workflow_scripts.planning import health
 for finding in health.storage(Path(sys.argv[1])):
@@ -247,3 +253,10 @@ def test_a_place_that_cannot_be_written_is_one_line(number, capsys):
         main()
     out = capsys.readouterr().err
     assert out.startswith(f"error: results/x.h5: {os.strerror(number)}; ") and out.count("\n") == 1
+
+
+def test_asking_at_once_finds_the_locks_that_there_are(tmp_path):
+    """No thread takes the lock of another's probe for a file system without locks."""
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda _: without_locks(tmp_path), range(400))) == {""}
+    assert not list(tmp_path.iterdir())

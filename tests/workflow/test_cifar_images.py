@@ -34,6 +34,7 @@ def test_cifar_on_images_that_are_there(tmp_path):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_background_resampling_on_images_that_are_there(tmp_path):
     """CIFAR-10 against Tiny ImageNet: learned weights find the images that the pretrained network is sure of."""
     folder = copy(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,12 @@ if TYPE_CHECKING:
 
 def without_locks(folder: Path) -> str:
     """Why files of a folder cannot be locked, in the system's words; an empty text where they can."""
-    probe = folder / f".lock.{os.getpid()}"
-    try:
-        with open(probe, "w", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:  # ENOLCK, ENOSYS, EOPNOTSUPP
-                return os.strerror(error.errno or 0)
-    finally:
-        probe.unlink(missing_ok=True)
+    # under a name of its own, so that no other thread, and no process of another machine, holds its lock
+    with tempfile.NamedTemporaryFile(prefix=".lock.", dir=folder) as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:  # ENOLCK, ENOSYS, EOPNOTSUPP
+            return os.strerror(error.errno or 0)
     return ""
 
 
