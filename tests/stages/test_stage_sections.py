@@ -26,6 +26,8 @@ RECIPE = {"method": "cross_entropy", "normalise": "per_image", "training": {
 # stage -> (a section that fits, one of its required keys, which is then misspelt, left out and given another type)
 SECTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "cache_frozen_blocks": (PASS, "network"),
+    "choose_options": ({"score": "knn"}, "score"),
+    "extract_pseudo_ood": (PASS, "batch_size"),
     "tune_options": (PASS, "normalise"),
     "select_best_recipe": ({**PASS, "candidates": ["a", "b"], "by": "auroc", "validation": {"count": 4}}, "candidates"),
     "compare_sets": ({"sets": [{"name": "x.train", "use": "train"}]}, "sets"),

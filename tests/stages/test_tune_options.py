@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from tests.network_data import CONFIG, images, network, write_all, write_store
+from workflow_scripts.data.images import pseudo_ood
+from workflow_scripts.data.images.jigsaw import jigsaw
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.scores import energy, himplos
 from workflow_scripts.scores.base import Batch
@@ -30,18 +32,18 @@ def test_the_released_grid_is_the_default():
 
 def test_noise_is_normal_and_belongs_to_the_image():
     index = torch.arange(400)
-    z = sweep.normals(1, index, 151)
+    z = pseudo_ood.normals(1, index, 151)
     assert z.shape == (400, 151)
     values = np.sort(z.flatten().double().numpy())
     cdf = 0.5 * (1 + torch.erf(torch.from_numpy(values) / math.sqrt(2)).numpy())
     # Kolmogorov-Smirnov at 0.1 %: 1.95 / sqrt(n)
     assert np.abs(cdf - np.arange(1, values.size + 1) / values.size).max() < 1.95 / math.sqrt(values.size)
     assert np.abs(np.corrcoef(z.T.numpy())[np.triu_indices(151, 1)]).max() < 0.3  # six standard deviations
-    torch.testing.assert_close(sweep.normals(1, index[[7, 300]], 151), z[[7, 300]], rtol=0, atol=0)
-    assert not torch.equal(sweep.normals(2, index, 151), z)
+    torch.testing.assert_close(pseudo_ood.normals(1, index[[7, 300]], 151), z[[7, 300]], rtol=0, atol=0)
+    assert not torch.equal(pseudo_ood.normals(2, index, 151), z)
     x = torch.rand(5, 3, 6, 6)
-    noise = (sweep.add_noise(x, 0.5, 1, index[:5]) - x) / 0.5
-    torch.testing.assert_close(noise.reshape(5, -1), sweep.normals(1, index[:5], 108), rtol=1e-4, atol=1e-5)
+    noise = (pseudo_ood.add_noise(x, 0.5, 1, index[:5]) - x) / 0.5
+    torch.testing.assert_close(noise.reshape(5, -1), pseudo_ood.normals(1, index[:5], 108), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [9, 11])
@@ -50,7 +52,7 @@ def test_jigsaw_moves_whole_cells(size):
     cell = torch.arange(9.0).reshape(3, 3).repeat_interleave(3, 0).repeat_interleave(3, 1)
     x = torch.full((500, 3, size, size), -1.0)
     x[:, :, :9, :9] = cell + 10 * torch.arange(3.0)[:, None, None]
-    moved = sweep.jigsaw(x, 0, torch.arange(500))
+    moved = jigsaw(x, 0, torch.arange(500))
     parts = moved[:, :, :9, :9].reshape(500, 3, 3, 3, 3, 3)
     assert (parts.amax(dim=(3, 5)) == parts.amin(dim=(3, 5))).all()
     order = parts[:, 0, :, 0, :, 0].reshape(500, 9)
@@ -59,7 +61,7 @@ def test_jigsaw_moves_whole_cells(size):
     assert (moved[:, :, 9:] == -1).all() and (moved[:, :, :, 9:] == -1).all()
     first = torch.bincount(order[:, 0].long(), minlength=9)
     assert (first - 500 / 9).abs().max() < 5 * (500 / 9) ** 0.5
-    assert torch.equal(sweep.jigsaw(x[3:4], 0, torch.tensor([3])), moved[3:4])
+    assert torch.equal(jigsaw(x[3:4], 0, torch.tensor([3])), moved[3:4])
 
 
 ROWS = [{"p": p, "clip": clip, "auroc": a, "fpr95": f} for p, clip, a, f in
@@ -113,7 +115,7 @@ def test_stage_equals_the_score_on_the_changed_images(files, monkeypatch, pseudo
     net, pixels = network(), images(300, 1)[0][::2]
     known = sweep.evidence(net, files / "statistics.h5", torch.device("cpu"))
     x, index = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 63.75 - 2, torch.arange(150)
-    changed = sweep.add_noise(x, 0.5, 0, index) if pseudo == "noise" else sweep.jigsaw(x, 0, index)
+    changed = pseudo_ood.add_noise(x, 0.5, 0, index) if pseudo == "noise" else jigsaw(x, 0, index)
     for row in rows:
         point = himplos.Options(p=float(row["p"]), clip=float(row["clip"]))
         joined = curve(*(scored(net.features(part), known, himplos, point) for part in (x, changed)))
@@ -143,7 +145,7 @@ def test_k_of_knn_is_chosen_without_an_image_finding_itself(files):
     net, pixels = network(), torch.from_numpy(images(300, 1)[0])
     unit = torch.nn.functional.normalize(net.features(pixels.permute(0, 3, 1, 2) / 63.75 - 2), dim=1).double()
     x = (pixels.permute(0, 3, 1, 2) / 63.75 - 2)[::2]
-    noisy = net.features(sweep.add_noise(x, 0.5, 0, torch.arange(150)))
+    noisy = net.features(pseudo_ood.add_noise(x, 0.5, 0, torch.arange(150)))
     changed = torch.nn.functional.normalize(noisy, dim=1).double()
     found = [torch.cdist(part, unit).sort(1).values[:, k] for part, k in ((unit[::2], 5), (changed, 4))]
     assert float(rows[1]["auroc"]) == pytest.approx(auroc(curve(*(-d.numpy() for d in found))), abs=1e-3)
@@ -171,7 +173,7 @@ def test_what_the_stage_refuses(files, capsys):
         ({"options": {"p": [101]}}, "--config.options.p[0]"),
         ({"options": {"cliip": [1]}}, "unknown key 'cliip'; did you mean"),
         ({"options": {"clip": [0]}}, "--config.options.clip[0]"), ({"sets": []}, "--config.sets: unknown key 'sets'"),
-        ({"store": "one.train.h5"}, "a sweep needs at least two images, found 1"),
+        ({"store": "one.train.h5"}, "choosing options needs at least two images, found 1"),
         ({"statistics": "other.h5"}, "the two belong to different networks"),
         ({"statistics": "none.h5"}, "none.h5: no such file"),
     ]:

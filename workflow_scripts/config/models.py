@@ -79,6 +79,31 @@ class Fusion(Strict):
     """`std`: both scores to the same standard deviation over the ID train images."""
 
 
+class Tuning(Strict):
+    """Options of an experiment's scores chosen three ways, side by side: as configured, on validation images, and
+    without any OOD image. It adds a table; for each score of cached features whose declaration names options to search
+    among (docs/scores.md), `{score}_id_only` and, with `ood`, `{score}_validation`."""
+
+    id: Name | None = None
+    """Dataset whose test split holds ID validation images, of the ID set's classes."""
+    ood: list[Name] = []
+    """Datasets whose test splits are OOD validation images; none of them is scored as an OOD set."""
+    pseudo_ood: dict[str, Any] = {}
+    """What stands for OOD without them: options of `workflow_scripts/stages/sections/extract_pseudo_ood.py`; left out:
+    its defaults."""
+    criterion: Literal["auroc", "fpr95"] = "auroc"
+    """What is best at the chosen options, on average over the validation sets."""
+
+    @model_validator(mode="after")
+    def _both(self) -> Tuning:
+        if (self.id is None) != (not self.ood):
+            raise ValueError("tuning: id and ood expected together, ID and OOD validation images (found id: "
+                             f"{self.id}, ood: {self.ood})")
+        if len(set(self.ood)) < len(self.ood):
+            raise ValueError(f"tuning.ood: each set once expected (found {self.ood})")
+        return self
+
+
 class Experiment(Strict):
     """Networks to train, and sets to score: ID x networks x recipes x seeds."""
 
@@ -97,6 +122,8 @@ class Experiment(Strict):
     or `average`, which tables use."""
     fusion: Fusion | None = None
     """Adds to each score a second one, `{score}_fused`, that joins it with a background score; left out: none."""
+    tuning: Tuning | None = None
+    """Chooses options of the scores; left out: they are as configured."""
     seeds: int | list[int] | None = None
     """Own seeds of this experiment; left out: the seeds of the whole configuration."""
     compat: list[MetricRule] = []

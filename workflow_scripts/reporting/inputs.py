@@ -49,6 +49,17 @@ class Counting(Section):
         return [f"{name}@{self.rule}" for name in self.metrics]
 
 
+class TunedScore(Section):
+    """A score whose options were chosen."""
+
+    name: str
+    """Its name in results."""
+    base: str
+    """The score as it is configured."""
+    way: str
+    """How they were chosen."""
+
+
 class TrainingPair(Section):
     """Two trainings that differ in the defects that one of them reproduces."""
 
@@ -182,6 +193,8 @@ class PaperFiles(Section):
     """Metrics of the ID task that they show."""
     compare: Compare | None = None
     """What ran both corrected and as released."""
+    tuned: list[TunedScore] = []
+    """Scores whose options were chosen, which a table of their own shows."""
 
 
 class Page(Section):

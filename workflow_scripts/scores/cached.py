@@ -84,6 +84,35 @@ class Rows:
         return found[places]
 
 
+class RowsWithout(Rows):
+    """The same without the rows of some numbers, as if they were not in the file.
+
+    Args:
+        without: their numbers, ascending.
+    """
+
+    def __init__(self, source: h5py.Dataset, without: np.ndarray):
+        super().__init__(source)
+        self.kept = np.delete(np.arange(len(source)), without)
+        self.shape = (len(self.kept), *source.shape[1:])
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        rows, *columns = rows if isinstance(rows, tuple) else (rows,)
+        wanted = self.kept[rows]
+        if not np.ndim(wanted) or not len(wanted):
+            return self.source[(wanted, *columns)]
+        first = wanted.min()
+        return self.source[(slice(first, wanted.max() + 1), *columns)][wanted - first]
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        return super().take(self.kept[numbers])
+
+
+def kept(values: np.ndarray, without: np.ndarray | None) -> np.ndarray:
+    """Rows (M, ...) but those of these numbers; all of them where there are none."""
+    return values if without is None else np.delete(values, without, axis=0)
+
+
 def sets(path: Path) -> list[str]:
     """Names of the sets that a features file holds: that of the file, or those of its groups."""
     with opened(path) as file:
@@ -140,23 +169,28 @@ class Features:
         """Finite rows of ``features`` or ``logits``, or numbers of ``background``. -> (n, D or K) or (n,)."""
         return finite(dataset(self.file, key, 1 + (key != "background"))[rows], self.path, key, rows.start)
 
-    def bank(self, key: str) -> np.ndarray | Rows:
-        """All rows of ``features`` or ``logits``, checked: in memory, or where they are many in the file, which must
-        then stay open. -> (N, D or K)."""
+    def bank(self, key: str, without: np.ndarray | None = None) -> np.ndarray | Rows:
+        """All rows of ``features`` or ``logits``, but those of some numbers, checked: in memory, or where they are many
+        in the file, which must then stay open. -> (N, D or K)."""
         source = dataset(self.file, key, 2)
         if source.nbytes <= LARGE:
-            return self.whole(key)
+            return self.whole(key, without)
         for rows in self.chunks():
             self.read(key, rows)
-        return Rows(source)
+        return Rows(source) if without is None else RowsWithout(source, without)
 
-    def whole(self, key: str) -> np.ndarray:
-        """All rows of ``features`` or ``logits``, or all of ``background``, read block by block. -> (N, ...)."""
+    def whole(self, key: str, without: np.ndarray | None = None) -> np.ndarray:
+        """All rows of ``features`` or ``logits``, or all of ``background``, but those of some numbers, read block by
+        block. -> (N, ...)."""
         source = dataset(self.file, key, 1 + (key != "background"))
         values = np.empty(source.shape, source.dtype)
         for rows in self.chunks():
             values[rows] = self.read(key, rows)
-        return values
+        return kept(values, without)
+
+    def some(self, key: str, numbers: np.ndarray) -> np.ndarray:
+        """Rows of these numbers, ascending, of ``features`` or ``logits``, or some of ``background``. -> (n, ...)."""
+        return finite(dataset(self.file, key, 1 + (key != "background"))[numbers], self.path, key)
 
     @property
     def shuffled(self) -> Batch:

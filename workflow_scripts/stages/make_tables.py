@@ -15,7 +15,7 @@ from workflow_scripts.core.errors import stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.data.images.store import open_store
-from workflow_scripts.reporting import comparison, intervals, layout, printing, published, results
+from workflow_scripts.reporting import comparison, intervals, layout, printing, published, results, tuned
 from workflow_scripts.reporting.inputs import TrainImages
 from workflow_scripts.reporting.statistics import metric
 from workflow_scripts.stages.sections.make_tables import MakeTables
@@ -25,9 +25,11 @@ def lay_out(section: MakeTables, found: pd.DataFrame, numbers: pd.DataFrame,
             paired: pd.DataFrame | None = None) -> list[layout.Table]:
     """The tables of a paper: for each ID set and network by its own rules and by the strict ones, with what is bold by
     ``paired``, if given; corrected against as released; published numbers."""
-    return [*layout.tables(found, section.metrics, section.id_metrics, section.names, section.countings,
+    shown = tuned.main(found, section.tuned)
+    return [*layout.tables(shown, section.metrics, section.id_metrics, section.names, section.countings,
                            intervals.tests(paired, section.over)),
-            *comparison.laid_out(comparison.compared(found, section.compare), section.names),
+            *tuned.laid_out(found, section.tuned, section.names),
+            *comparison.laid_out(comparison.compared(shown, section.compare), section.names),
             *([published.laid_out(numbers)] if published.compares(numbers) else [])]
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -35,9 +34,8 @@ from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.data.images.jigsaw import jigsaw
-from workflow_scripts.data.images.randomness import uniforms
-from workflow_scripts.data.images.store import Store, open_store, pixel_rows
+from workflow_scripts.data.images.pseudo_ood import copies, spaced
+from workflow_scripts.data.images.store import Store
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices
@@ -51,33 +49,6 @@ NUMBERS = ("auroc", "fpr95", "n_id", "n_pseudo")
 ROWS = 4096  # images scored at once
 
 
-def normals(seed: int, index: Tensor, draws: int) -> Tensor:
-    """Independent standard normal numbers of each image, by Box and Muller's transform. index (B,) -> (B, draws)."""
-    pairs = (draws + 1) // 2
-    u, angle = uniforms(seed, 0, index, 2 * pairs).split(pairs, dim=1)
-    radius = torch.sqrt(-2 * torch.log1p(-u))  # u < 1
-    angle = 2 * math.pi * angle
-    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :draws]
-
-
-def add_noise(x: Tensor, std: float, seed: int, index: Tensor) -> Tensor:
-    """Network inputs plus Gaussian noise. x (B, 3, H, W), index (B,) image numbers."""
-    return x + std * normals(seed, index, x[0].numel()).reshape(x.shape)
-
-
-def spaced(path: str, count: int) -> Store:
-    """At most ``count`` images of a store, evenly spaced. Raises OODError when there are fewer than two."""
-    with open_store(path) as file:
-        step = -(-len(file["labels"]) // count)
-        kind = "inputs" if "inputs" in file else "images"
-        pixels = pixel_rows(file)[::step]
-        store = Store(**{"images": None, "inputs": None, kind: pixels}, labels=file["labels"][::step], names=[],
-                      classes=(), attrs={})
-    if len(store.labels) < 2:
-        raise OODError(f"{path}: a sweep needs at least two images, found {len(store.labels)}")
-    return store
-
-
 @torch.inference_mode()
 def extract(network: Classifier, store: Store, section: TuneOptions, device: torch.device) -> tuple[Tensor, Tensor]:
     """Features of the images and of their pseudo-OOD copies, (N, D) each.
@@ -89,8 +60,7 @@ def extract(network: Classifier, store: Store, section: TuneOptions, device: tor
     size = images_at_once(section, network, store, device)
     for start, x in inputs(store, section.normalise, size, device):
         index = torch.arange(start, start + len(x), device=device)
-        pseudo = (add_noise(x, options.std, options.seed, index) if options.pseudo_ood == "noise"
-                  else jigsaw(x, options.seed, index))
+        pseudo = copies(x, index, options.pseudo_ood, options.std, options.seed)
         clean.append(network.features(x))
         changed.append(network.features(pseudo))
         if not (torch.isfinite(clean[-1]).all() and torch.isfinite(changed[-1]).all()):
@@ -185,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"--{source}: options of {section.score} are chosen with it; give the file")
     device = devices.pick(given.device, given.threads, given.tf32)
     network = trained(section.network, given.checkpoint, device)
-    store = spaced(given.store, options.images)
+    store, _ = spaced(given.store, options.images)
     clean, pseudo = extract(network, store, section, device)
     if source == "train":
         with cached.Features(Path(given.train)) as file:

@@ -8,8 +8,10 @@ from typing import Any
 
 from workflow_scripts.config.models import Score
 from workflow_scripts.core.digest import digest
+from workflow_scripts.stages.sections.choose_options import ChooseOptions
 from workflow_scripts.stages.sections.compute_metrics import ComputeMetrics
 from workflow_scripts.stages.sections.extract_features import ExtractFeatures
+from workflow_scripts.stages.sections.extract_pseudo_ood import ExtractPseudoOOD
 from workflow_scripts.stages.sections.fuse_scores import FuseScores
 from workflow_scripts.stages.sections.import_scores import ImportScores
 from workflow_scripts.stages.sections.make_panels import MakePanels
@@ -58,9 +60,11 @@ def _pass(plan: Plan, run: Trained) -> dict[str, Any]:
 
 
 def _feature_sets(plan: Plan, wildcards: Wildcards, group: str) -> list[tuple[str, str]]:
-    """The ID set's two splits (``id``), the other sets (``ood``), or ``all``."""
-    sets = plan.sets(plan.run(wildcards).id)
-    return {"id": sets[:2], "ood": sets[2:], "all": sets}[group]
+    """The ID set's two splits (``id``), the other sets (``ood``), ``all`` of these, or those that options are chosen
+    with (``validation``)."""
+    id = plan.run(wildcards).id
+    sets = plan.sets(id)
+    return {"id": sets[:2], "ood": sets[2:], "all": sets, "validation": plan.validation_sets(id)}[group]
 
 
 # -- scores -------------------------------------------------------------------------------------------------------
@@ -77,16 +81,22 @@ def score_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
     """Features of every test set, and what else the score needs."""
     run = plan.run(wildcards)
     needs = plan.needs(run, wildcards.score)
-    inputs: dict[str, Any] = {"sets": paths.features(plan, run, _scored_sets(plan, run, wildcards.score))}
-    if needs & {"head", "batchnorm"}:
-        inputs["head"] = paths.of_network(plan, "features", run, "/head.h5")
-    if needs & {"train_features", "train_logits", "train_labels", "train_background", "shuffled"}:
-        inputs["train"] = paths.train_features(plan, run)
-    if "statistics" in needs:
-        inputs["statistics"] = paths.of_network(plan, "precompute", run, ".h5")
-    if run.scores[wildcards.score].tune is not None:
+    inputs = {"sets": paths.features(plan, run, _scored_sets(plan, run, wildcards.score)), **_known(plan, run, needs)}
+    if run.scores[wildcards.score].tune is not None or wildcards.score in run.tuned:
         inputs["choice"] = paths.of_network(plan, "sweep", run, f"/{wildcards.score}.json")
     return inputs
+
+
+def _known(plan: Plan, run: Trained, needs: frozenset[str]) -> dict[str, Any]:
+    """What a score reads of what is known before a test image is seen, by the arguments of its stage."""
+    known: dict[str, Any] = {}
+    if needs & {"head", "batchnorm"}:
+        known["head"] = paths.of_network(plan, "features", run, "/head.h5")
+    if needs & {"train_features", "train_logits", "train_labels", "train_background", "shuffled"}:
+        known["train"] = paths.train_features(plan, run)
+    if "statistics" in needs:
+        known["statistics"] = paths.of_network(plan, "precompute", run, ".h5")
+    return known
 
 
 def score_section(plan: Plan, wildcards: Wildcards) -> str:
@@ -168,6 +178,49 @@ def sweep_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     run = plan.run(wildcards)
     return digest("stages.tune_options", sections.score_code(run.scores[wildcards.score]),
                   *sections.network_code(run.network))
+
+
+def tuned(plan: Plan, yes: bool = True) -> str:
+    """The scores whose options an experiment's `tuning` chooses, or those that a sweep does, as the constraint of a
+    wildcard."""
+    named = {name for run in plan.runs.values() for name, score in run.scores.items()
+             if (name in run.tuned if yes else score.tune is not None)}
+    return "|".join(map(re.escape, sorted(named))) or "(?!)"
+
+
+def pseudo_section(plan: Plan, wildcards: Wildcards) -> str:
+    """Which ID train images are copied as pseudo-OOD, and how."""
+    run = plan.run(wildcards)
+    return ExtractPseudoOOD.of(**_pass(plan, run), options=plan.tuning[run.id].pseudo_ood).dump()
+
+
+def pseudo_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
+    """Code behind features of pseudo-OOD."""
+    return digest("stages.extract_pseudo_ood", *sections.network_code(plan.run(wildcards).network))
+
+
+def choice_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
+    """Features that options are chosen with, and what else the score needs."""
+    run = plan.run(wildcards)
+    way = run.tuned[wildcards.score].way
+    known = _known(plan, run, plan.needs(run, wildcards.score))
+    if way == "validation":
+        return {"sets": paths.of_network(plan, "features", run, "/validation.h5"), **known}
+    return {"sets": paths.of_network(plan, "features", run, "/pseudo.h5"), **known,
+            "train": paths.train_features(plan, run)}
+
+
+def choice_section(plan: Plan, wildcards: Wildcards) -> str:
+    """Of which score options are chosen, and by what."""
+    run = plan.run(wildcards)
+    tuning, way = plan.tuning[run.id], run.tuned[wildcards.score].way
+    return ChooseOptions.of(**_scored(run.scores[wildcards.score]), network=run.network.name,
+                            id=f"{tuning.id}.test" if way == "validation" else None, criterion=tuning.criterion).dump()
+
+
+def choice_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
+    """Code behind the choice of a score's options."""
+    return digest("stages.choose_options", sections.score_code(plan.run(wildcards).scores[wildcards.score]))
 
 
 def _scored(score: Score) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def table_section(plan: Plan, wildcards: Wildcards) -> str:
         paper=paper, title=about.title if about else paper, runs=_table_rows(plan, paper),
         over=about.over if about else "images",
         names=extras.names_of(plan, paper), **extras.countings(plan, paper), **extras.compared(plan, paper),
-        **extras.id_task(plan, paper), **published(plan, paper), train_images={
+        **extras.id_task(plan, paper), **extras.tuned(plan, paper), **published(plan, paper), train_images={
             id: {"store": paths.store(plan, id, "train"), "count": count}
             for id, count in compared_sets(plan, paper).items()}).dump(ordered=True)
 
@@ -85,10 +85,12 @@ def intervals_section(plan: Plan, wildcards: Wildcards) -> str:
 
 def _table_rows(plan: Plan, paper: str) -> list[dict[str, Any]]:
     """Rows of a table, with the groups of OOD sets that other lists change."""
-    rows = list(_rows(plan, paper).values())
-    for row in rows:
+    rows = _rows(plan, paper)
+    for key, row in rows.items():
         row["groups"] |= plan.groups_otherwise(row["id"], row["groups"])
-    return rows
+        chosen = plan.runs[key].tuned if key in plan.runs else {}
+        row["scores"] = [*row["scores"], *(name for name, how in chosen.items() if how.base in row["scores"])]
+    return list(rows.values())
 
 
 def _figure_rows(plan: Plan, paper: str) -> list[dict[str, Any]]:
@@ -185,6 +187,8 @@ def cards_section(plan: Plan) -> str:
         for parts in plan.parts[id].values():
             roles[parts.like, "test"] = "ID-like test"
             roles.setdefault((parts.ood, "test"), "OOD test (scood)")
+        for number, pair in enumerate(plan.validation_sets(id)):
+            roles.setdefault(pair, "OOD validation" if number else "ID validation")
     for run in plan.runs.values():
         if run.recipe.images:
             roles[run.recipe.images, "train"] = "ID train, in the size to train on"
@@ -211,7 +215,7 @@ def report_section(plan: Plan) -> str:
                              f"{', '.join(absent)}.").strip()
         papers.append({"name": paper, **said, **{kind: paths.of_paper(plan, paper, kind) for kind in FILES},
                        "figures": figures(plan, paper), **extras.countings(plan, paper),
-                       **extras.compared(plan, paper), **extras.id_task(plan, paper)})
+                       **extras.compared(plan, paper), **extras.id_task(plan, paper), **extras.tuned(plan, paper)})
     return MakeReport.of(variant=config.variant, title=config.title or f"Results of {config.variant}",
                          about=config.about, small=config.small, papers=papers, notes=config.notes,
                          cards=f"{paths.root(plan)}/cards.json", names=plan.names).dump(ordered=True)

@@ -20,8 +20,8 @@ from workflow_scripts.config.load import load_config
 from workflow_scripts.config.models import Config, Experiment, Network, Recipe, Score
 from workflow_scripts.config.raw import Source, load_sources
 from workflow_scripts.core.errors import OODError, nearest, unknown
-from workflow_scripts.work import checks, declared, fusion, imported, limit, only, released, together
-from workflow_scripts.work.plan import Key, LeftOut, Plan, Trained, compat, download, lacking
+from workflow_scripts.work import checks, declared, fusion, imported, limit, only, released, together, tuning
+from workflow_scripts.work.plan import Key, LeftOut, Plan, Trained, Tuned, compat, download, lacking
 
 Entry = TypeVar("Entry", Network, Recipe, Score)
 Placed = TypeVar("Placed", Recipe, Score)
@@ -85,7 +85,8 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     work = _Expansion(config, datasets, data_root)
     for number, experiment in enumerate(config.experiments):
         work.enter(experiment, f"experiments[{number}]")
-    runs = {key: replace(run, scores=MappingProxyType(work.scores.get(key, {}))) for key, run in work.runs.items()}
+    runs = {key: replace(run, scores=MappingProxyType(work.scores.get(key, {})),
+                         tuned=MappingProxyType(work.tuned.get(key, {}))) for key, run in work.runs.items()}
     otherwise = {id: released.otherwise(datasets, sets, config.fidelity.released) for id, sets in work.ood.items()}
     ood = {id: _with_others(sets, otherwise[id]) for id, sets in work.ood.items()}
     for id, sets in ood.items():
@@ -95,7 +96,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     plan = Plan(
         config, MappingProxyType(dict(datasets)), data_root,
         MappingProxyType({**(sources or {}), **_weights(recipes, data_root)}),
-        runs=MappingProxyType(runs), ood=_frozen(ood),
+        runs=MappingProxyType(runs), ood=_frozen(ood), tuning=MappingProxyType(tuning.collect(config.experiments)),
         otherwise=MappingProxyType({id: _frozen(found) for id, found in otherwise.items()}),
         parts=_frozen({id: released.parts(datasets, id, sets) if "scood" in compat(config.experiments, id) else {}
                        for id, sets in ood.items()}),
@@ -105,6 +106,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
         left_out=tuple(one for one in work.left_out if only.keeps_left_out(config.only, one)))
     checks.outliers(plan)
     together.check(plan)
+    tuning.check(plan)
     checks.switches(plan)
     only.check(config, runs.values(), work.left_out)
     only.check_some(plan)
@@ -124,6 +126,7 @@ class _Expansion:
         self.runs: dict[Key, Trained] = {}
         """Networks, yet without their scores."""
         self.scores: dict[Key, dict[str, Score]] = {}
+        self.tuned: dict[Key, dict[str, Tuned]] = {}
         self.ood: dict[str, dict[str, str]] = {}
         self.results: list[tuple[Experiment, list[Key]]] = []
         self.lacking: dict[Key, Recipe] = {}
@@ -189,7 +192,11 @@ class _Expansion:
         for name in experiment.scores:
             score = _fitting(self.config.scores, name, f"{where}.scores", run.id, run.network.name)
             scores[name] = limit.score(score, run.id, self.datasets, self.config)
-        self.scores[run.key] = fusion.join(scores, experiment, run.recipe, where)
+        joined = fusion.join(scores, experiment, run.recipe, where)
+        tuned = self.tuned.setdefault(run.key, {})
+        for name, (score, how) in tuning.chosen(joined, tuned, experiment, where).items():
+            joined[name], tuned[name] = score, how
+        self.scores[run.key] = joined
 
     def _train(self, id: str, network: Network, name: str, seed: int, where: str,
                children: tuple[str, ...] = ()) -> Trained | None:

@@ -40,6 +40,13 @@ def countings(plan: Plan, paper: str) -> dict[str, Any]:
     return {"countings": found} if found else {}
 
 
+def tuned(plan: Plan, paper: str) -> dict[str, Any]:
+    """Scores of a paper whose options were chosen, each once."""
+    found = {name: how for run in plan.reported(paper) for name, how in run.tuned.items()
+             if how.base in {score for e in plan.experiments(paper) if e.tuning for score in e.scores}}
+    return {"tuned": [{"name": name, **how._asdict()} for name, how in found.items()]} if found else {}
+
+
 def names_of(plan: Plan, paper: str) -> dict[str, str]:
     """Printed names of what a paper shows, so that a score that only another paper has leaves its tables alone."""
     runs = plan.reported(paper)

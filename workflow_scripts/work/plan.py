@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from workflow_scripts.config import catalogue
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.config.fidelity import suffix
-from workflow_scripts.config.models import Config, Experiment, Imported, Network, Paper, Recipe, Score
+from workflow_scripts.config.models import Config, Experiment, Imported, Network, Paper, Recipe, Score, Tuning
 from workflow_scripts.config.raw import Source
 from workflow_scripts.core import sources
 from workflow_scripts.core.errors import OODError
@@ -57,6 +57,8 @@ class Trained:
     """Path names of the recipes of which it takes the best."""
     weights: str | None = None
     """Path name of the recipe that learned the weights of its outliers."""
+    tuned: Mapping[str, Tuned] = field(default_factory=dict)
+    """Of the scores, those whose options are chosen by an experiment's `tuning`."""
 
     @cached_property
     def key(self) -> Key:
@@ -66,6 +68,15 @@ class Trained:
     def starts(self) -> tuple[str, ...]:
         """Path names of the recipes whose networks come before it."""
         return tuple(name for name in (self.parent, self.classifier, self.weights, *self.among) if name)
+
+
+class Tuned(NamedTuple):
+    """How the options of a score are chosen."""
+
+    base: str
+    """The score as it is configured."""
+    way: str
+    """``id_only`` or ``validation``."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,8 @@ class Plan:
     """Every network to make."""
     ood: Mapping[str, Mapping[str, str]]
     """OOD sets of each ID set and their groups, over all experiments: each network of that ID set sees them all."""
+    tuning: Mapping[str, Tuning]
+    """How options of scores are chosen, by ID set."""
     parts: Mapping[str, Mapping[str, Parts]]
     """By ID set: OOD set -> its parts by SC-OOD's lists, where some of it counts as ID; where a table needs them."""
     otherwise: Mapping[str, Mapping[tuple[str, ...], Mapping[str, str]]]
@@ -227,6 +240,11 @@ class Plan:
         names = dict.fromkeys([*self.ood[id], *(name for parts in self.parts[id].values() for name in parts)])
         return [(id, "train"), (id, "test"), *((name, "test") for name in names)]
 
+    def validation_sets(self, id: str) -> list[tuple[str, str]]:
+        """(dataset, split) of the images that options of scores are chosen with: the ID set's first."""
+        tuning = self.tuning.get(id)
+        return [(name, "test") for name in (tuning.id, *tuning.ood) if name] if tuning else []
+
     def compat(self, id: str) -> list[str]:
         """Papers whose own metric rules are computed on an ID set."""
         return compat(self.config.experiments, id)
@@ -245,7 +263,8 @@ class Plan:
         sizes = [(run.recipe.images, "train") for run in runs if run.recipe.images]
         pools = [(run.outliers, "train") for run in runs if run.outliers]
         pools += [(self.held_out(run), "val") for run in runs if run.among]
-        return list(dict.fromkeys([*tests, *sizes, *pools]))
+        chosen = [pair for id in self.tuning if id in ids for pair in self.validation_sets(id)]
+        return list(dict.fromkeys([*tests, *sizes, *pools, *chosen]))
 
     # -- raw files ------------------------------------------------------------------------------------------------
 

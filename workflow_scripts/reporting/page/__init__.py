@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import comparison, intervals, layout, overview, published, results
+from workflow_scripts.reporting import comparison, intervals, layout, overview, published, results, tuned
 from workflow_scripts.reporting.inputs import Page, PaperFiles
 from workflow_scripts.reporting.layout import Cell, Column, Table
 from workflow_scripts.reporting.results import AVERAGE
@@ -51,6 +51,7 @@ class Paper:
     reference: str
     tables: list[Table]
     intervals: list[Table]
+    tuned: list[Table]
     figures: list[Figure]
     compared: list[Table]
     published: pd.DataFrame
@@ -118,7 +119,8 @@ def below_chance(rows: pd.DataFrame, names: Mapping[str, str], notes: Mapping[st
 def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str]) -> Paper:
     """A paper's section; files that are not there are listed as gaps."""
     table, published_csv, manifest = (here(path) for path in (entry.csv, entry.published, entry.manifest))
-    rows = results.read(table) if table else results.collect([])
+    whole = results.read(table) if table else results.collect([])
+    rows = tuned.main(whole, entry.tuned)
     intervals_csv = here(entry.intervals)
     paired = intervals.read(intervals_csv) if intervals_csv else None
     tests = intervals.tests(paired, entry.over)
@@ -134,11 +136,11 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
         anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
         tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names,
                                                                   entry.countings, tests)],
-        intervals=intervals.laid_out(paired, names),
+        intervals=intervals.laid_out(paired, names), tuned=tuned.laid_out(whole, entry.tuned, names),
         figures=[figure(found) for _, found in figures if found],
         compared=comparison.laid_out(comparison.compared(rows, entry.compare), names),
         published=published.read(published_csv) if published_csv else published.framed([]),
-        below=below_chance(rows, names, notes), gaps=gaps + results.gaps(rows),
+        below=below_chance(rows, names, notes), gaps=gaps + results.gaps(whole),
         downloads=[(name, base64.b64encode(path.read_bytes()).decode("ascii")) for name, path in files],
         manifest=read_json(manifest) if manifest else None, results=rows,
         rows=overview.rows(rows, entry.headline, tests).assign(

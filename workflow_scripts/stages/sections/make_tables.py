@@ -13,6 +13,7 @@ from workflow_scripts.reporting.inputs import (
     PublishedTable,
     Run,
     TrainImages,
+    TunedScore,
 )
 
 
@@ -35,6 +36,8 @@ class MakeTables(Section):
     """What the paired tests behind bold vary."""
     compare: Compare | None = None
     """What ran both corrected and as released."""
+    tuned: list[TunedScore] = []
+    """Scores whose options were chosen, which a table of their own shows."""
     published: list[PublishedTable] = []
     """Numbers of the paper itself."""
     train_images: dict[str, TrainImages] = {}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Interval, MinLen
+from annotated_types import Gt, Interval, MinLen
 from pydantic import Field
 
-from workflow_scripts.core.section import Section
 from workflow_scripts.networks.architecture import Pass
+from workflow_scripts.stages.sections.pseudo_ood import PseudoOOD
 
 
-class Sweep(Section):
+class Sweep(PseudoOOD):
     """Points to try, and what stands for OOD."""
 
     p: Annotated[tuple[Annotated[float, Interval(ge=0, le=100)], ...], MinLen(1)] = (
@@ -21,16 +21,10 @@ class Sweep(Section):
     """Upper clips (lambda) to try, in feature units."""
     K: Annotated[tuple[Annotated[int, Gt(0)], ...], MinLen(1)] = (50, 100, 200, 300, 500, 1000)
     """Neighbours to try (KNN); those larger than the train set are left out."""
-    pseudo_ood: Literal["noise", "jigsaw"] = "noise"
-    """What stands for OOD: Gaussian noise added to the network input, or its 3x3 cells in random order."""
-    std: Annotated[float, Gt(0)] = 0.3
-    """Standard deviation of the noise; 0.3 for CIFAR, 0.5 for ImageNet."""
     images: Annotated[int, Gt(1)] = 10_000
     """ID images to take at most, evenly spaced in the store."""
     criterion: Literal["auroc", "fpr95"] = "auroc"
     """What is best at the chosen point; equal: the other one, then the smaller p or K, then the larger clip."""
-    seed: Annotated[int, Ge(0)] = 0
-    """Of the noise or the jigsaw."""
 
 
 class TuneOptions(Pass):

@@ -1,0 +1,59 @@
+"""Options chosen three ways, from raw images to the table."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from tests import checkout
+from tests.tuning_data import write
+
+TABLES = "results/tuned/tables/tuned.csv"
+WAYS = ("id_only", "validation")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A checkout in which a configuration with `tuning` has run, and the configuration."""
+    repository = checkout.copy(tmp_path_factory.mktemp("repository"))
+    path = write(tmp_path_factory.mktemp("user"), ["msp", "energy", "knn", "ash"], pseudo_ood={"pseudo_ood": "jigsaw"})
+    done = checkout.snakemake(repository, "--cores", "1", TABLES, "--configfile", str(path))
+    assert done.returncode == 0, done.stdout[-4000:]
+    return repository, path
+
+
+def test_the_table_has_each_score_three_ways(finished):
+    repository, _ = finished
+    rows = pd.read_csv(repository / TABLES)
+    scores = {name for base in ("energy", "knn", "ash") for name in (base, *(f"{base}_{way}" for way in WAYS))}
+    assert set(rows.loc[rows["metric"] == "auroc", "score"]) == {"msp"} | scores
+    page = (repository / TABLES).with_suffix(".md").read_text()
+    main, chosen = page.split("### Options chosen: five, tiny\n")
+    assert all(name in main for name in ("msp", "energy", "knn", "ash")) and "id_only" not in main
+    for base in ("energy", "knn", "ash"):
+        (line,) = re.findall(rf"^\| Plain \| {base} \| .*", chosen, re.MULTILINE)
+        assert "missing" not in line and "nan" not in line.lower()
+
+
+def test_test_scores_are_of_the_chosen_options(finished):
+    import h5py
+
+    repository, _ = finished
+    for way in WAYS:
+        choice = json.loads((repository / f"results/tuned/sweep/five/tiny/plain/seed0/ash_{way}.json").read_text())
+        with h5py.File(repository / f"results/tuned/scores/five/tiny/plain/seed0/ash_{way}.h5") as file:
+            assert json.loads(file.attrs["options"])["p"] == choice["p"]
+            assert set(file) == {"five.test", "ood_test.test"}
+
+
+def test_a_second_run_does_nothing_and_another_choice_trains_nothing(finished):
+    repository, path = finished
+    assert not checkout.would_run(repository, TABLES, "--configfile", str(path))
+    changed = path.with_name("fpr95.yaml")
+    changed.write_text(path.read_text().replace("tuning:\n", "tuning:\n      criterion: fpr95\n"))
+    jobs = checkout.would_run(repository, TABLES, "--configfile", str(changed))
+    assert jobs["choose_options"] == 6 and not jobs.keys() & {"train_network", "extract_features", "extract_pseudo_ood",
+                                                              "extract_validation_features", "extract_all_features"}
