@@ -24,7 +24,7 @@ def write(folder: Path, scores: list[str], **tuning: object) -> Path:
     for name, taken in {"ood_test": (7, 8, 9), "ood_val": (5, 6)}.items():
         np.savez(folder / f"{name}.npz", images=pixels[np.concatenate([of[digit][:60] for digit in taken])])
     row = {"label": "x", "about": "x", "licence": "CC BY 4.0", "reader": "arrays", "geometry": "squash32"}
-    labelled = {**row, "options": {"labels": "labels"}, "classes": len(ID)}
+    labelled = {**row, "label": "Five digits", "options": {"labels": "labels"}, "classes": len(ID)}
     config = {
         "variant": "tuned", "seeds": [0], "device": "cpu", "threads": 1, "features": {"together": True},
         "scores": [{"name": name} for name in scores],

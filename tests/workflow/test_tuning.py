@@ -7,6 +7,7 @@ import re
 
 import pandas as pd
 import pytest
+import yaml
 
 from tests import checkout
 from tests.tuning_data import write
@@ -31,7 +32,7 @@ def test_the_table_has_each_score_three_ways(finished):
     scores = {name for base in ("energy", "knn", "ash") for name in (base, *(f"{base}_{way}" for way in WAYS))}
     assert set(rows.loc[rows["metric"] == "auroc", "score"]) == {"msp"} | scores
     page = (repository / TABLES).with_suffix(".md").read_text()
-    main, chosen = page.split("### Options chosen: five, tiny\n")
+    main, chosen = page.split("### Options chosen: Five digits, tiny\n")
     assert all(name in main for name in ("msp", "energy", "knn", "ash")) and "id_only" not in main
     for base in ("energy", "knn", "ash"):
         (line,) = re.findall(rf"^\| Plain \| {base} \| .*", chosen, re.MULTILINE)
@@ -52,8 +53,10 @@ def test_test_scores_are_of_the_chosen_options(finished):
 def test_a_second_run_does_nothing_and_another_choice_trains_nothing(finished):
     repository, path = finished
     assert not checkout.would_run(repository, TABLES, "--configfile", str(path))
+    config = yaml.safe_load(path.read_text())
+    config["experiments"][0]["tuning"]["criterion"] = "fpr95"
     changed = path.with_name("fpr95.yaml")
-    changed.write_text(path.read_text().replace("tuning:\n", "tuning:\n      criterion: fpr95\n"))
+    changed.write_text(yaml.safe_dump(config))
     jobs = checkout.would_run(repository, TABLES, "--configfile", str(changed))
     assert jobs["choose_options"] == 6 and not jobs.keys() & {"train_network", "extract_features", "extract_pseudo_ood",
                                                               "extract_validation_features", "extract_all_features"}

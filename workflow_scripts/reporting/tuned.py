@@ -41,10 +41,11 @@ def laid_out(results: pd.DataFrame, tuned: Sequence[TunedScore], names: Mapping[
                 return found.get((*head[:4], score, "all", AVERAGE, metric))
 
             group = label(metric)
-            columns[Column("as configured", group)] = [number(metric, seeds(head, head[4])) for head in heads]
+            configured = Column("as configured", group, of="configured")
+            columns[configured] = [number(metric, seeds(head, head[4])) for head in heads]
             for way in ways:
                 pairs = [Pair(metric, seeds(head, head[4]), seeds(head, by_base[head[4]].get(way))) for head in heads]
-                columns[Column(WAYS[way], group)] = [number(metric, pair.released) for pair in pairs]
+                columns[Column(WAYS[way], group, of=way)] = [number(metric, pair.released) for pair in pairs]
                 columns[Column("change", group, of=way)] = [
                     Cell(pair.text, pair.difference.mean if pair.text else None) for pair in pairs]
         place = f"{names.get(id, id)}, {names.get(network, network)}"
