@@ -107,6 +107,8 @@ def test_a_wrong_recipe_is_refused_before_anything_runs(work, recipe, message):
     (GOOD.replace("SPEC = MethodSpec()", ""), r"it defines no SPEC; expected a line such as SPEC = MethodSpec\(\)"),
     (GOOD.replace("MethodSpec()", "MethodSpec(outlier='always')"), "MethodSpec has no field 'outlier'; did you mean "
      "'outliers'"),
+    (GOOD.replace("MethodSpec()", "MethodSpec(defects={'odd': 'a text'})"), "MethodSpec.defects: expected ids such as "
+     "paper.1, .* found 'odd'"),
     (GOOD.replace("MethodSpec()", "MethodSpec(outliers=WHEN)"), "MethodSpec.outliers must be written out as a literal"),
     (GOOD.replace("= MethodSpec()", "= ScoreSpec(needs={'logits'})"), r"expected SPEC = MethodSpec\(\) with named "
      "fields, found SPEC = ScoreSpec"),

@@ -152,6 +152,13 @@ class MethodSpec(Spec):
     early_form: str = ""
     """Method that it is before that epoch, with the defaults of its options; empty: none but itself."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for defect in self.defects:
+            if "." not in defect.strip("."):
+                raise OODError("MethodSpec.defects: expected ids such as paper.1, whose last part stands in paths, "
+                               f"found {defect!r}")
+
     @property
     def switches(self) -> tuple[str, ...]:
         """Ids of all defects that it can reproduce."""
