@@ -27,7 +27,8 @@ from workflow_scripts.work.plan import Plan
 from workflow_scripts.work.starts import starts
 
 GOOD = '''from dataclasses import dataclass
-from torch.nn import functional
+from torch import ones
+from torch.nn import Parameter, functional
 from part import half
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.methods.base import Method
@@ -112,7 +113,7 @@ def test_a_wrong_recipe_is_refused_before_anything_runs(work, recipe, message):
     (GOOD.replace("MethodSpec()", "MethodSpec(outliers=WHEN)"), "MethodSpec.outliers must be written out as a literal"),
     (GOOD.replace("= MethodSpec()", "= ScoreSpec(needs={'logits'})"), r"expected SPEC = MethodSpec\(\) with named "
      "fields, found SPEC = ScoreSpec"),
-    (GOOD.replace("return Mine", "return return"), r"mine.py, line 28: no valid Python"),
+    (GOOD.replace("return Mine", "return return"), r"mine.py, line 29: no valid Python"),
     (GOOD.replace("weight: float", "weight: torch.Tensor"), "class Options is made without running the rest of the file"
      ".*NameError: name 'torch' is not defined"),
     (GOOD.replace("MethodSpec()", "MethodSpec(outliers='always')"), "trains against outliers; name them"),
@@ -207,12 +208,14 @@ def test_the_stage_trains_by_it(work, data):
     (", logits\n", ", logits[0]\n", r"loss gave \(\(\), \(3,\)\) for 16 images"),
     (", logits\n", ", None\n", r"loss gave \(\(\), NoneType\) for 16 images"),
     ("network(batch.images)", "network(batch.images).detach()", "the loss depends on nothing that is trained"),
-    ("batch.labels", "batch.label", r"AttributeError: .*'label' \(.*mine.py, line 23\)"),
+    ("batch.labels", "batch.label", r"AttributeError: .*'label' \(.*mine.py, line 24\)"),
     ("return Mine(options.weight)", "return 3", "build gave int, expected an object of a class of yours"),
-    ("return Mine(options.weight)", "return Mine(options.wait)", r"AttributeError: .*'wait' \(.*mine.py, line 27\)"),
+    ("return Mine(options.weight)", "return Mine(options.wait)", r"AttributeError: .*'wait' \(.*mine.py, line 28\)"),
+    ("        self.weight = weight\n", "        self.weight = weight\n        self.scale = Parameter(ones(1))\n",
+     r"its parameter 'scale' is in no group of parameter_groups, .*; name it there"),
     ("class Mine(Method):\n", "class Mine(Method):\n    outliers = True\n", "the method has outliers = True, its SPEC "
      "says otherwise"),
-    ("from part import half", "from party import half", r"ModuleNotFoundError: No module named 'party' .*line 3\)"),
+    ("from part import half", "from party import half", r"ModuleNotFoundError: No module named 'party' .*line 4\)"),
 ])
 def test_a_method_that_does_not_train_ends_with_one_line(work, data, capsys, old, new, message):
     assert old in GOOD

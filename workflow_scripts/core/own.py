@@ -223,7 +223,33 @@ def built(build: Callable[..., Any], outliers: bool, what: str) -> Callable[...,
         for hook in HOOKS:
             setattr(method, hook, placed(getattr(method, hook), what))
         method.loss = checked_loss(method.loss, what)
+        method.parameter_groups = checked_groups(method, what)
         return method
+
+    return run
+
+
+def checked_groups(method: Any, what: str) -> Callable[[Any], Any]:
+    """``parameter_groups`` of a user's method, which must name all of its own parameters that are to be trained.
+
+    Raises:
+        OODError: it leaves one out.
+    """
+    groups = method.parameter_groups
+
+    @functools.wraps(groups)
+    def run(network: Any) -> Any:
+        found, named = [], set()
+        with user_errors(what):
+            for group in groups(network):
+                given = group["params"]  # one tensor, or several, as torch takes them
+                found.append({**group, "params": [given] if hasattr(given, "requires_grad") else list(given)})
+                named |= {id(parameter) for parameter in found[-1]["params"]}
+        for name, parameter in method.named_parameters():
+            if parameter.requires_grad and id(parameter) not in named:
+                raise OODError(f"{what}: its parameter '{name}' is in no group of parameter_groups, so that it would "
+                               "never be trained; name it there, or call requires_grad_(False) on it")
+        return found
 
     return run
 
@@ -256,9 +282,9 @@ def placed(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     """``function`` of a user, an exception in which is one line with its place."""
 
     @functools.wraps(function)
-    def run(*given: Any) -> Any:
+    def run(*given: Any, **named: Any) -> Any:
         with user_errors(what):
-            return function(*given)
+            return function(*given, **named)
 
     return run
 
