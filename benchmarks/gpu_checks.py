@@ -34,7 +34,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "cross_entropy": {}, "goe": {"filter": "top", "k": 4}, "npos": SYNTHESIS | {"projection": 16}, "resample": {},
     "dense": {},
     "vos": {"start": 0, "queue": 8, "sample_from": 50}, "outlier_exposure": {}, "energy_oe": {}, "background": {},
-    "mixup": {"alpha": 1.0}, "npos_clip": SYNTHESIS,
+    "mixup": {"alpha": 1.0}, "npos_clip": SYNTHESIS, "logitnorm": {"temperature": 1.0}, "t2fnorm": {}, "ish": {},
+    "mixoe": {}, "rotpred": {},
 }
 # name -> (full options, options of a test, side of the images); `own` is a user's network, here one of torchvision
 MODELS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {

@@ -85,6 +85,8 @@ def entry(plan: Plan, run: Trained, about: dict[str, Any], folder: Path) -> dict
         if given.folder:
             code(given, folder / "code" / "network")
             network["options"] |= {"factory": f"{given.module}:{function}", "folder": "./code/network"}
+    if own.is_file(run.recipe.method):
+        code(own.script(run.recipe.method), folder / "code" / "method")
     scores = []
     for score in run.scores.values():
         if own.is_file(score.module):

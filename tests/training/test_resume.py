@@ -11,7 +11,19 @@ from tests import typed
 from tests.methods.test_resample import RECIPE, pool, wide
 from tests.training.test_training import images
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.methods import background, cross_entropy, goe, npos, resample, vos
+from workflow_scripts.methods import (
+    background,
+    cross_entropy,
+    goe,
+    ish,
+    logitnorm,
+    mixoe,
+    npos,
+    resample,
+    rotpred,
+    t2fnorm,
+    vos,
+)
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.resume import Resume
 
@@ -27,6 +39,11 @@ METHODS = {
     "resample": lambda: resample.build(resample.Options(), ()),
     "npos": lambda: npos.build(npos.Options(start=1, queue=20, K=5, select=8, sample_from=12, keep=3), ()),
     "vos": lambda: vos.build(vos.Options(start=1, queue=20, sample_from=50), ()),
+    "logitnorm": lambda: logitnorm.build(logitnorm.Options(), ()),
+    "t2fnorm": lambda: t2fnorm.build(t2fnorm.Options(), ()),
+    "ish": lambda: ish.build(ish.Options(), ()),
+    "mixoe": lambda: mixoe.build(mixoe.Options(mix="cutmix"), ()),
+    "rotpred": lambda: rotpred.build(rotpred.Options(), ()),
 }
 
 

@@ -68,8 +68,8 @@ def finished(tmp_path_factory) -> tuple[Path, Path]:
     return repository, work
 
 
-def test_the_page_shows_three_examples():
-    assert [len(commands(number)) for number in (1, 2, 3)] == [1, 1, 3]
+def test_the_page_shows_four_examples():
+    assert [len(commands(number)) for number in (1, 2, 3, 4)] == [1, 1, 1, 3]
 
 
 def test_own_network_score_and_images(finished):
@@ -126,9 +126,38 @@ def test_only_what_changed_runs_again(finished, name, old, new, first):
     assert jobs == (+Counter(first) + Counter(after) if first else Counter())
 
 
+def test_an_own_method_trains_and_its_file_is_part_of_what_it_trained(finished):
+    repository, work = finished
+    run(commands(3)[0], repository, work)
+    rows = list(csv.DictReader((repository / "results" / "my-method" / "tables" / "mine.csv").open()))
+    found = {(r["label"], r["score"], r["dataset"]) for r in rows if r["metric"] == "auroc" and r["mean"]}
+    assert {(label, score, name) for label in ("My network", "Short features") for score in SCORES
+            for name in SETS[1:]} <= found
+    with h5py.File(repository / "results/my-method/models/digits/my-net/short/seed0.h5") as file:
+        loss, accuracy = file["history/loss"][()], file["history/accuracy"][()]
+    assert len(loss) == 3 and loss[2] < loss[0] and accuracy[2] > accuracy[0]
+    run(shlex.split("uv run python -m workflow_scripts.export digits/my-net/short/seed0 "
+                    "--configfile /my/work/method.yaml --out /my/work/bundle"), repository, work)
+    path = work / "my_method.py"
+    assert (work / "bundle" / "code" / "method" / "my_method.py").read_bytes() == path.read_bytes()
+    before = path.read_text()
+    after = {"train_network": 1, "extract_features": 1, "precompute_statistics": 0, "score_sets": 4, "score_network": 1,
+             "compute_metrics": 1, "compare_scores": 1, "make_tables": 1, "draw_figures": 1, "write_manifest": 1,
+             "make_report": 1}
+    try:
+        for old, new, jobs in (("from dataclasses", "# a comment\nfrom dataclasses", {}),
+                               ('"""Weight of the penalty."""', '"""The weight."""', {}),
+                               (".sum(1).mean()", ".sum(1).mean() / 2", after)):
+            assert old in before
+            path.write_text(before.replace(old, new))
+            assert would_run(repository, "--configfile", str(work / "method.yaml")) == +Counter(jobs)
+    finally:
+        path.write_text(before)
+
+
 def test_a_bundle_gives_another_lab_equal_scores(finished):
     repository, work = finished
-    for words in commands(3):
+    for words in commands(4):
         run(words, repository, work)
     ours = "my-data/scores/digits/my-net/my-weights/seed0"
     theirs = "lab/scores/digits/my-net-bundle/my-weights-seed0/seed0"
@@ -158,7 +187,7 @@ def test_a_bundle_that_was_changed_is_refused(finished, tmp_path, monkeypatch, c
     repository, work = finished
     monkeypatch.chdir(repository)
     out = tmp_path / "bundle.zip"
-    words = [str(out) if word.endswith("bundle") else word.replace("/my/work", str(work)) for word in commands(3)[0]]
+    words = [str(out) if word.endswith("bundle") else word.replace("/my/work", str(work)) for word in commands(4)[0]]
     export.main(words[5:])
     export.main(["--check", str(out)])
     assert "files, all as the manifest says" in capsys.readouterr().out

@@ -117,7 +117,7 @@ class Recipe(Strict):
     label: str
     """Name in tables and figures."""
     method: str = ""
-    """A module of `workflow_scripts/methods`."""
+    """A module of `workflow_scripts/methods`, or a Python file of your own (`./my_method.py`, see docs/own.md)."""
     options: dict[str, Any] = {}
     """Options of that module (see Methods below)."""
     normalise: Normalise | None = None

@@ -17,6 +17,7 @@ import importlib.metadata
 import sys
 from pathlib import Path
 
+from workflow_scripts.core import own
 from workflow_scripts.core.own import Code
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,18 +179,26 @@ def _digest(modules: tuple[str | Code, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted({**code, **packages}.items()))
 
 
+def resolved(plugin: str | Code) -> str | Code:
+    """A plugin's module: ``methods.goe`` as it is, of ``methods./my/work/mine.py`` the user's file."""
+    if isinstance(plugin, Code) or not own.is_file(plugin):
+        return plugin
+    return own.script(plugin.partition(".")[2])
+
+
 def digest(stage: str | Code, *plugins: str | Code) -> dict[str, str]:
     """Code that the outputs of ``stage`` depend on.
 
     Args:
         stage: module name below ``workflow_scripts``, e.g. ``"train"``, or a user's own.
         plugins: modules below ``workflow_scripts`` that the job's wildcards name, e.g. ``"models.resnet_cifar"``, or a
-            user's own.
+            user's own, of which a file may also be named as such a module is (:func:`resolved`).
 
     Returns:
         ``{file or distribution: hash or version}``, keys sorted (Snakemake compares the repr).
     """
-    modules = tuple(p if isinstance(p, Code) else f"{PACKAGE}.{p}" for p in (stage, *plugins))
+    named = map(resolved, (stage, *plugins))
+    modules = tuple(p if isinstance(p, Code) else f"{PACKAGE}.{p}" for p in named)
     for module in modules:
         if isinstance(module, str):
             _file(module)  # refuses one that does not exist

@@ -21,6 +21,13 @@ from workflow_scripts.core import specs
 from workflow_scripts.core.errors import OODError, unknown
 
 LIBRARIES = ("torchvision", "timm")  # `timm:NAME` and `torchvision:NAME` name a model of theirs
+FILES = {"scores": ("score", "score", "options, known, state, batch"),
+         "methods": ("method", "build", "options, released")}
+"""Package of plugins that a user's file may be one of -> what it is called, the function it has to define, and what
+that is given."""
+HOOKS = ("check", "setup", "parameter_groups", "begin", "start_epoch", "loss", "predict", "after_step", "end_epoch",
+         "finish", "record")
+"""What the training loop calls of a method."""
 
 
 class Code(NamedTuple):
@@ -112,8 +119,11 @@ def check_factory(text: str, folder: str, where: str) -> None:
         raise unknown(f"{where}: function in {code.file}", function, names)
 
 
-def check_score(path: str, where: str) -> None:
-    """Refuse a score file that is not there or lacks what a score offers, without importing it.
+def check_file(package: str, path: str, where: str) -> None:
+    """Refuse a score or method file that is not there or lacks what it has to offer, without importing it.
+
+    Args:
+        package: of :data:`FILES`.
 
     Raises:
         OODError: naming ``where``.
@@ -121,10 +131,11 @@ def check_score(path: str, where: str) -> None:
     if not Path(path).is_absolute():
         raise OODError(f"{where}: '{path}' should be absolute or begin with ./ (relative to the configuration file)")
     tree = parsed(Path(path), where)
-    if "score" not in defined(tree):
-        raise OODError(f"{where}: {path} defines no score; a score file has a line such as "
-                       "def score(options, known, state, batch): ... (docs/own.md)")
-    specs.read(tree, specs.ScoreSpec, f"{where}: {path}")
+    kind, function, given = FILES[package]
+    if function not in defined(tree):
+        raise OODError(f"{where}: {path} defines no {function}; a {kind} file has a line such as "
+                       f"def {function}({given}): ... (docs/own.md)")
+    specs.read(tree, specs.KINDS[package], f"{where}: {path}")
 
 
 @contextmanager
@@ -160,35 +171,120 @@ def load(code: Code, what: str) -> ModuleType:
     return module
 
 
-def load_score(path: str) -> ModuleType:
-    """A score file whose every value is checked.
+def load_file(package: str, path: str) -> ModuleType:
+    """A score file whose every value is checked, or a method file whose every loss is.
+
+    Args:
+        package: of :data:`FILES`.
 
     Raises:
         OODError: see :func:`load`.
     """
-    folder, what = str(Path(path).parent), f"score file {path}"
+    folder, what = str(Path(path).parent), f"{FILES[package][0]} file {path}"
     if folder not in sys.path:
         sys.path.insert(0, folder)  # for what it imports of its folder
-    spec = importlib.util.spec_from_file_location(f"own_score_{hashlib.sha256(path.encode()).hexdigest()}", path)
+    spec = importlib.util.spec_from_file_location(f"own_{package}_{hashlib.sha256(path.encode()).hexdigest()}", path)
     assert spec is not None and spec.loader is not None  # own.is_file: its name ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     with user_errors(what):
         spec.loader.exec_module(module)
     names = vars(module)
+    if package == "methods":
+        declared = specs.read(parsed(Path(path), what), specs.MethodSpec, path)
+        names["build"] = built(names["build"], declared.outliers == "always", what)
+        return module
     names["score"] = checked(names["score"], path)
     if "fit" in names:
         names["fit"] = placed(names["fit"], what)
     return module
 
 
+def built(build: Callable[..., Any], outliers: bool, what: str) -> Callable[..., Any]:
+    """``build`` of a user, whose method ends with one line where its code raises or gives no loss.
+
+    Args:
+        outliers: whether its ``SPEC`` says that it trains with outliers.
+
+    Raises:
+        OODError: it gives no method, or one that takes outliers where its ``SPEC`` has none.
+    """
+    @functools.wraps(build)
+    def run(*given: Any) -> Any:
+        with user_errors(what):
+            method = build(*given)
+        if not all(callable(getattr(method, hook, None)) for hook in HOOKS):
+            raise OODError(f"{what}: build gave {type(method).__name__}, expected an object of a class of yours, class "
+                           "Mine(Method), and above from workflow_scripts.methods.base import Method")
+        if bool(method.outliers) != outliers:
+            raise OODError(f"{what}: the method has outliers = {bool(method.outliers)}, its SPEC says otherwise; a "
+                           "method that trains with outliers has outliers = True in its class and "
+                           'SPEC = MethodSpec(outliers="always"), another one neither')
+        for hook in HOOKS:
+            setattr(method, hook, placed(getattr(method, hook), what))
+        method.loss = checked_loss(method.loss, what)
+        method.parameter_groups = checked_groups(method, what)
+        return method
+
+    return run
+
+
+def checked_groups(method: Any, what: str) -> Callable[[Any], Any]:
+    """``parameter_groups`` of a user's method, which must name all of its own parameters that are to be trained.
+
+    Raises:
+        OODError: it leaves one out.
+    """
+    groups = method.parameter_groups
+
+    @functools.wraps(groups)
+    def run(network: Any) -> Any:
+        found, named = [], set()
+        with user_errors(what):
+            for group in groups(network):
+                given = group["params"]  # one tensor, or several, as torch takes them
+                found.append({**group, "params": [given] if hasattr(given, "requires_grad") else list(given)})
+                named |= {id(parameter) for parameter in found[-1]["params"]}
+        for name, parameter in method.named_parameters():
+            if parameter.requires_grad and id(parameter) not in named:
+                raise OODError(f"{what}: its parameter '{name}' is in no group of parameter_groups, so that it would "
+                               "never be trained; name it there, or call requires_grad_(False) on it")
+        return found
+
+    return run
+
+
+def checked_loss(loss: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """``loss`` of a user's method, which must give a scalar to minimise and the logits of the ID images.
+
+    Raises:
+        OODError: it gives anything else.
+    """
+    @functools.wraps(loss)
+    def run(network: Any, batch: Any) -> Any:
+        found = loss(network, batch)
+        count = len(batch.labels)
+        shapes = [getattr(part, "shape", type(part).__name__) for part in (found if isinstance(found, tuple) else [])]
+        fits = len(shapes) == 2 and shapes[0] == () and len(shapes[1]) == 2 and shapes[1][0] == count
+        if not fits:
+            told = ", ".join(str(shape if isinstance(shape, str) else tuple(shape)) for shape in shapes)
+            raise OODError(f"{what}: loss gave {f'({told})' if shapes else type(found).__name__} for {count} images; "
+                           f"return (loss, logits), a scalar to minimise and the logits ({count}, K) of the ID images")
+        if not found[0].requires_grad:
+            raise OODError(f"{what}: the loss depends on nothing that is trained; compute it of network(batch.images), "
+                           "without detach() and no_grad()")
+        return found
+
+    return run
+
+
 def placed(function: Callable[..., Any], what: str) -> Callable[..., Any]:
     """``function`` of a user, an exception in which is one line with its place."""
 
     @functools.wraps(function)
-    def run(*given: Any) -> Any:
+    def run(*given: Any, **named: Any) -> Any:
         with user_errors(what):
-            return function(*given)
+            return function(*given, **named)
 
     return run
 

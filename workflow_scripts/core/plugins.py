@@ -1,7 +1,7 @@
 """Plugins: one module per dataset reader, network, method, score, picture and metric rule, found by name and imported
 only when run.
 
-A score may also be a user's own file: its name is then the path, and its ``Options`` may be left out.
+A score or a method may also be a user's own file: its name is then the path, and its ``Options`` may be left out.
 
 A plugin declares itself by ``SPEC`` (:mod:`workflow_scripts.core.specs`) and states its options as a frozen standard
 dataclass ``Options`` with a docstring below each field. The configuration must be checked without importing torch, so
@@ -49,7 +49,7 @@ def metric_rules() -> dict[str, str]:
 
 def find(package: str, name: str, where: str) -> Path:
     """The plugin's file. Raises OODError naming ``where`` when there is none."""
-    if own.is_file(name):
+    if own.is_file(name) and package in own.FILES:
         own.parsed(Path(name), where)
         return Path(name)
     path = ROOT.joinpath(*package.split("."), f"{name}.py")
@@ -61,7 +61,7 @@ def find(package: str, name: str, where: str) -> Path:
 def load(package: str, name: str) -> ModuleType:
     """Import the plugin (and whatever it needs)."""
     if own.is_file(name):
-        return own.load_score(name)
+        return own.load_file(package, name)
     return importlib.import_module(f"workflow_scripts.{package}.{name}")
 
 
@@ -85,7 +85,11 @@ def spec(package: str, name: str) -> Any:
 
 @functools.cache
 def options_class(package: str, name: str) -> type:
-    """The plugin's ``Options`` dataclass, without importing the plugin."""
+    """The plugin's ``Options`` dataclass, without importing the plugin.
+
+    Raises:
+        OODError: the class needs more of the module than it may.
+    """
     body = []
     for node in _tree(package, name).body:
         module = node.module if isinstance(node, ast.ImportFrom) else None
@@ -96,7 +100,12 @@ def options_class(package: str, name: str) -> type:
             body.append(node)
             break
     scope: dict[str, Any] = {"__name__": __name__}
-    exec(compile(ast.Module(body, []), f"{package}.{name}", "exec", dont_inherit=True), scope)
+    try:
+        exec(compile(ast.Module(body, []), f"{package}.{name}", "exec", dont_inherit=True), scope)
+    except Exception as error:
+        raise OODError(f"{find(package, name, package)}: class Options is made without running the rest of the file, "
+                       "so it can use builtins, constants above it and "
+                       f"{', '.join(sorted(_ALLOWED_IMPORTS))}; {type(error).__name__}: {error}") from None
     options: Any = scope.get("Options") or dataclasses.make_dataclass("Options", [], frozen=True)
     options.__pydantic_config__ = {"extra": "forbid"}
     return options

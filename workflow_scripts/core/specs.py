@@ -12,7 +12,7 @@ import functools
 import typing
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from workflow_scripts.core.errors import OODError, nearest, unknown
 
@@ -111,7 +111,7 @@ class ScoreSpec(EvaluatedSpec):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSpec(Spec):
-    """A module of ``methods``."""
+    """A module of ``methods``, or a user's method file."""
 
     defects: dict[str, str] = field(default_factory=dict)
     """Defects of the released code that it can reproduce: id -> what the released code does."""
@@ -137,7 +137,8 @@ class MethodSpec(Spec):
     """The training record holds `theta`, weights of the outliers that a selection can follow."""
     late_from: str = ""
     """Option that is an epoch: before it the options and defects below change nothing, to the bit, so that trainings
-    which differ in them alone share those epochs. Empty: every option counts from the first step."""
+    which differ in them alone share those epochs. Empty: every option counts from the first step. Of a user's file it
+    says nothing: its trainings share no epochs."""
     late: dict[str, Any] = field(default_factory=dict)
     """Options that count from then on -> a value that `check` accepts with every other option."""
     late_defects: tuple[str, ...] = ()
@@ -150,6 +151,13 @@ class MethodSpec(Spec):
     """Prefixes of the method's parameters and buffers that the shared epochs change."""
     early_form: str = ""
     """Method that it is before that epoch, with the defaults of its options; empty: none but itself."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for defect in self.defects:
+            if "." not in defect.strip("."):
+                raise OODError("MethodSpec.defects: expected ids such as paper.1, whose last part stands in paths, "
+                               f"found {defect!r}")
 
     @property
     def switches(self) -> tuple[str, ...]:
@@ -213,10 +221,12 @@ KINDS: dict[str, type[Spec]] = {"scores": ScoreSpec, "methods": MethodSpec, "mod
                                 "pictures": PictureSpec, "data.readers": ReaderSpec, "metrics.rules": RuleSpec,
                                 "agreement": CheckSpec}
 """By the package that holds such plugins."""
-_EXAMPLES = {ScoreSpec: 'needs={"logits"}', PictureSpec: 'needs={"metrics"}', CheckSpec: 'files={"network"}'}
+S = TypeVar("S", bound=Spec)
+_EXAMPLES: dict[type[Spec], str] = {ScoreSpec: 'needs={"logits"}', PictureSpec: 'needs={"metrics"}',
+                                    CheckSpec: 'files={"network"}'}
 
 
-def read(tree: ast.Module, kind: type[Spec], file: str | Path) -> Spec:
+def read(tree: ast.Module, kind: type[S], file: str | Path) -> S:
     """The declaration in a module's syntax tree; nothing of the module is executed.
 
     Raises:

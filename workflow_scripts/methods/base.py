@@ -1,6 +1,6 @@
 """What a training method offers to the loop.
 
-A method is one module in this folder with
+A method is one module in this folder, or a user's own file (docs/own.md), with
 
 ``Options``
     its hyper-parameters, a frozen standard dataclass with a docstring below each field;

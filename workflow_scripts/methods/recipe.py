@@ -51,6 +51,6 @@ class MethodRecipe(Recipe):
     """A recipe and the method that trains by it."""
 
     method: str
-    """A module of `workflow_scripts/methods`."""
+    """A module of `workflow_scripts/methods`, or the path of a user's own file."""
     options: Annotated[Any, options_of("methods", "method", "options")] = Field({}, validate_default=True)
     """Its options."""

@@ -107,7 +107,7 @@ def score_section(plan: Plan, wildcards: Wildcards) -> str:
 
 def score_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind a score."""
-    return digest("stages.score_sets", sections.score_code(plan.run(wildcards).scores[wildcards.score]))
+    return digest("stages.score_sets", f"scores.{plan.run(wildcards).scores[wildcards.score].module}")
 
 
 def fused_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
@@ -127,7 +127,7 @@ def fused_section(plan: Plan, wildcards: Wildcards) -> str:
 
 def fused_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind a joined score."""
-    return digest("stages.fuse_scores", sections.score_code(plan.run(wildcards).scores[wildcards.score]))
+    return digest("stages.fuse_scores", f"scores.{plan.run(wildcards).scores[wildcards.score].module}")
 
 
 def network_score_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def network_score_section(plan: Plan, wildcards: Wildcards) -> str:
 def network_score_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind a score that runs the network."""
     run = plan.run(wildcards)
-    return digest("stages.score_network", sections.score_code(run.scores[wildcards.score]),
+    return digest("stages.score_network", f"scores.{run.scores[wildcards.score].module}",
                   *sections.network_code(run.network))
 
 
@@ -176,7 +176,7 @@ def sweep_section(plan: Plan, wildcards: Wildcards) -> str:
 def sweep_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind the choice of a score's options."""
     run = plan.run(wildcards)
-    return digest("stages.tune_options", sections.score_code(run.scores[wildcards.score]),
+    return digest("stages.tune_options", f"scores.{run.scores[wildcards.score].module}",
                   *sections.network_code(run.network))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from workflow_scripts.core.digest import digest
+from workflow_scripts.core.digest import digest, resolved
 from workflow_scripts.stages.sections.compare_scores import CompareScores
 from workflow_scripts.stages.sections.draw_figures import DrawFigures
 from workflow_scripts.stages.sections.draw_reliability import DrawReliability
@@ -170,8 +170,8 @@ def manifest_section(plan: Plan, wildcards: Wildcards) -> str:
     code = {stage: digest(stage) for stage in MANIFEST_STAGES}
     parts = ({part for r in runs for part in sections.network_code(r.network)}
              | {f"methods.{r.recipe.method}" for r in runs if r.recipe.method}
-             | {sections.score_code(s) for r in runs for s in r.scores.values()})
-    named = {part if isinstance(part, str) else f"own.{part.module}": part for part in parts}
+             | {f"scores.{s.module}" for r in runs for s in r.scores.values()})
+    named = {part if isinstance(part, str) else f"own.{part.module}": part for part in map(resolved, parts)}
     config["experiments"] = [e for e in config["experiments"] if e["paper"] == wildcards.paper]
     return WriteManifest.of(config=config, seeds=sorted({run.seed for run in runs}),
                             code=code | {name: digest(part) for name, part in sorted(named.items())}).dump()

@@ -34,11 +34,6 @@ def network_code(entry: Network) -> tuple[str | Code, ...]:
     return "models.own", own.factory(given.factory, given.folder, f"network '{entry.name}'")[0]
 
 
-def score_code(entry: Score) -> str | Code:
-    """The module of a score, for its code digest: one of ours, or a user's file."""
-    return own.script(entry.module) if own.is_file(entry.module) else f"scores.{entry.module}"
-
-
 def confidence(entry: Score) -> str:
     """How a score's values become the confidence that releases threshold (``ScoreSpec.confidence``); "" for none."""
     kinds = plugins.spec("scores", entry.module).confidence

@@ -29,6 +29,8 @@ def plugins_exist(config: Config) -> None:
     for i, recipe in enumerate(config.recipes):
         if recipe.method:
             plugins.find("methods", recipe.method, f"recipes[{i}].method")
+            if own.is_file(recipe.method):
+                own.check_file("methods", recipe.method, f"recipes[{i}].method")
             plugins.parse_options("methods", recipe.method, recipe.options, f"recipes[{i}].options")
             for bug in recipe.defects or ():
                 if bug not in plugins.spec("methods", recipe.method).switches:
@@ -38,7 +40,7 @@ def plugins_exist(config: Config) -> None:
     for i, score in enumerate(config.scores):
         plugins.find("scores", score.module, f"scores[{i}].{'score' if score.score else 'name'}")
         if own.is_file(score.module):
-            own.check_score(score.module, f"scores[{i}].score")
+            own.check_file("scores", score.module, f"scores[{i}].score")
         plugins.parse_options("scores", score.module, score.options, f"scores[{i}].options")
         if score.tune is not None:
             sweep = Sweep.load(json.dumps(score.tune.sweep), f"scores[{i}].tune.sweep")

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from workflow_scripts.core import plugins
+from workflow_scripts.core import own, plugins
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import MethodSpec
 from workflow_scripts.work.plan import Key, Plan, Trained
@@ -82,10 +82,12 @@ def named(plan: Plan, wildcards: Any) -> Start:
 
 
 def _alone(plan: Plan, run: Trained) -> bool:
-    """Whether a training shares nothing: a run cut short, weights not trained here, inputs or draws of its own."""
+    """Whether a training shares nothing: a run cut short, weights not trained here, inputs or draws of its own, a
+    method whose file is a user's, of whose word no other training may depend."""
     recipe = run.recipe
-    own = (recipe.masks, recipe.outliers, run.outliers, run.classifier, run.weights)
-    return bool(plan.config.limit.steps or recipe.checkpoint or run.among or any(own) or _draws(run))
+    inputs = (recipe.masks, recipe.outliers, run.outliers, run.classifier, run.weights)
+    return bool(plan.config.limit.steps or recipe.checkpoint or run.among or any(inputs)
+                or own.is_file(recipe.method) or _draws(run))
 
 
 def _draws(run: Trained) -> bool:
