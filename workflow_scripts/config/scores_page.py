@@ -48,7 +48,7 @@ def text() -> str:
              f"{len(names)} post-hoc scores, a file each in `workflow_scripts/scores`; the equation and the papers' "
              "values stand at its top, and its options in [config.md](config.md). A score is named under `scores:` of "
              "a configuration. *Values to try* are what `tuning` of an experiment searches among, for scores of cached "
-             "features ([own.md](own.md), 4).", "",
+             "features ([own.md](own.md), 5).", "",
              "| score | what, and where from | reads | cost | options | values to try |", "|---|---|---|---|---|---|"]
     return "\n".join([*lines, *map(row, names)]) + "\n"
 

@@ -220,7 +220,7 @@ def choice_section(plan: Plan, wildcards: Wildcards) -> str:
 
 def choice_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind the choice of a score's options."""
-    return digest("stages.choose_options", sections.score_code(plan.run(wildcards).scores[wildcards.score]))
+    return digest("stages.choose_options", f"scores.{plan.run(wildcards).scores[wildcards.score].module}")
 
 
 def _scored(score: Score) -> dict[str, Any]:
