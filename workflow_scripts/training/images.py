@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,6 +36,11 @@ class Images:
     masks: Tensor | None = None
     """(N, h, w) integers: pseudo-masks, 0 for background and c + 1 for class c; ``None`` where there are none."""
 
+    @cached_property
+    def host_labels(self) -> Tensor:
+        """``labels`` on the CPU."""
+        return self.labels.cpu()
+
     def inputs(self, images: Tensor | LongSide, how: Normalise) -> Tensor:
         """Network inputs of images of this set; of those whose long side was kept the centre. ``how``: `normalise`."""
         return normalise(images.centre() if isinstance(images, LongSide) else images, how)
@@ -51,7 +57,7 @@ class Images:
             (B,) numbers on the device, and (B, H, W, 3) uint8 images, augmented.
         """
         for part in parts:
-            index = part.to(self.labels.device)
+            index = part.to(self.labels.device, non_blocking=True)
             yield index, augment(self.pixels[index], steps, seed, epoch, index)
 
 
@@ -67,8 +73,8 @@ class TokenImages(Images):
     def batches(self, parts: Sequence[Tensor], steps: Sequence[Step], seed: int, epoch: int,
                 ) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
-            index = part.to(self.labels.device)
-            yield index, self.pixels[index]
+            index = part.to(self.labels.device, non_blocking=True)
+            yield index, self.pixels[part]
 
 
 class _OnDevice:
@@ -110,10 +116,10 @@ class DecodedImages(Images):
                 images, index = next(batches)
             except OODError as error:  # a worker's comes with its traceback
                 raise OODError(str(error).strip().rpartition("OODError: ")[2]) from None
-            index = index.to(self.labels.device)
+            index = index.to(self.labels.device, non_blocking=True)
             images = images.to(self.labels.device, non_blocking=True)
             images = augment(images, steps, seed, epoch, index, done=int(first is not None))
-            yield part.to(index.device), self.ranks.gather(images, len(part))
+            yield part.to(index.device, non_blocking=True), self.ranks.gather(images, len(part))
 
     def _loader(self, first: RandomResizedCrop | None, seed: int) -> tuple[Order, DataLoader]:
         """One loader, whose processes are kept, for each way to decode."""

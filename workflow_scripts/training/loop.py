@@ -50,7 +50,7 @@ def batches(data: Images, recipe: Recipe, seed: int, epoch: int, rows: Tensor | 
     parts = parts[start:]
     views = [data.batches(parts, recipe.augment, seed + SECOND_VIEW * view, epoch)
              for view in range(recipe.views)]
-    for step, seen in enumerate(zip(*views, strict=True), start):
+    for step, (part, *seen) in enumerate(zip(parts, *views, strict=True), start):
         index = seen[0][0]
         images = [data.inputs(view, recipe.normalise) for _, view in seen]
         ood, numbers = next(beside) if beside else (None, None)
@@ -58,7 +58,8 @@ def batches(data: Images, recipe: Recipe, seed: int, epoch: int, rows: Tensor | 
         if data.masks is not None:
             masks = resize_masks(data.masks[index], *data.pixels.shape[1:3])
             masks = augment_masks(masks, recipe.augment, seed, epoch, index).long()
-        yield Batch(images[0], data.labels[index], index, seed, epoch, step, ood, numbers, *images[1:], masks=masks)
+        yield Batch(images[0], data.labels[index], index, seed, epoch, step, ood, numbers, *images[1:], masks=masks,
+                    host_labels=data.host_labels[part])
 
 
 def plain(data: Images, rows: Tensor | None, how: Normalise) -> Iterator[tuple[Tensor, Tensor]]:

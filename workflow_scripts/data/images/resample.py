@@ -36,15 +36,16 @@ def boxes(height: int, width: int, scale: tuple[float, float], ratio: tuple[floa
     w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]
     top = (u[:, 20].double() * (height - h + 1)).long()
     left = (u[:, 21].double() * (width - w + 1)).long()
-    drawn = torch.stack([top, left, h, w], 1)
+    drawn = top, left, h, w
     if width / height < ratio[0]:
         size = round(width / ratio[0]), width
     elif width / height > ratio[1]:
         size = height, round(height * ratio[1])
     else:
         size = height, width
-    centre = torch.tensor([(height - size[0]) // 2, (width - size[1]) // 2, *size], device=u.device)
-    return torch.where(fits.any(1)[:, None], drawn, centre)
+    centre = (height - size[0]) // 2, (width - size[1]) // 2, *size
+    there = fits.any(1)
+    return torch.stack([torch.where(there, given, whole) for given, whole in zip(drawn, centre, strict=True)], 1)
 
 
 def weights(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
