@@ -74,6 +74,15 @@ def untracked(value):
 DEVICE = untracked(f"--device {PLAN.config.device}" + " --tf32" * (PLAN.config.tf32 and GPUS))
 
 
+# of a training: what changes rounding at most, and so reruns nothing
+TRAINED_ON = untracked(
+    f"--device {PLAN.config.device}"
+    + " --tf32" * (PLAN.config.tf32 and GPUS)
+    + " --no-fused" * (not PLAN.config.fused)
+    + f" --compile {PLAN.config.compile}" * (PLAN.config.compile != "no")
+)
+
+
 def flags(*names):
     """Optional files of a job as words of its command: ``--name file`` for each input or output that it has."""
 

@@ -21,7 +21,7 @@ rule train_start:
         cfg=of(training.start_section),
         code=of(training.start_code),
         optional=flags("parent", "test", "tokens"),
-        device=DEVICE,
+        device=TRAINED_ON,
         minutes=untracked(PLAN.config.resume.minutes),
     message:
         "train the first epochs {wildcards.start} of {wildcards.network} on {wildcards.id}, seed {wildcards.seed}"
@@ -61,7 +61,7 @@ rule train_network:
         cfg=of(training.train_section),
         code=of(training.train_code),
         optional=flags("start", "masks", "parent", "outliers", "selection", "test", "tokens"),
-        device=DEVICE,
+        device=TRAINED_ON,
         minutes=untracked(PLAN.config.resume.minutes),
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"

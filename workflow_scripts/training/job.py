@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -27,6 +27,7 @@ from workflow_scripts.networks.architecture import Network
 from workflow_scripts.networks.load import build, in_bfloat16, start_from
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training import ranks as parallel
+from workflow_scripts.training.compiled import How, compiled
 from workflow_scripts.training.images import Images, TokenImages, images_of
 from workflow_scripts.training.launch import end_with_parent, launch
 from workflow_scripts.training.loop import Training
@@ -64,6 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     devices.add_arguments(parser)
     parser.add_argument("--gpus", type=int, default=1, metavar="N",
                         help="GPUs that share every batch, with --device cpu processes (default: %(default)s)")
+    parser.add_argument("--no-fused", action="store_false", dest="fused",
+                        help="on a GPU, change weights by a kernel for each operation, not by one")
+    parser.add_argument("--compile", choices=get_args(How), default="no",
+                        help="compile the passes with gradients (default: %(default)s)")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # both are given to the processes it starts
     parser.add_argument("--meeting", help=argparse.SUPPRESS)
     parser.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES",
@@ -109,6 +114,8 @@ def prepare(args: argparse.Namespace, stage: str, section: Section, network: Net
     if store.images is None:
         raise OODError(f"{args.data} holds ready network inputs (a noise set); a network is trained on images")
 
+    if recipe.training.precision == "bfloat16":
+        devices.check_bfloat16(device, "training.precision")
     released = tuple(released)
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed
     torch.manual_seed(seed)
@@ -121,6 +128,7 @@ def prepare(args: argparse.Namespace, stage: str, section: Section, network: Net
                    getattr(recipe.options, "head", "") == "parent")
     if recipe.training.precision == "bfloat16":
         in_bfloat16(net)
+    compiled(net, args.compile, device, args.gpus)
     method = plugins.load("methods", recipe.method).build(recipe.options, released)
     data: Images
     if given["tokens"]:
@@ -136,11 +144,11 @@ def prepare(args: argparse.Namespace, stage: str, section: Section, network: Net
         outliers = load_outliers(given["outliers"], recipe.outliers, seed, device, store.images.shape[1:],
                                  given["selection"])
     test = images_of(load_store(given["test"]), device) if given["test"] else None
-    training = Training(net, method, data, recipe, seed, outliers, released, test, ranks)
+    training = Training(net, method, data, recipe, seed, outliers, released, test, ranks, args.fused)
     return Job(training, net, method, store.classes, background, {
         "configuration": section.dump(), "inputs": inputs(args, store.attrs),
         "code": code(stage, network, recipe.method), "seed": args.seed, "threads": args.threads,
-        "device": args.device, "tf32": args.tf32})
+        "device": args.device, "tf32": args.tf32, "fused": args.fused, "compile": args.compile})
 
 
 def code(stage: str, network: Network, method: str) -> dict[str, str]:
