@@ -273,8 +273,8 @@ class Config(Strict):
     """On a GPU convolutions and products round float32 inputs to 10 bits (TensorFloat-32): faster, other numbers. As
     with `device`, results that exist are kept when it changes."""
     fused: bool = True
-    """On a GPU a training's optimiser changes all weights by one kernel of torch; false: by one for each operation. Only
-    rounding differs. As with `device`, results that exist are kept when it changes."""
+    """On a GPU a training's optimiser changes all weights by one kernel of torch; false: by one for each operation.
+    Only rounding differs. As with `device`, results that exist are kept when it changes."""
     compile: Literal["no", "kernels", "graphs"] = "no"
     """Compile a network's training passes with `torch.compile`: `kernels` fuses them (also on the CPU), `graphs` also
     records them as CUDA graphs. The first step then takes up to a minute, rounding differs, and a network that cannot

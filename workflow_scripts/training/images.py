@@ -17,7 +17,9 @@ from workflow_scripts.data.images.dataset import Decoded, Order, loader
 from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.rows import CentreCrops, Encoded
 from workflow_scripts.data.images.store import Store
+from workflow_scripts.networks.memory import check_room
 from workflow_scripts.training.ranks import ALONE, Ranks
+from workflow_scripts.training.resident import resident
 from workflow_scripts.training.tokens import Tokens
 
 
@@ -132,8 +134,22 @@ class DecodedImages(Images):
         return self._loaders[key]
 
 
+@dataclass(frozen=True)
+class ResidentImages(Images):
+    """A labelled set that is trained on in one geometry, held on the device, and evaluated in another, decoded when it
+    is read."""
+
+    pixels: _OnDevice
+    held: Tensor | LongSide | None = None
+    """The images to train on."""
+
+    def batches(self, parts: Sequence[Tensor], steps: Sequence[Step], seed: int, epoch: int,
+                ) -> Iterator[tuple[Tensor, Tensor]]:
+        return Images(self.held, self.labels).batches(parts, steps, seed, epoch)
+
+
 def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tensor | None = None,
-              ranks: Ranks = ALONE) -> Images:
+              ranks: Ranks = ALONE, geometry: str | None = None) -> Images:
     """The images of a store, ready to train on.
 
     Args:
@@ -141,10 +157,21 @@ def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tenso
         workers: processes that decode, where images are not stored.
         masks: pseudo-masks of the images.
         ranks: the processes that train on them.
+        geometry: in which images that are not stored are trained on, held on the device; ``None``: decoded anew in each
+            epoch.
+
+    Raises:
+        OODError: the device has no room for them.
     """
     labels = torch.from_numpy(store.labels).to(device)
     if isinstance(store.images, Encoded):
+        if geometry:
+            evaluated = _OnDevice(store.images, device)
+            return ResidentImages(evaluated, labels, masks, resident(store.images, geometry, device))
         return DecodedImages(_OnDevice(store.images, device), labels, masks, workers, ranks)
+    if device.type == "cuda":
+        size = len(store.images.flat) if isinstance(store.images, CentreCrops) else store.images.nbytes
+        check_room(size, device, f"pixels: {len(labels):,} stored images", "give their dataset pixels: decoded")
     if isinstance(store.images, CentreCrops):
         return Images(LongSide.of(store.images, device), labels, masks)
     return Images(torch.from_numpy(store.images).to(device), labels, masks)

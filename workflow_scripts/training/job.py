@@ -138,7 +138,8 @@ def prepare(args: argparse.Namespace, stage: str, section: Section, network: Net
         data = TokenImages(Tokens(given["tokens"], len(labels), net.token_shape, device), labels)
     else:
         of_images = torch.from_numpy(masks(store)).to(device) if masks else None
-        data = images_of(store, device, workers=max(0, args.threads // args.gpus - 1), masks=of_images, ranks=ranks)
+        data = images_of(store, device, workers=max(0, args.threads // args.gpus - 1), masks=of_images, ranks=ranks,
+                         geometry=recipe.resident)
     outliers = None
     if method.outliers and given["outliers"] and recipe.outliers:
         outliers = load_outliers(given["outliers"], recipe.outliers, seed, device, store.images.shape[1:],

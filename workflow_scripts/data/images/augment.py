@@ -106,8 +106,8 @@ def augment(images: Tensor | LongSide, steps: Sequence[Step], seed: int, epoch: 
     """Apply the recipe's ``augment`` list.
 
     Args:
-        images: (B, H, W, 3) uint8; of images whose long side was kept a random crop that comes first is a window of
-            the long image, otherwise their central squares are taken.
+        images: (B, H, W, 3) uint8; of images whose long side was kept a random crop or random resized crop that comes
+            first is a window of the long image, otherwise their central squares are taken.
         steps: e.g. ``[RandomCrop(random_crop=4), HorizontalFlip(horizontal_flip=0.5)]``.
         seed, epoch: of the run.
         index: (B,) int64 image numbers.
@@ -118,14 +118,15 @@ def augment(images: Tensor | LongSide, steps: Sequence[Step], seed: int, epoch: 
         (B, H', W', 3) uint8.
     """
     plan = [(name, value, *OPERATIONS[name]) for step in steps for name, value in step]
-    if isinstance(images, LongSide) and [name for name, *_ in plan[:1]] != ["random_crop"]:
+    if isinstance(images, LongSide) and (not plan or plan[0][0] not in ("random_crop", "random_resized_crop")):
         images = images.centre()
     if len(plan) <= done:
         return images
     u = uniforms(seed, epoch, index, sum(draws for *_, draws in plan))
     for i, (name, value, operation, draws) in enumerate(plan):
         if isinstance(images, LongSide):
-            images = images.window(*crop_of(value), u[:, :draws])
+            images = (images.resized(value, u[:, :draws]) if name == "random_resized_crop" else
+                      images.window(*crop_of(value), u[:, :draws]))
         elif i >= done and name not in left_out:
             images = operation(images, value, u[:, :draws])
         u = u[:, draws:]
