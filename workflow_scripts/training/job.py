@@ -37,6 +37,7 @@ from workflow_scripts.training.tokens import Tokens
 from workflow_scripts.training.writer import Writer
 
 SHARED_SEED = 1  # goe.2g-5
+_SHARED = 0.9  # of a GPU's memory, for the trainings that share it; their CUDA contexts take some of the rest
 _FILES = ("parent", "masks", "outliers", "selection", "tokens", "test")
 """Arguments that not every training has."""
 
@@ -69,6 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="on a GPU, change weights by a kernel for each operation, not by one")
     parser.add_argument("--compile", choices=get_args(How), default="no",
                         help="compile the passes with gradients (default: %(default)s)")
+    parser.add_argument("--share", type=int, default=1, metavar="N",
+                        help="take an N-th of the GPU's memory at most, since N trainings are on it at once")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # both are given to the processes it starts
     parser.add_argument("--meeting", help=argparse.SUPPRESS)
     parser.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES",
@@ -90,8 +93,22 @@ def run(module: str, args: argparse.Namespace, argv: Sequence[str] | None,
         end_with_parent()
     device = devices.pick(args.device, max(1, args.threads // args.gpus), args.tf32)
     ranks = parallel.join(args.meeting, args.rank or 0, args.gpus, device)
-    train(args, device, ranks)
+    if args.share > 1 and device.type == "cuda":  # so that the one that is too large fails, and not its neighbour
+        torch.cuda.set_per_process_memory_fraction(_SHARED / args.share)
+    try:
+        train(args, device, ranks)
+    except torch.OutOfMemoryError as error:
+        raise _too_large(args.share, str(error).splitlines()[0]) from error
     ranks.leave()
+
+
+def _too_large(share: int, reason: str) -> OODError:
+    """What a training that ran out of a GPU's memory says."""
+    if share == 1:
+        return OODError(f"training.batch_size: the GPU's memory is too small for this training ({reason}); lower it, "
+                        "or set training.precision: bfloat16")
+    return OODError(f"trainings_per_gpu: this training does not fit into a {share}th of the GPU's memory ({reason}); "
+                    "where the profile has retries it is tried again alone; lower trainings_per_gpu if many end so")
 
 
 def prepare(args: argparse.Namespace, stage: str, section: Section, network: Network, recipe: MethodRecipe,
