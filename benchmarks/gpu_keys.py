@@ -31,6 +31,8 @@ def all_keys(speeds: Speeds, case: Case) -> None:
         with within(speeds.rows.left() - 5 if "compiling" not in words else COMPILING, "the loop"):
             found = speeds.loop(case, **words)
         plain.setdefault("images/s", found["images/s"])
+        if "compiling" in words:
+            found["backend"] = "inductor" if speeds.device.type == "cuda" else "eager: traced, not compiled"
         return found | {"times the defaults": found["images/s"] / plain["images/s"]}
 
     for name, words in KEYS:

@@ -68,7 +68,8 @@ rule train_network:
     shell:
         "exec python -m workflow_scripts.stages.train_network --config {params.cfg:q} --data {input.data} "
         "{params.optional} --seed {wildcards.seed} {params.device} --gpus {resources.processes} "
-        "--share {resources.trainings} --threads {threads} --save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
+        "--share {resources.trainings} --threads {threads} --save-every {params.minutes} --record {output.record} "
+        "--out {output.checkpoint} > {log} 2>&1"
 
 
 # Pseudo-masks of the ID train images, from the class activation maps of a classifier.
