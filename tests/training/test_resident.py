@@ -11,6 +11,7 @@ import torch
 
 from tests import typed
 from tests.data.test_loading import archive, decoded_set  # noqa: F401  (a fixture)
+from tests.training.test_training import RECIPE, small
 from workflow_scripts.config.recipes import Recipe
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.data.archives.lmdb_store import Archive
@@ -19,7 +20,9 @@ from workflow_scripts.data.images.geometry import fit
 from workflow_scripts.data.images.randomness import permutation
 from workflow_scripts.data.images.rows import decoded
 from workflow_scripts.data.images.store import Store
+from workflow_scripts.methods import cross_entropy
 from workflow_scripts.training import images
+from workflow_scripts.training.loop import Training
 from workflow_scripts.work import checks
 
 CPU = torch.device("cpu")
@@ -46,6 +49,17 @@ def test_in_the_sets_own_geometry_the_batches_are_those_that_are_decoded_in_time
     assert torch.equal(data.pixels[index], ordinary.pixels[index]) and data.held.dtype == torch.uint8
     how = typed.normalise("per_image")
     assert torch.equal(data.inputs(data.pixels[index], how), normalise(ordinary.pixels[index], how))
+
+
+def test_a_training_on_them_ends_with_the_same_bits(archive):  # noqa: F811
+    ends = []
+    for make in (lambda data: data, lambda data: held_set(data, "crop20")):
+        data, network = make(decoded_set(archive, 0, np.arange(30) % 3)), small()
+        recipe = RECIPE | {"augment": FLIP, "validation": {"count": 6}}
+        Training(network, cross_entropy.build(cross_entropy.Options(), ()), data, typed.recipe(recipe), 0).run(
+            report=lambda line: None)
+        ends.append(network.state_dict())
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
 def test_a_crop_comes_out_of_the_long_image_that_is_held(archive):  # noqa: F811
