@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmarks import gpu_checks
+from benchmarks import gpu_project as project
 from tests import typed
 from tests.training.test_precision import Net
 from tests.training.test_resume import METHODS, RECIPE, images, pool, state
@@ -96,3 +98,21 @@ def test_a_fused_optimiser_goes_on_from_first_epochs():
         assert {state["step"].item() for state in rest.optimiser.state.values()} == {18.0}
         ends.append(torch.cat([p.detach().flatten() for p in rest.network.parameters()]))
     torch.testing.assert_close(*ends, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", project.names("models"))
+def test_every_architecture_is_traced_as_a_whole(name):
+    """In bfloat16 too, where some have code of their own."""
+    _, options, side = gpu_checks.MODELS[name]
+    side = options.get("image", min(side, 64))
+    for rounded in (False, True):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        network = project.model(name, 4, **options).eval()  # in training mode dropout would draw
+        if rounded:
+            in_bfloat16(network)
+        x = torch.rand(2, 3, side, side)
+        expected = network(x)
+        compiled(network, "kernels", CPU, backend="eager")
+        torch.testing.assert_close(network(x), expected, rtol=0, atol=0)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1 + rounded
