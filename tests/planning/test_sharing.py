@@ -103,7 +103,7 @@ def test_a_wrong_limit_ends_the_run_with_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(("share", "message"), [
-    (3, r"^trainings_per_gpu: this training does not fit into a 3th of the GPU's memory \(CUDA out of memory\.\)"),
+    (3, r"^trainings_per_gpu: this training does not fit into 1/3 of the GPU's memory \(CUDA out of memory\.\)"),
     (1, r"^training.batch_size: the GPU's memory is too small for this training")])
 def test_a_training_that_runs_out_of_memory_says_so_in_one_line(share, message, monkeypatch):
     limits = []

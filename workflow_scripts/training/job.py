@@ -107,7 +107,7 @@ def _too_large(share: int, reason: str) -> OODError:
     if share == 1:
         return OODError(f"training.batch_size: the GPU's memory is too small for this training ({reason}); lower it, "
                         "or set training.precision: bfloat16")
-    return OODError(f"trainings_per_gpu: this training does not fit into a {share}th of the GPU's memory ({reason}); "
+    return OODError(f"trainings_per_gpu: this training does not fit into 1/{share} of the GPU's memory ({reason}); "
                     "where the profile has retries it is tried again alone; lower trainings_per_gpu if many end so")
 
 
