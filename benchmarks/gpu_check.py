@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu_check --minutes 4 [--out FOLDER]
     python -m benchmarks.gpu_check --device cpu --small          # the same code path without a GPU
+    python -m benchmarks.gpu_check --only keys                   # what each key that speeds a training up does here
 
 Needs Python 3.11 to 3.13, torch 2.11 or newer, numpy, h5py, Pillow, pydantic 2 (which brings annotated-types) and
 array-api-compat; neither Snakemake nor lmdb. What else a row needs (torchvision, timm, scipy, open_clip) is imported
@@ -25,7 +26,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA start
 
 import torch
 
-from benchmarks import gpu_checks, gpu_project, gpu_speed
+from benchmarks import gpu_checks, gpu_keys, gpu_project, gpu_speed
 from benchmarks.gpu_rows import ERROR, FAILED, Rows
 
 OUT = Path(__file__).resolve().parent.parent / "results" / "benchmarks"
@@ -102,14 +103,18 @@ def device_of(args: argparse.Namespace) -> torch.device:
 
 def main(argv: list[str] | None = None) -> int:
     parser = command("gpu_check", __doc__, 4.0, "tiny networks and sets: a test of the command")
-    parser.add_argument("--only", choices=("checks", "speeds"), help="leave out the other half")
+    parser.add_argument("--only", choices=("checks", "speeds", "keys"), help="leave out the others; keys are the last "
+                        "rows of the speeds")
     args = parser.parse_args(argv)
     device = device_of(args)
     rows = Rows("gpu_check", args.out, about(device, args.threads), args.minutes)
-    if args.only != "speeds":
+    if args.only in (None, "checks"):
         checks(rows, device, args.small)
     if args.only != "checks":
-        gpu_speed.Speeds(rows, device, args.small).all()
+        speeds = gpu_speed.Speeds(rows, device, args.small)
+        if args.only != "keys":
+            speeds.all()
+        gpu_keys.all_keys(speeds, gpu_speed.SMALL[0] if args.small else gpu_speed.RESNET18)
     print(f"{len(rows.rows)} rows, {rows.count(FAILED)} failed, {rows.count(ERROR)} could not be made; "
           f"{rows.out / rows.name}.md")
     return int(rows.count(FAILED, ERROR) > 0)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from benchmarks import gpu_project as project
 from benchmarks import gpu_step
 from benchmarks.gpu_rows import Absent, Rows
+from workflow_scripts.core.errors import OODError
 
 CPU = torch.device("cpu")
 SCORE, NETWORK_SCORE = 1e-5, 1e-2  # of the scores' standard deviation
@@ -47,6 +48,7 @@ MODELS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "torchvision_imagenet": ({}, {"architecture": "mobilenet_v2"}, 64),
     "bit": ({}, {}, 64),
     "own": ({"factory": "torchvision:resnet18"}, {"factory": "torchvision:mobilenet_v2"}, 64),
+    "mnist_convnet": ({"dropout": 0.0}, {"dropout": 0.0}, 28),
     "clip_vit": ({}, {"image": 32, "patch": 8, "width": 64, "layers": 2, "embed": 16}, 224),
 }
 
@@ -93,8 +95,9 @@ def made_up(small: bool) -> tuple[Any, Any]:
     features = images(centres[labels])
     unlike = rng.gamma(0.7, 1.5, (test // 2, width))
     batch = images(np.concatenate([centres[rng.integers(0, classes, test - test // 2)], unlike]))
-    weight, bias = (rng.normal(0, s, shape).astype(np.float32) for s, shape in (
-        (0.4 * (24 / width) ** 0.5, (classes, width)), (0.1, classes)))
+    # the discriminant of these classes, scaled to logits of a trained network, with noise: some images are told wrong
+    weight = (0.3 * 24 / width * (centres + rng.normal(0, 0.3, centres.shape))).astype(np.float32)
+    bias = (-0.15 * 24 / width * (centres**2).sum(1)).astype(np.float32)
     sums, counts = project.class_sums(features, labels, classes)
     e = project.evidence
     known = e.Known(e.Head(weight, bias), e.BatchNorm(rng.gamma(4, 0.2, width), rng.normal(0.5, 0.2, width)),
@@ -129,13 +132,25 @@ def network_score(name: str, device: torch.device, side: int) -> dict[str, Any]:
     for chosen in (CPU, device):
         project.channels_last(network.to(chosen))
         x, labels = data.inputs(data.pixels, project.CIFAR10).to(chosen), data.labels.to(chosen)
-        known, state = project.evidence.Known(), None
-        if "train_labels" in module.SPEC.needs:
-            known = project.evidence.Known(train_labels=data.labels.numpy())
-            pairs = zip(x.split(64), labels.split(64), strict=True)
-            state = module.fit(options, known, network, pairs)
-        found.append(module.score(options, known, state, network, x[:64]).detach().cpu().numpy())
+        known, state = known_network(network, x, labels), None
+        try:
+            if hasattr(module, "fit"):
+                state = module.fit(options, known, network, zip(x.split(64), labels.split(64), strict=True))
+            found.append(module.score(options, known, state, network, x[:64]).detach().cpu().numpy())
+        except OODError as error:
+            if "clip_vit" not in str(error):
+                raise
+            raise Absent(str(error)) from None
     return compared(found[1], found[0], NETWORK_SCORE)
+
+
+def known_network(network: nn.Module, x: Tensor, labels: Tensor) -> Any:
+    """Labels of the images, on the CPU, and class means of their features, on the device."""
+    e = project.evidence
+    with torch.no_grad():
+        sums, counts = project.class_sums(network.features(x).cpu().numpy(), labels.cpu().numpy(), CLASSES)
+    means = e.Statistics(sums / counts[:, None], counts, sums.sum(0) / counts.sum())
+    return e.Known(statistics=project.moved(means, x.device), train_labels=labels.cpu().numpy())
 
 
 # --- training steps
@@ -239,7 +254,7 @@ def architecture(name: str, device: torch.device, small: bool) -> dict[str, Any]
     """Frozen (evaluation) and training-mode forward passes on the device against the CPU."""
     full, tiny, side = MODELS[name]
     torch.manual_seed(0)
-    side = 32 if small else side
+    side = min(side, 32) if small else side
     network = settled(project.model(name, 10, **(tiny if small else full)), side)
     for module in network.modules():
         if isinstance(module, nn.Dropout):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from workflow_scripts.core import changes, plugins
 from workflow_scripts.data.images.augment import augment, normalise
+from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.randomness import permutation, uniforms
 from workflow_scripts.methods.base import Batch, Method
 from workflow_scripts.methods.recipe import Recipe
@@ -22,6 +23,7 @@ from workflow_scripts.networks import devices
 from workflow_scripts.networks.load import in_bfloat16
 from workflow_scripts.scores import base as evidence
 from workflow_scripts.stages.precompute_statistics import class_sums
+from workflow_scripts.training.compiled import How, compiled
 from workflow_scripts.training.images import Images
 from workflow_scripts.training.layout import channels_last
 from workflow_scripts.training.loop import Training, batches
@@ -30,10 +32,10 @@ from workflow_scripts.training.resume import Resume
 from workflow_scripts.training.schedule import learning_rate
 
 __all__ = [
-    "CIFAR10", "CROP_FLIP", "SGD", "TWO_VIEWS", "Batch", "Images", "Method", "Outliers", "Recipe", "Resume", "Training",
-    "augment", "batches", "changes", "channels_last", "class_sums", "devices", "evidence", "fitted_scores",
-    "in_bfloat16", "known_of", "learning_rate", "method", "model", "moved", "names", "normalise", "on_features",
-    "ood_metrics", "permutation", "recipe", "score", "scored", "uniforms",
+    "CIFAR10", "CROP_FLIP", "SGD", "TWO_VIEWS", "Batch", "How", "Images", "LongSide", "Method", "Outliers", "Recipe",
+    "Resume", "Training", "augment", "batches", "changes", "channels_last", "class_sums", "compiled", "devices",
+    "evidence", "fitted_scores", "in_bfloat16", "known_of", "learning_rate", "method", "model", "moved", "names",
+    "normalise", "on_features", "ood_metrics", "permutation", "recipe", "score", "scored", "uniforms",
 ]
 
 CIFAR10 = changes.MeanStd(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616))

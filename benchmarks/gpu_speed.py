@@ -269,14 +269,18 @@ class Speeds:
             found["peak memory, GB"] = torch.cuda.max_memory_allocated() / 1e9
         return found
 
-    def loop(self, case: Case, precision: str) -> dict[str, Any]:
-        """The project's loop as the train stage runs it on a store in memory: order, augmentation, step."""
+    def loop(self, case: Case, precision: str = "float32", fused: bool = True, compiling: project.How = "no",
+             ) -> dict[str, Any]:
+        """The project's loop as the train stage runs it on a store in memory: order, augmentation, step; a CPU traces
+        what a GPU compiles."""
         self.forget()
         network = case.build(self.device)
         if precision == "bfloat16":
             project.in_bfloat16(network)
+        project.compiled(network, compiling, self.device,
+                         backend="inductor" if self.device.type == "cuda" else "eager")
         data = self.data(case, 50 if self.small else 50_000)
-        training = project.Training(network, project.method("cross_entropy"), data, self.recipe(case), 0)
+        training = project.Training(network, project.method("cross_entropy"), data, self.recipe(case), 0, fused=fused)
         network.train()
 
         def endless() -> Iterator[Any]:

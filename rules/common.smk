@@ -20,6 +20,7 @@ try:
     PLAN = read_plan(CONFIG, ROOT, here=TYPED_IN)
     check_papers(PLAN)
     check(PLAN, snakemake_private.asked(workflow))
+    TRAININGS = snakemake_private.trainings_per_gpu(workflow)  # that share a GPU, in the profile
 except OODError as error:
     print(*(f"config: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
     sys.exit(1)
@@ -31,7 +32,7 @@ ENV = "../envs/ood.yaml"
 # Below resources with a space or the like; elsewhere the commands that made what is there stay as they are.
 QUOTED = ":q" * (shlex.quote(PLAN.config.resources) != PLAN.config.resources)
 THREADS = PLAN.config.threads
-GPUS = 0 if PLAN.config.device == "cpu" else 1
+GPUS = 0 if PLAN.config.device == "cpu" else TRAININGS  # of the resource gpu, what a GPU counts
 GROUP = "all" if PLAN.config.features.together else "id"  # of sets that the job with the head passes through a network
 RUN = "{id}/{network}/{recipe}/seed{seed}"  # of a trained network
 START = "{id}/{network}/{start}/seed{seed}"  # of first epochs
@@ -71,7 +72,29 @@ def untracked(value):
     return snakemake_private.remember_signature(lambda wildcards, output: value)
 
 
-DEVICE = untracked(f"--device {PLAN.config.device}" + " --tf32" * (PLAN.config.tf32 and GPUS))
+DEVICE = untracked(f"--device {PLAN.config.device}" + " --tf32" * (PLAN.config.tf32 and bool(GPUS)))
+
+
+def on_gpu(gpus):
+    """Resources of a training on so many GPUs, a function of the plan and the wildcards: `gpu`, and how many trainings
+    may be on its GPU at once."""
+
+    def trainings(wildcards, attempt):
+        return training.sharing(gpus(PLAN, wildcards), TRAININGS, attempt) if GPUS else 1
+
+    def gpu(wildcards, attempt):
+        return GPUS * gpus(PLAN, wildcards) // trainings(wildcards, attempt)
+
+    return {"gpu": gpu, "trainings": trainings}
+
+
+# of a training: what changes rounding at most, and so reruns nothing
+TRAINED_ON = untracked(
+    f"--device {PLAN.config.device}"
+    + " --tf32" * (PLAN.config.tf32 and bool(GPUS))
+    + " --no-fused" * (not PLAN.config.fused)
+    + f" --compile {PLAN.config.compile}" * (PLAN.config.compile != "no")
+)
 
 
 def flags(*names):

@@ -15,20 +15,20 @@ rule train_start:
         ENV
     threads: THREADS
     resources:
-        gpu=lambda wc: GPUS * training.start_gpus(PLAN, wc),
+        **on_gpu(training.start_gpus),
         processes=of(training.start_gpus),
     params:
         cfg=of(training.start_section),
         code=of(training.start_code),
         optional=flags("parent", "test", "tokens"),
-        device=DEVICE,
+        device=TRAINED_ON,
         minutes=untracked(PLAN.config.resume.minutes),
     message:
         "train the first epochs {wildcards.start} of {wildcards.network} on {wildcards.id}, seed {wildcards.seed}"
     shell:
         "exec python -m workflow_scripts.stages.train_start --config {params.cfg:q} --data {input.data} "
-        "{params.optional} --seed {wildcards.seed} {params.device} --gpus {resources.processes} --threads {threads} "
-        "--save-every {params.minutes} --out {output} > {log} 2>&1"
+        "{params.optional} --seed {wildcards.seed} {params.device} --gpus {resources.processes} "
+        "--share {resources.trainings} --threads {threads} --save-every {params.minutes} --out {output} > {log} 2>&1"
 
 
 rule train_network:
@@ -55,20 +55,21 @@ rule train_network:
         ENV
     threads: THREADS
     resources:
-        gpu=lambda wc: GPUS * training.gpus(PLAN, wc),
+        **on_gpu(training.gpus),
         processes=of(training.gpus),
     params:
         cfg=of(training.train_section),
         code=of(training.train_code),
         optional=flags("start", "masks", "parent", "outliers", "selection", "test", "tokens"),
-        device=DEVICE,
+        device=TRAINED_ON,
         minutes=untracked(PLAN.config.resume.minutes),
     message:
         "train {wildcards.network} on {wildcards.id}: {wildcards.recipe}, seed {wildcards.seed}"
     shell:
         "exec python -m workflow_scripts.stages.train_network --config {params.cfg:q} --data {input.data} "
-        "{params.optional} --seed {wildcards.seed} {params.device} --gpus {resources.processes} --threads {threads} "
-        "--save-every {params.minutes} --record {output.record} --out {output.checkpoint} > {log} 2>&1"
+        "{params.optional} --seed {wildcards.seed} {params.device} --gpus {resources.processes} "
+        "--share {resources.trainings} --threads {threads} --save-every {params.minutes} --record {output.record} "
+        "--out {output.checkpoint} > {log} 2>&1"
 
 
 # Pseudo-masks of the ID train images, from the class activation maps of a classifier.

@@ -155,7 +155,7 @@ def test_jitter_is_distributed_as_torchvisions():
 
 def test_jitter_takes_every_order_and_leaves_out_what_is_zero():
     u = uniforms(0, 0, torch.arange(N), 6)
-    orders = colour._ORDERS[(u[:, 1] * 24).long()]
+    orders = colour._orders(torch.device("cpu"))[(u[:, 1] * 24).long()]
     counts = np.unique(orders.numpy(), axis=0, return_counts=True)[1]
     assert len(counts) == 24
     assert np.abs(counts - N / 24).max() < 5 * (N / 24) ** 0.5

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.network_data import CONFIG, write_all
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.models import densenet_bc
 from workflow_scripts.networks import batching, devices
 from workflow_scripts.stages import extract_features as features
@@ -72,6 +73,19 @@ def test_a_size_that_does_not_fit_is_left_out_with_larger_ones():
 
     found = batching.measured(Small(), torch.zeros(1, 3, 4, 4), (16, 32, 64, 128))
     assert list(found) == [16, 32]
+
+
+@pytest.mark.parametrize("key", ["training.precision", "features.precision"])
+def test_bfloat16_is_refused_where_the_gpu_lacks_it(key, monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100")
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True, there=there: there)
+        devices.check_bfloat16(torch.device("cpu"), key)
+        if there:
+            devices.check_bfloat16(gpu, key)
+    with pytest.raises(OODError, match=rf"^{key}: bfloat16 .* Tesla V100 .*; set {key}: float32$"):
+        devices.check_bfloat16(gpu, key)
 
 
 def test_float32_is_float32_on_a_gpu_unless_tf32_is_asked_for(monkeypatch):

@@ -299,6 +299,14 @@ class Config(Strict):
     tf32: bool = False
     """On a GPU convolutions and products round float32 inputs to 10 bits (TensorFloat-32): faster, other numbers. As
     with `device`, results that exist are kept when it changes."""
+    fused: bool = True
+    """On a GPU a training's optimiser changes all weights by one kernel of torch; false: by one for each operation.
+    Only rounding differs. As with `device`, results that exist are kept when it changes."""
+    compile: Literal["no", "kernels", "graphs"] = "no"
+    """Compile a network's training passes with `torch.compile`: `kernels` fuses them (also on the CPU), `graphs` also
+    records them as CUDA graphs. The first step then takes up to a minute, rounding differs, and a network that cannot
+    be compiled ends its training with a line that says so. As with `device`, results that exist are kept when it
+    changes."""
     threads: Annotated[int, Field(gt=0)] = 2
     """CPU threads of a job that runs a network; numbers on CPU are reproducible for the same count."""
     fidelity: Fidelity = Fidelity()

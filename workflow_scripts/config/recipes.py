@@ -10,6 +10,8 @@ from workflow_scripts.config.base import Name, Strict, Where
 from workflow_scripts.core.changes import Normalise, Step
 from workflow_scripts.core.optimisation import Optimisation, OutlierBatches, Validation
 
+RESIDENT = r"^(squash|crop|short|resize[1-9][0-9]*crop)[1-9][0-9]*(bicubic)?$"
+
 
 class Training(Optimisation):
     """Optimisation of one network over shuffled ID images."""
@@ -139,6 +141,11 @@ class Recipe(Strict):
     """Images to train against, for methods that do."""
     images: Name | None = None
     """Dataset whose train split is trained on instead of the ID set's: the same images in another size."""
+    resident: Annotated[str, Field(pattern=RESIDENT)] | None = None
+    """Of a dataset with `pixels: decoded`, decode the train images once, in this geometry (`short256`,
+    `resize256crop224`), and hold them on the device as uint8; it must have room for them, and a first random resized
+    crop is then cut out of that image, not of the whole one: another input. Images as they are evaluated stay those of
+    the dataset's geometry. Left out: decoded in each epoch, in time."""
     masks: Masks | None = None
     """Pseudo-masks to train on, for methods that do."""
     validation: Validation | None = None

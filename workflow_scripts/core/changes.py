@@ -95,7 +95,7 @@ class ResizedWindow(Strict):
 
 class RandomResizedCrop(Strict):
     """A random window, resized (bilinear). Of a dataset with `pixels: decoded` it is cut out of the whole image, as the
-    first step; otherwise out of the stored one."""
+    first step; otherwise out of the stored or `resident` one, with its long side where that was kept (`shortN`)."""
 
     random_resized_crop: ResizedWindow
     """Size, share of the area, shape."""

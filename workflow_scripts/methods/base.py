@@ -49,6 +49,12 @@ class Batch:
     second: Tensor | None = None
     masks: Tensor | None = None
     """Pseudo-masks (B, H, W) int64 of the images, changed as they were; ``None`` where the recipe has none."""
+    host_labels: Tensor | None = None
+    """``labels`` on the CPU."""
+
+    def on_host(self) -> Tensor:
+        """The labels on the CPU, where a method that decides something by them need not wait for a GPU."""
+        return self.labels.cpu() if self.host_labels is None else self.host_labels
 
 
 @dataclass(frozen=True)

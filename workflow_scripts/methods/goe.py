@@ -141,8 +141,8 @@ class GOE(Method):
         """The step's lambda and permutations of ``count`` images, a function of (seed, epoch, step)."""
         rng = np.random.default_rng((batch.seed, batch.epoch, batch.step))
         lam = rng.beta(self.options.alpha, self.options.beta) if self.options.alpha > 0 else 1.0
-        orders = torch.from_numpy(np.stack((rng.permutation(count), rng.permutation(count)))).to(batch.images.device)
-        return Mixing(float(lam), orders[0], orders[1])
+        orders = torch.from_numpy(np.stack((rng.permutation(count), rng.permutation(count))))
+        return Mixing(float(lam), *orders.to(batch.images.device, non_blocking=True))
 
     def loss(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         options, n_id = self.options, len(batch.images)

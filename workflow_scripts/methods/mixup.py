@@ -37,7 +37,8 @@ def mixing(batch: Batch, alpha: float) -> tuple[float, Tensor]:
     """The step's lambda and the place of each image's partner in the batch, (B,) int64."""
     rng = np.random.default_rng((batch.seed, batch.epoch, batch.step))
     lam = float(rng.beta(alpha, alpha))
-    return lam, torch.from_numpy(rng.permutation(len(batch.labels))).to(batch.labels.device)
+    partners = torch.from_numpy(rng.permutation(len(batch.labels)))
+    return lam, partners.to(batch.labels.device, non_blocking=True)
 
 
 class Mixup(Method):

@@ -206,20 +206,25 @@ class NPOS(Method):
         features = network.features(images)
         self.stop_if_broken(features.detach(), batch)
         z = self.project(features)
-        moved = prototypes.follow(self.prototypes.clone(), z, labels, options.momentum)
+        moved = prototypes.follow(self.prototypes.clone(), z, self.seen(batch), options.momentum)
         with torch.no_grad():
             self.prototypes.copy_(moved)
         loss = options.w_disp * prototypes.dispersion(moved, options.temperature)
         loss = loss + options.w_comp * prototypes.compactness(z, moved.detach(), labels, options.temperature)
         if options.weight:
-            outliers = self.synthesise(features.detach(), labels, batch)
+            outliers = self.synthesise(features.detach(), batch)
             if outliers is not None:
                 loss = loss + options.weight * open_risk(self.phi(features), self.phi(outliers), options.balanced)
         return loss, z[:len(batch.labels)].detach() @ moved.detach().T
 
-    def synthesise(self, features: Tensor, labels: Tensor, batch: Batch) -> Tensor | None:
-        """Queue the features; outliers (C P m, D) where it is time. (B, D), (B,)."""
-        self.queues.push(features, labels)
+    def seen(self, batch: Batch) -> Tensor:
+        """Labels of all views on the CPU. -> (B,) or (2B,)."""
+        labels = batch.on_host()
+        return labels if batch.second is None else torch.cat((labels, labels))
+
+    def synthesise(self, features: Tensor, batch: Batch) -> Tensor | None:
+        """Queue the features (B, D) of all views; outliers (C P m, D) where it is time."""
+        self.queues.push(features, self.seen(batch))
         if batch.epoch < self.options.start or not self.queues.full():
             return None
         generator = torch.Generator().manual_seed(
@@ -230,11 +235,19 @@ class NPOS(Method):
         return found.outliers.flatten(0, 2).to(features.dtype)
 
     def stop_if_broken(self, features: Tensor, batch: Batch) -> None:
-        """End the run at features that are not finite; a GPU looks every 50 steps."""
+        """Note features that are not finite, and end the run; a GPU would have to wait, and ends it with the epoch."""
         step = batch.epoch * self.sizes.steps + batch.step + 1
         self.broken += step * ((self.broken == 0) & ~features.isfinite().all())
-        if (not step % 50 or not features.is_cuda) and self.broken:
-            raise OODError(f"features are not finite in step {int(self.broken)} (epoch {batch.epoch + 1}); lower "
+        if not features.is_cuda:
+            self._stop(batch.epoch)
+
+    def end_epoch(self, network: nn.Module, epoch: int) -> None:
+        """Raises OODError when features were not finite."""
+        self._stop(epoch)
+
+    def _stop(self, epoch: int) -> None:
+        if self.broken:
+            raise OODError(f"features are not finite in step {int(self.broken)} (epoch {epoch + 1}); lower "
                            "training.lr or look at the train images")
 
     def finish(self, network: nn.Module, eval_data: EvalData) -> None:

@@ -121,7 +121,7 @@ class NPOSClip(npos.NPOS):
         logits = network.head(features)
         loss = logit_norm(logits, batch.labels, options.T)
         if options.weight:
-            outliers = self.synthesise(features.detach(), batch.labels, batch)
+            outliers = self.synthesise(features.detach(), batch)
             if outliers is not None:
                 loss = loss + options.weight * npos.open_risk(self.phi(features), self.phi(outliers), options.balanced)
         return loss, logits

@@ -25,11 +25,13 @@ def follow(prototypes: Tensor, z: Tensor, labels: Tensor, momentum: float) -> Te
     Args:
         prototypes: (C, d), of length 1.
         z: (B, d).
-        labels: (B,) int64.
+        labels: (B,) int64, best on the CPU: how many moves there are is asked of them.
     """
     classes = len(prototypes)
+    labels = labels.cpu()
     rank, counts = ranks(labels, classes)
     moves = int(counts.max())
+    rank, labels, counts = (x.to(z.device, non_blocking=True) for x in (rank, labels, counts))
     table = z.new_zeros(moves, classes, z.shape[1]).index_put((rank, labels), z)
     there = torch.arange(moves, device=z.device)[:, None] < counts  # (moves, C)
     for step, moved in zip(table.unbind(0), there.unsqueeze(-1).unbind(0), strict=True):

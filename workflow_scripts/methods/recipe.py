@@ -35,6 +35,8 @@ class Recipe(Section):
     """How many augmentations of each image a step sees."""
     training: optimisation.Optimisation
     """Optimisation."""
+    resident: str | None = None
+    """Geometry in which train images that no store holds are decoded once, onto the device; null: in each epoch."""
     outliers: OutlierBatches | None = None
     """Outliers beside the ID images; null: none."""
     masks: bool = False

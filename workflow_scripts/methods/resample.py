@@ -134,7 +134,9 @@ class ImageWeights(nn.Module):
         index, order = index.sort()
         own = own[order]
         blocks = self.blocks()
-        bounds = torch.searchsorted(index, torch.tensor([b.start for b in blocks], device=index.device)).tolist()
+        bounds = [0]  # of one block, as on a GPU, which then need not be asked
+        if len(blocks) > 1:
+            bounds = torch.searchsorted(index, torch.tensor([b.start for b in blocks], device=index.device)).tolist()
         total = torch.zeros_like(self.means)
         for block, first, last in zip(blocks, bounds, [*bounds[1:], len(index)], strict=True):
             theta, velocity, weights = self.theta[block], self.velocity[block], self.weights[block]
@@ -199,7 +201,7 @@ class Resample(background.Background):
         self.images.ascend(batch.outlier_index, self.distances, self.options.coefficient)
         step = batch.epoch * self.sizes.steps + batch.step + 1
         self.broken += step * ((self.broken == 0) & ~self.images.means.isfinite().all())
-        if not step % 50 or not self.broken.is_cuda:  # reading it makes a GPU wait
+        if not self.broken.is_cuda:  # a GPU would have to wait: there it is read at the end of the epoch
             self._stop_if_broken()
 
     def _stop_if_broken(self) -> None:

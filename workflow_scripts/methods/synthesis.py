@@ -77,20 +77,38 @@ class Queues(nn.Module):
         self.register_buffer("changed", torch.ones(classes, length, dtype=torch.bool))
         kept = products and 4 * classes * length**2 <= KEPT_MB << 20
         self.register_buffer("products", torch.zeros(classes, length, length) if kept else None)
+        self.count()
+        self.register_load_state_dict_post_hook(lambda queues, keys: queues.count())
+
+    def count(self) -> None:
+        """Keep ``pushed`` and the number of ``changed`` rows of each queue on the CPU as well, int64 (C,) each: a GPU
+        that is asked in a step makes the processor wait."""
+        self.counted = self.pushed.to("cpu", copy=True), self.changed.sum(1).cpu()
 
     @torch.no_grad()
     def push(self, features: Tensor, labels: Tensor) -> None:
-        """Put features into their classes' queues in order; the oldest leave. (B, D), (B,) int64."""
-        rank, counts = ranks(labels, len(self.pushed))
-        stays = rank >= counts[labels] - self.length  # of more than a queue holds, the last
+        """Put features into their classes' queues in order; the oldest leave.
+
+        Args:
+            features: (B, D).
+            labels: (B,) int64, best on the CPU, where places in the queues are worked out.
+        """
+        device, (pushed, changed) = features.device, self.counted
+        labels = labels.cpu()
+        rank, counts = ranks(labels, len(pushed))
+        stays = (rank >= counts[labels] - self.length).nonzero()[:, 0]  # of more than a queue holds, the last
         label = labels[stays]
-        slot = (self.pushed[label] + rank[stays]) % self.length
-        new = features[stays].detach().to(self.unit.dtype)
+        slot = (pushed[label] + rank[stays]) % self.length
+        if len(stays) < len(features):
+            features = features[stays.to(device, non_blocking=True)]
+        new = features.detach().to(self.unit.dtype)
         norm = torch.linalg.vector_norm(new, dim=1)
+        label, slot = (x.to(device, non_blocking=True) for x in (label, slot))
         self.unit[label, slot] = new / norm.clamp_min(torch.finfo(new.dtype).tiny)[:, None]
         self.norm[label, slot] = norm
         self.changed[label, slot] = True
-        self.pushed += counts
+        self.pushed += counts.to(device, non_blocking=True)
+        self.counted = pushed + counts, (changed + counts).clamp_max(self.length)
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -98,17 +116,19 @@ class Queues(nn.Module):
         for buffer in (self.unit, self.norm):
             buffer.zero_()
         self.changed.fill_(True)
+        self.count()
 
     def full(self) -> bool:
         """Whether every class has got as many features as its queue holds."""
-        return bool((self.pushed >= self.length).all())
+        return bool((self.counted[0] >= self.length).all())
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Bring the kept products up to date: the rows and columns of what was pushed since."""
         if self.products is None:
             return
-        most = int(self.changed.sum(1).max())
+        pushed, changed = self.counted
+        most = int(changed.max())
         if 4 * most > self.length:
             torch.bmm(self.unit, self.unit.transpose(1, 2), out=self.products)
         elif most:
@@ -119,6 +139,7 @@ class Queues(nn.Module):
             self.products[which, slots] = new
             self.products.transpose(1, 2)[which, slots] = new
         self.changed.fill_(False)
+        self.counted = pushed, torch.zeros_like(changed)
 
     def block(self, classes: slice) -> Tensor:
         """Products of queued directions with each other. -> (c, N, N); may be a view of what is kept."""
@@ -172,7 +193,7 @@ class Synthesis:
         classes, _, width = queues.unit.shape
         noise = torch.randn(self.sample_from, width, generator=generator)
         places = torch.rand(classes, self.select, generator=generator).argsort(1)[:, :self.pick]
-        return noise.to(queues.unit), places.to(queues.unit.device)
+        return noise.to(queues.unit, non_blocking=True), places.to(queues.unit.device, non_blocking=True)
 
     @torch.no_grad()
     def __call__(self, queues: Queues, noise: Tensor, places: Tensor) -> Found:

@@ -98,7 +98,7 @@ class VOS(Method):
         features = network.features(batch.images)
         logits = network.head(features)
         loss = functional.cross_entropy(logits, batch.labels)
-        self.queues.push(features.detach(), batch.labels)
+        self.queues.push(features.detach(), batch.on_host())
         if batch.epoch >= self.options.start and self.queues.full():
             outliers = self.synthesise(batch)
             energies = torch.cat((self.energy(logits), self.energy(network.head(outliers))))
@@ -115,10 +115,13 @@ class VOS(Method):
         centred = (rows - mean[:, None]).flatten(0, 1)
         covariance = centred.T @ centred / len(centred)
         covariance.diagonal().add_(RIDGE)
-        root = torch.linalg.cholesky(covariance)
+        # what cannot be factored, as after a step that went wrong, gives NaN, and the loop ends at its loss; on a GPU
+        # torch.linalg.cholesky would wait to see whether it can be
+        root, failed = torch.linalg.cholesky_ex(covariance)
+        root = root.masked_fill(failed > 0, torch.nan)
         generator = torch.Generator().manual_seed(
             ((batch.seed * 1_000_003 + batch.epoch) * 1_000_003 + batch.step) & (2**63 - 1))
-        far = farthest(*mean.shape, options.sample_from, options.keep, generator).to(mean)
+        far = farthest(*mean.shape, options.sample_from, options.keep, generator).to(mean, non_blocking=True)
         return (mean[:, None] + far @ root.T).flatten(0, 1)
 
 

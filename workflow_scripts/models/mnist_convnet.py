@@ -40,6 +40,8 @@ class ConvNet(Classifier):
         self.conv1, self.conv2 = nn.Conv2d(1, 10, 5), nn.Conv2d(10, 20, 5)
         self.fc1, self.fc2 = nn.Linear(320, 50), nn.Linear(50, classes)
         self.dropout = options.dropout
+        # not made in each pass: a copy to a GPU makes it wait
+        self.register_buffer("grey", torch.tensor(GREY)[:, None, None], persistent=False)
 
     @property
     def head(self) -> nn.Linear:
@@ -55,7 +57,7 @@ class ConvNet(Classifier):
         if tuple(x.shape[2:]) != (SIDE, SIDE):
             raise OODError(f"mnist_convnet: images of {x.shape[3]}x{x.shape[2]}, expected {SIDE}x{SIDE}; set the "
                            f"dataset's geometry to squash{SIDE}")
-        grey = (x * torch.tensor(GREY, dtype=x.dtype, device=x.device)[:, None, None]).sum(1, keepdim=True)
+        grey = (x * self.grey.to(x.dtype)).sum(1, keepdim=True)
         x = gelu(functional.max_pool2d(self.conv1(grey), 2))  # (N, 10, 12, 12)
         x = functional.dropout2d(self.conv2(x), self.dropout, self.training)
         x = gelu(functional.max_pool2d(x, 2))  # (N, 20, 4, 4)

@@ -20,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
 
 
+def check_bfloat16(device: torch.device, key: str) -> None:
+    """Raises OODError, naming the key, on a GPU that does not compute in bfloat16; a CPU does."""
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise OODError(f"{key}: bfloat16 was asked for, but {torch.cuda.get_device_name(device)} does not compute in "
+                       f"it (compute capability 8.0 and above do); set {key}: float32")
+
+
 def pick(name: str, threads: int, tf32: bool = False) -> torch.device:
     """The device that one of :data:`NAMES` names; sets ``threads`` CPU threads and deterministic algorithms.
 

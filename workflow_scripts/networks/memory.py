@@ -1,8 +1,12 @@
-"""Memory of the CPU: freed blocks are kept for the next step."""
+"""Memory: whether there is room on a device, and, on a CPU, that freed blocks are kept for the next step."""
 
 from __future__ import annotations
 
 import ctypes
+
+import torch
+
+from workflow_scripts.core.errors import OODError
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
 _LARGEST = 2**31 - 1
@@ -23,3 +27,23 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError, TypeError):
         return False
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, _LARGEST))
+
+
+def check_room(size: int, device: torch.device, what: str, instead: str) -> None:
+    """Refuse what does not fit.
+
+    Args:
+        size: bytes that are needed.
+        what, instead: of the message: what needs them, and what to do.
+
+    Raises:
+        OODError: less is free on the device.
+    """
+    if device.type == "cuda":
+        free, place = torch.cuda.mem_get_info(device)[0], "on the GPU"
+    else:
+        import psutil  # the GPU's benchmarks do without it
+
+        free, place = psutil.virtual_memory().available, "in memory"
+    if size > free:
+        raise OODError(f"{what} take {size / 1e9:.2f} GB, of which {free / 1e9:.2f} GB are free {place}; {instead}")

@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"{len(section.sets)} sets need as many --stores, found {len(args.stores)}")
     files = divided(section.sets, args.out)
     device = devices.pick(args.device, args.threads, args.tf32)
+    if section.precision == "bfloat16":
+        devices.check_bfloat16(device, "features.precision")
     if device.type == "cpu":
         keep_freed_memory()
     network = trained(section.network, args.checkpoint, device)

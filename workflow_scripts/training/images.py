@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,7 +17,9 @@ from workflow_scripts.data.images.dataset import Decoded, Order, loader
 from workflow_scripts.data.images.long_side import LongSide
 from workflow_scripts.data.images.rows import CentreCrops, Encoded
 from workflow_scripts.data.images.store import Store
+from workflow_scripts.networks.memory import check_room
 from workflow_scripts.training.ranks import ALONE, Ranks
+from workflow_scripts.training.resident import resident
 from workflow_scripts.training.tokens import Tokens
 
 
@@ -35,6 +38,11 @@ class Images:
     masks: Tensor | None = None
     """(N, h, w) integers: pseudo-masks, 0 for background and c + 1 for class c; ``None`` where there are none."""
 
+    @cached_property
+    def host_labels(self) -> Tensor:
+        """``labels`` on the CPU."""
+        return self.labels.cpu()
+
     def inputs(self, images: Tensor | LongSide, how: Normalise) -> Tensor:
         """Network inputs of images of this set; of those whose long side was kept the centre. ``how``: `normalise`."""
         return normalise(images.centre() if isinstance(images, LongSide) else images, how)
@@ -51,7 +59,7 @@ class Images:
             (B,) numbers on the device, and (B, H, W, 3) uint8 images, augmented.
         """
         for part in parts:
-            index = part.to(self.labels.device)
+            index = part.to(self.labels.device, non_blocking=True)
             yield index, augment(self.pixels[index], steps, seed, epoch, index)
 
 
@@ -67,8 +75,8 @@ class TokenImages(Images):
     def batches(self, parts: Sequence[Tensor], steps: Sequence[Step], seed: int, epoch: int,
                 ) -> Iterator[tuple[Tensor, Tensor]]:
         for part in parts:
-            index = part.to(self.labels.device)
-            yield index, self.pixels[index]
+            index = part.to(self.labels.device, non_blocking=True)
+            yield index, self.pixels[part]
 
 
 class _OnDevice:
@@ -110,10 +118,10 @@ class DecodedImages(Images):
                 images, index = next(batches)
             except OODError as error:  # a worker's comes with its traceback
                 raise OODError(str(error).strip().rpartition("OODError: ")[2]) from None
-            index = index.to(self.labels.device)
+            index = index.to(self.labels.device, non_blocking=True)
             images = images.to(self.labels.device, non_blocking=True)
             images = augment(images, steps, seed, epoch, index, done=int(first is not None))
-            yield part.to(index.device), self.ranks.gather(images, len(part))
+            yield part.to(index.device, non_blocking=True), self.ranks.gather(images, len(part))
 
     def _loader(self, first: RandomResizedCrop | None, seed: int) -> tuple[Order, DataLoader]:
         """One loader, whose processes are kept, for each way to decode."""
@@ -126,8 +134,22 @@ class DecodedImages(Images):
         return self._loaders[key]
 
 
+@dataclass(frozen=True)
+class ResidentImages(Images):
+    """A labelled set that is trained on in one geometry, held on the device, and evaluated in another, decoded when it
+    is read."""
+
+    pixels: _OnDevice
+    held: Tensor | LongSide | None = None
+    """The images to train on."""
+
+    def batches(self, parts: Sequence[Tensor], steps: Sequence[Step], seed: int, epoch: int,
+                ) -> Iterator[tuple[Tensor, Tensor]]:
+        return Images(self.held, self.labels).batches(parts, steps, seed, epoch)
+
+
 def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tensor | None = None,
-              ranks: Ranks = ALONE) -> Images:
+              ranks: Ranks = ALONE, geometry: str | None = None) -> Images:
     """The images of a store, ready to train on.
 
     Args:
@@ -135,10 +157,21 @@ def images_of(store: Store, device: torch.device, workers: int = 0, masks: Tenso
         workers: processes that decode, where images are not stored.
         masks: pseudo-masks of the images.
         ranks: the processes that train on them.
+        geometry: in which images that are not stored are trained on, held on the device; ``None``: decoded anew in each
+            epoch.
+
+    Raises:
+        OODError: the device has no room for them.
     """
     labels = torch.from_numpy(store.labels).to(device)
     if isinstance(store.images, Encoded):
+        if geometry:
+            evaluated = _OnDevice(store.images, device)
+            return ResidentImages(evaluated, labels, masks, resident(store.images, geometry, device))
         return DecodedImages(_OnDevice(store.images, device), labels, masks, workers, ranks)
+    if device.type == "cuda":
+        size = len(store.images.flat) if isinstance(store.images, CentreCrops) else store.images.nbytes
+        check_room(size, device, f"pixels: {len(labels):,} stored images", "give their dataset pixels: decoded")
     if isinstance(store.images, CentreCrops):
         return Images(LongSide.of(store.images, device), labels, masks)
     return Images(torch.from_numpy(store.images).to(device), labels, masks)

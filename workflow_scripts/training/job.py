@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -27,6 +27,7 @@ from workflow_scripts.networks.architecture import Network
 from workflow_scripts.networks.load import build, in_bfloat16, start_from
 from workflow_scripts.networks.memory import keep_freed_memory
 from workflow_scripts.training import ranks as parallel
+from workflow_scripts.training.compiled import How, compiled
 from workflow_scripts.training.images import Images, TokenImages, images_of
 from workflow_scripts.training.launch import end_with_parent, launch
 from workflow_scripts.training.loop import Training
@@ -36,6 +37,7 @@ from workflow_scripts.training.tokens import Tokens
 from workflow_scripts.training.writer import Writer
 
 SHARED_SEED = 1  # goe.2g-5
+_SHARED = 0.9  # of a GPU's memory, for the trainings that share it; their CUDA contexts take some of the rest
 _FILES = ("parent", "masks", "outliers", "selection", "tokens", "test")
 """Arguments that not every training has."""
 
@@ -64,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     devices.add_arguments(parser)
     parser.add_argument("--gpus", type=int, default=1, metavar="N",
                         help="GPUs that share every batch, with --device cpu processes (default: %(default)s)")
+    parser.add_argument("--no-fused", action="store_false", dest="fused",
+                        help="on a GPU, change weights by a kernel for each operation, not by one")
+    parser.add_argument("--compile", choices=get_args(How), default="no",
+                        help="compile the passes with gradients (default: %(default)s)")
+    parser.add_argument("--share", type=int, default=1, metavar="N",
+                        help="take an N-th of the GPU's memory at most, since N trainings are on it at once")
     parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)  # both are given to the processes it starts
     parser.add_argument("--meeting", help=argparse.SUPPRESS)
     parser.add_argument("--save-every", type=float, default=10.0, metavar="MINUTES",
@@ -85,8 +93,22 @@ def run(module: str, args: argparse.Namespace, argv: Sequence[str] | None,
         end_with_parent()
     device = devices.pick(args.device, max(1, args.threads // args.gpus), args.tf32)
     ranks = parallel.join(args.meeting, args.rank or 0, args.gpus, device)
-    train(args, device, ranks)
+    if args.share > 1 and device.type == "cuda":  # so that the one that is too large fails, and not its neighbour
+        torch.cuda.set_per_process_memory_fraction(_SHARED / args.share)
+    try:
+        train(args, device, ranks)
+    except torch.OutOfMemoryError as error:
+        raise _too_large(args.share, str(error).splitlines()[0]) from error
     ranks.leave()
+
+
+def _too_large(share: int, reason: str) -> OODError:
+    """What a training that ran out of a GPU's memory says."""
+    if share == 1:
+        return OODError(f"training.batch_size: the GPU's memory is too small for this training ({reason}); lower it, "
+                        "or set training.precision: bfloat16")
+    return OODError(f"trainings_per_gpu: this training does not fit into 1/{share} of the GPU's memory ({reason}); "
+                    "where the profile has retries it is tried again alone; lower trainings_per_gpu if many end so")
 
 
 def prepare(args: argparse.Namespace, stage: str, section: Section, network: Network, recipe: MethodRecipe,
@@ -109,6 +131,8 @@ def prepare(args: argparse.Namespace, stage: str, section: Section, network: Net
     if store.images is None:
         raise OODError(f"{args.data} holds ready network inputs (a noise set); a network is trained on images")
 
+    if recipe.training.precision == "bfloat16":
+        devices.check_bfloat16(device, "training.precision")
     released = tuple(released)
     seed = SHARED_SEED if "goe.2g-5" in released else args.seed
     torch.manual_seed(seed)
@@ -121,6 +145,7 @@ def prepare(args: argparse.Namespace, stage: str, section: Section, network: Net
                    getattr(recipe.options, "head", "") == "parent")
     if recipe.training.precision == "bfloat16":
         in_bfloat16(net)
+    compiled(net, args.compile, device, args.gpus)
     method = plugins.load("methods", recipe.method).build(recipe.options, released)
     data: Images
     if given["tokens"]:
@@ -130,17 +155,18 @@ def prepare(args: argparse.Namespace, stage: str, section: Section, network: Net
         data = TokenImages(Tokens(given["tokens"], len(labels), net.token_shape, device), labels)
     else:
         of_images = torch.from_numpy(masks(store)).to(device) if masks else None
-        data = images_of(store, device, workers=max(0, args.threads // args.gpus - 1), masks=of_images, ranks=ranks)
+        data = images_of(store, device, workers=max(0, args.threads // args.gpus - 1), masks=of_images, ranks=ranks,
+                         geometry=recipe.resident)
     outliers = None
     if method.outliers and given["outliers"] and recipe.outliers:
         outliers = load_outliers(given["outliers"], recipe.outliers, seed, device, store.images.shape[1:],
                                  given["selection"])
     test = images_of(load_store(given["test"]), device) if given["test"] else None
-    training = Training(net, method, data, recipe, seed, outliers, released, test, ranks)
+    training = Training(net, method, data, recipe, seed, outliers, released, test, ranks, args.fused)
     return Job(training, net, method, store.classes, background, {
         "configuration": section.dump(), "inputs": inputs(args, store.attrs),
         "code": code(stage, network, recipe.method), "seed": args.seed, "threads": args.threads,
-        "device": args.device, "tf32": args.tf32})
+        "device": args.device, "tf32": args.tf32, "fused": args.fused, "compile": args.compile})
 
 
 def code(stage: str, network: Network, method: str) -> dict[str, str]:

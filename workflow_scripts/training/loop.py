@@ -50,7 +50,7 @@ def batches(data: Images, recipe: Recipe, seed: int, epoch: int, rows: Tensor | 
     parts = parts[start:]
     views = [data.batches(parts, recipe.augment, seed + SECOND_VIEW * view, epoch)
              for view in range(recipe.views)]
-    for step, seen in enumerate(zip(*views, strict=True), start):
+    for step, (part, *seen) in enumerate(zip(parts, *views, strict=True), start):
         index = seen[0][0]
         images = [data.inputs(view, recipe.normalise) for _, view in seen]
         ood, numbers = next(beside) if beside else (None, None)
@@ -58,7 +58,8 @@ def batches(data: Images, recipe: Recipe, seed: int, epoch: int, rows: Tensor | 
         if data.masks is not None:
             masks = resize_masks(data.masks[index], *data.pixels.shape[1:3])
             masks = augment_masks(masks, recipe.augment, seed, epoch, index).long()
-        yield Batch(images[0], data.labels[index], index, seed, epoch, step, ood, numbers, *images[1:], masks=masks)
+        yield Batch(images[0], data.labels[index], index, seed, epoch, step, ood, numbers, *images[1:], masks=masks,
+                    host_labels=data.host_labels[part])
 
 
 def plain(data: Images, rows: Tensor | None, how: Normalise) -> Iterator[tuple[Tensor, Tensor]]:
@@ -81,6 +82,7 @@ class Training:
         released: defects to reproduce; the loop itself has goe.2g-4, npos.B13 and npos.B14.
         test: ID test images, for a method whose defect reads them.
         ranks: the processes that train it together, each on its share of every batch.
+        fused: on a GPU all weights are changed by one kernel.
 
     Raises:
         OODError: the train set is smaller than a batch that may not be dropped, or a batch than the ranks, or the
@@ -89,7 +91,7 @@ class Training:
 
     def __init__(self, network: nn.Module, method: Method, data: Images, recipe: Recipe, seed: int,
                  outliers: Outliers | None = None, released: tuple[str, ...] = (), test: Images | None = None,
-                 ranks: Ranks = ALONE):
+                 ranks: Ranks = ALONE, fused: bool = True):
         network = shared(network, ranks)
         self.ranks, self.network, self.method, self.data = ranks, network, method, data
         self.recipe, self.seed = recipe, seed
@@ -121,9 +123,12 @@ class Training:
         method.to(device)
         groups = method.parameter_groups(network)
         decay = training.weight_decay
+        self.fused = True if fused and device.type == "cuda" else None  # None: as torch chooses
         self.optimiser = (
-            torch.optim.Adam(groups, training.lr, weight_decay=decay) if training.optimiser == "adam" else
-            torch.optim.SGD(groups, training.lr, training.momentum, weight_decay=decay, nesterov=training.nesterov))
+            torch.optim.Adam(groups, training.lr, weight_decay=decay, fused=self.fused)
+            if training.optimiser == "adam" else
+            torch.optim.SGD(groups, training.lr, training.momentum, weight_decay=decay, nesterov=training.nesterov,
+                            fused=self.fused))
         self.bases = [group["lr"] for group in self.optimiser.param_groups]
         self.best = _Best(recipe.keep == "best", len(held))
         self.history: list[dict[str, float]] = []
@@ -188,8 +193,10 @@ class Training:
                                      for name, tensor in self.method.state_dict().items()})
         for name, parameter in self._parameters():
             if name in start["moments"]:
-                self.optimiser.state[parameter] = {key: value.to(parameter.device) if value.ndim else value
-                                                   for key, value in start["moments"][name].items()}
+                # the number of steps is one number, which torch wants on the device where the kernel is fused
+                self.optimiser.state[parameter] = {
+                    key: value.to(parameter.device) if value.ndim or self.fused else value
+                    for key, value in start["moments"][name].items()}
         self.best.value = start["best"]["value"]
         self.best.state = {name: tensor.to(self.total.device) for name, tensor in start["best"]["state"].items()}
 

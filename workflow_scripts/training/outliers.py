@@ -125,14 +125,15 @@ class Outliers:
         be cut."""
         if self.scattered is None:
             for visits, places in run:
-                yield visits.to(self.device), self.pixels[places.to(self.device)]
+                yield (visits.to(self.device, non_blocking=True),
+                       self.pixels[places.to(self.device, non_blocking=True)])
             return
         with ThreadPoolExecutor(AHEAD) as readers:
             waiting = deque((visits, readers.submit(self._read, places)) for visits, places in islice(run, AHEAD))
             for visits, places in run:
                 seen, pixels = waiting.popleft()
                 waiting.append((visits, readers.submit(self._read, places)))
-                yield seen.to(self.device), pixels.result().to(self.device)
+                yield seen.to(self.device, non_blocking=True), pixels.result().to(self.device, non_blocking=True)
 
     def _read(self, places: Tensor) -> Tensor:
         """Images at these places of the kept ones, out of the file. A run of neighbours is read through HDF5, which

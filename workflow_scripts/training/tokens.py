@@ -44,4 +44,4 @@ class Tokens:
     def __getitem__(self, index: Tensor) -> Tensor:
         """(B,) int64 -> (B, tokens, width) float32 on the device."""
         order = index.cpu().numpy()
-        return torch.from_numpy(self.rows[order]).to(self.device).float()
+        return torch.from_numpy(self.rows[order]).to(self.device, non_blocking=True).float()

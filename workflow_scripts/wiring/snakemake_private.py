@@ -18,6 +18,7 @@ from typing import Any
 
 from workflow_scripts.config.load import given
 from workflow_scripts.core import fingerprint
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.wiring.environment import TYPED_IN
 
 
@@ -109,6 +110,25 @@ def group(workflow: Any, name: str) -> Callable[[Any], str | None]:
         return one
 
     return remember_signature(of)
+
+
+def trainings_per_gpu(workflow: Any) -> int:
+    """How many trainings share a GPU: the limit ``trainings_per_gpu`` of the command line or profile, which no job
+    takes any of; 1 where there is none. A rule is told of the limits only when a job of it is scheduled.
+
+    Raises:
+        OODError: the limit of ``gpu`` is not so many for each GPU.
+    """
+    limits = {name: workflow.global_resources[name].value for name in ("gpu", "trainings_per_gpu")
+              if name in workflow.global_resources}
+    each, gpu = limits.get("trainings_per_gpu", 1), limits.get("gpu")
+    if each < 1:
+        raise OODError(f"trainings_per_gpu: a whole number from 1 on expected, found {each}")
+    if each > 1 and (gpu is None or gpu % each):
+        raise OODError(f"trainings_per_gpu: with {each} the limit of gpu is {each} for each GPU, found gpu="
+                       f"{'(none)' if gpu is None else gpu}; one GPU is --resources gpu={each} "
+                       f"trainings_per_gpu={each} (docs/performance.md)")
+    return each
 
 
 def pending(workflow: Any) -> Iterator[tuple[str, Any]]:

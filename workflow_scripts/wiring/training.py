@@ -92,6 +92,17 @@ def gpus(plan: Plan, wildcards: Wildcards) -> int:
     return plan.config.gpus_of(plan.run(wildcards).recipe)
 
 
+def sharing(gpus: int, each: int, attempt: int) -> int:
+    """Trainings that may be on a training's GPU at once.
+
+    Args:
+        gpus: of this training; of several GPUs it has each to itself.
+        each: ``trainings_per_gpu``.
+        attempt: from 1 on; what failed, as what ran out of memory did, is alone when it is tried again.
+    """
+    return each if gpus == attempt == 1 else 1
+
+
 def train_section(plan: Plan, wildcards: Wildcards) -> str:
     """How a network is trained."""
     run = plan.run(wildcards)

@@ -184,6 +184,15 @@ def outliers(plan: Plan) -> None:
                        f"recipe '{recipe.name}', key ")
 
 
+def resident(plan: Plan) -> None:
+    """What is held on the device by a key of its own is no store's, which is held there anyway."""
+    for run in plan.runs.values():
+        name = run.recipe.images or run.id
+        if run.recipe.resident and plan.datasets[name].pixels != "decoded":
+            raise OODError(f"recipe '{run.recipe.name}', key resident: the images of '{name}' are stored, and lie on "
+                           "the device as they are; leave it out, or give the dataset pixels: decoded")
+
+
 def switches(plan: Plan) -> None:
     """Each switch asked for everywhere must concern something."""
     used = {bug for run in plan.runs.values() for bug in declared.switches(run.recipe)}

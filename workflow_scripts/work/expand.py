@@ -105,6 +105,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
                       for experiment, reported in results),
         left_out=tuple(one for one in work.left_out if only.keeps_left_out(config.only, one)))
     checks.outliers(plan)
+    checks.resident(plan)
     together.check(plan)
     tuning.check(plan)
     checks.switches(plan)

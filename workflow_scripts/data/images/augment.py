@@ -7,6 +7,7 @@ distribution equals that of torchvision's operation of the same name on PIL imag
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,11 +39,11 @@ def random_crop(images: Tensor, how: int | CropWindow, u: Tensor) -> Tensor:
     count, height, width, channels = images.shape
     size, padding = crop_of(how)
     tall, wide = (height, width) if size is None else (size, size)
-    spare = torch.tensor([height - tall, width - wide]) + 2 * padding
-    if spare.min() < 0:
+    above, beside = height - tall + 2 * padding, width - wide + 2 * padding
+    if min(above, beside) < 0:
         raise OODError(f"augment: a random_crop of {size} does not fit into images of {width}x{height} with a padding "
                        f"of {padding}")
-    top, left = (u * (spare.to(u.device) + 1)).long().unbind(1)
+    top, left = (u[:, 0] * (above + 1)).long(), (u[:, 1] * (beside + 1)).long()
     padded = images
     if padding:
         padded = images.new_zeros(count, height + 2 * padding, width + 2 * padding, channels)
@@ -105,8 +106,8 @@ def augment(images: Tensor | LongSide, steps: Sequence[Step], seed: int, epoch: 
     """Apply the recipe's ``augment`` list.
 
     Args:
-        images: (B, H, W, 3) uint8; of images whose long side was kept a random crop that comes first is a window of
-            the long image, otherwise their central squares are taken.
+        images: (B, H, W, 3) uint8; of images whose long side was kept a random crop or random resized crop that comes
+            first is a window of the long image, otherwise their central squares are taken.
         steps: e.g. ``[RandomCrop(random_crop=4), HorizontalFlip(horizontal_flip=0.5)]``.
         seed, epoch: of the run.
         index: (B,) int64 image numbers.
@@ -117,14 +118,15 @@ def augment(images: Tensor | LongSide, steps: Sequence[Step], seed: int, epoch: 
         (B, H', W', 3) uint8.
     """
     plan = [(name, value, *OPERATIONS[name]) for step in steps for name, value in step]
-    if isinstance(images, LongSide) and [name for name, *_ in plan[:1]] != ["random_crop"]:
+    if isinstance(images, LongSide) and (not plan or plan[0][0] not in ("random_crop", "random_resized_crop")):
         images = images.centre()
     if len(plan) <= done:
         return images
     u = uniforms(seed, epoch, index, sum(draws for *_, draws in plan))
     for i, (name, value, operation, draws) in enumerate(plan):
         if isinstance(images, LongSide):
-            images = images.window(*crop_of(value), u[:, :draws])
+            images = (images.resized(value, u[:, :draws]) if name == "random_resized_crop" else
+                      images.window(*crop_of(value), u[:, :draws]))
         elif i >= done and name not in left_out:
             images = operation(images, value, u[:, :draws])
         u = u[:, draws:]
@@ -148,7 +150,11 @@ def normalise(images: Tensor, how: Normalise) -> Tensor:
         std = x.std(dim=1, keepdim=True, correction=0)
         x.sub_(mean).div_(std.clamp_min(1 / 255))
     else:  # one long row of means: a row of three would be added without vector instructions
-        pixels = x.shape[1] // 3
-        x.sub_(torch.tensor(how.mean, device=x.device).repeat(pixels))
-        x.div_(torch.tensor(how.std, device=x.device).repeat(pixels))
+        x.sub_(_row(how.mean, x.shape[1] // 3, x.device)).div_(_row(how.std, x.shape[1] // 3, x.device))
     return x.view(images.shape).permute(0, 3, 1, 2)  # NHWC memory seen as NCHW: channels-last
+
+
+@lru_cache(maxsize=16)
+def _row(channels: tuple[float, float, float], pixels: int, device: torch.device) -> Tensor:
+    """Values of the channels, for each pixel. -> (pixels * 3,); kept, since each copy to a GPU makes it wait."""
+    return torch.tensor(channels, device=device).repeat(pixels)

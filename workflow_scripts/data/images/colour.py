@@ -7,13 +7,27 @@ and cuts off the fraction; hue goes through 8-bit HSV.
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from workflow_scripts.core.changes import Jitter
 
-_ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # (24, 4)
+# of value, p, q, t: red, green, blue in each sixth of the circle
+_PLACES = ((0, 3, 1), (2, 0, 1), (1, 0, 3), (1, 2, 0), (3, 1, 0), (0, 1, 2))
+
+
+@cache
+def _orders(device: torch.device) -> Tensor:
+    """The orders of four operations. -> (24, 4); kept on the device, since each copy to a GPU makes it wait."""
+    return torch.tensor(list(itertools.permutations(range(4))), device=device)
+
+
+@cache
+def _places(device: torch.device) -> Tensor:
+    """:data:`_PLACES` on the device. -> (6, 3)."""
+    return torch.tensor(_PLACES, device=device)
 
 
 def luma(images: Tensor) -> Tensor:
@@ -82,9 +96,7 @@ def _to_rgb(h: Tensor, s: Tensor, v: Tensor) -> Tensor:
     q = (value * (1 - (fs * f).double()) + 0.5).floor()
     t = (value * (1 - fs.double() * (1 - f.double())) + 0.5).floor()
     choices = torch.stack([value, p, q, t], -1)  # (B, H, W, 4)
-    # of the four: red, green, blue in each sixth of the circle
-    place = torch.tensor([[0, 3, 1], [2, 0, 1], [1, 0, 3], [1, 2, 0], [3, 1, 0], [0, 1, 2]], device=h.device)
-    rgb = choices.gather(-1, place[sector.long() % 6])
+    rgb = choices.gather(-1, _places(h.device)[sector.long() % 6])
     return torch.where((s == 0)[..., None], value[..., None], rgb).clamp(0, 255).to(torch.uint8)
 
 
@@ -97,7 +109,8 @@ def colour_jitter(images: Tensor, how: Jitter, u: Tensor) -> Tensor:
             ``p``: how often. What is 0 is left out.
         u: (B, 6) uniforms: whether, order, four factors.
     """
-    order = _ORDERS.to(u.device)[(u[:, 1] * len(_ORDERS)).long()]  # (B, 4)
+    orders = _orders(u.device)
+    order = orders[(u[:, 1] * len(orders)).long()]  # (B, 4)
     chosen = u[:, 0] < how.p
     operations = []
     for k, (name, operation) in enumerate((("brightness", brightness), ("contrast", contrast),
@@ -108,7 +121,9 @@ def colour_jitter(images: Tensor, how: Jitter, u: Tensor) -> Tensor:
     images = images.clone()
     for place in range(4):
         for k, operation, factor in operations:
-            now = (chosen & (order[:, place] == k)).nonzero()[:, 0]
-            if len(now):
-                images[now] = operation(images[now], factor[now])
+            now = chosen & (order[:, place] == k)
+            if images.is_cuda:  # how many they are is not asked: the GPU would have to answer first
+                images = torch.where(now[:, None, None, None], operation(images, factor), images)
+            elif len(rows := now.nonzero()[:, 0]):
+                images[rows] = operation(images[rows], factor[rows])
     return images

@@ -58,6 +58,19 @@ def _target(geometry: str) -> int:
     return int(match[2] or match[3])
 
 
+def fitted(size: tuple[int, int], geometry: str) -> tuple[int, int]:
+    """Width and height that an image of this width and height is resized to, before a cut.
+
+    Raises:
+        OODError: as :func:`side`.
+    """
+    target, short = _target(geometry), min(size)
+    if geometry.startswith("squash"):
+        return target, target
+    width, height = (target if extent == short else int(target * extent / short) for extent in size)  # torchvision's
+    return width, height
+
+
 def fit(image: Image.Image, geometry: str) -> Image.Image:
     """Bring one image to its stored size.
 
@@ -66,13 +79,7 @@ def fit(image: Image.Image, geometry: str) -> Image.Image:
     """
     if geometry == "native":
         return image
-    size, target = side(geometry), _target(geometry)
-    width, height = image.size
-    if geometry.startswith("squash"):
-        new = size, size
-    else:  # torchvision's rule: the longer side is truncated to an integer
-        short = min(height, width)
-        new = tuple(target if s == short else int(target * s / short) for s in (width, height))
+    size, new = side(geometry), fitted(image.size, geometry)
     how = Image.Resampling.BICUBIC if geometry.endswith("bicubic") else Image.Resampling.BILINEAR
     image = image.resize(new, how)
     if keeps_long_side(geometry) or new == (size, size):

@@ -6,12 +6,15 @@ anywhere in the padded long image (bgresample 1c).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from workflow_scripts.core.changes import ResizedWindow
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.data.images.resample import boxes, resized_crop
 from workflow_scripts.data.images.rows import CentreCrops
 
 
@@ -85,6 +88,23 @@ class LongSide:
         top, left = ((u[:, k] * (extent + 2 * padding - size + 1)).long() - padding
                      for k, extent in enumerate((self.height, self.width)))
         return self._cut(top, left, size)
+
+    def resized(self, how: ResizedWindow, u: Tensor) -> Tensor:
+        """A random window of each image, resized, as ``resample.random_resized_crop`` of one image.
+
+        Args:
+            u: (B, 22) uniforms.
+
+        Returns:
+            (B, size, size, 3) uint8.
+        """
+        box = boxes(self.height, self.width, how.scale, how.ratio, u.to(self.first.device))
+        top, left, height, width = box.unbind(1)
+        # no window is longer, whatever the long side: its shape is within `ratio`, its short side within the image's
+        longest = math.ceil((self.side + 0.5) * max(how.ratio[1], 1 / how.ratio[0], 1))
+        begin = torch.zeros_like(top)
+        inside = torch.stack([begin, begin, height, width], 1)
+        return resized_crop(self._cut(top, left, longest), inside, how.size)
 
     def _cut(self, top: Tensor, left: Tensor, size: int) -> Tensor:
         line = torch.arange(size, device=self.first.device)

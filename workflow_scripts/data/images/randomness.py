@@ -40,21 +40,27 @@ def uniforms(seed: int, epoch: int, index: Tensor, draws: int) -> Tensor:
     Returns:
         (B, draws) float32, on the device of ``index``.
     """
-    start = _scramble(torch.tensor(_signed(seed * 0x9E3779B97F4A7C15 + epoch * 0xD1B54A32D192ED03 + 1)))
+    start = _signed(_start(seed, epoch))
     counter = index[:, None] * _signed(0xD6E8FEB86659FD93) + torch.arange(draws, device=index.device)[None]
-    return _shift(_scramble(_scramble(counter + start.to(index.device))), 40).float() / (1 << 24)
+    return _shift(_scramble(_scramble(counter + start)), 40).float() / (1 << 24)
 
 
 def uniforms_of(seed: int, epoch: int, index: int, draws: int) -> list[float]:
     """The numbers of :func:`uniforms` for one image, without tensors: a loader's worker needs a few at a time."""
-    def scramble(x: int) -> int:
-        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
-        x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
-        return x ^ (x >> 31)
+    counter = index * 0xD6E8FEB86659FD93 + _start(seed, epoch)
+    return [(_scrambled(_scrambled((counter + k) & _MASK)) >> 40) / (1 << 24) for k in range(draws)]
 
-    start = scramble((seed * 0x9E3779B97F4A7C15 + epoch * 0xD1B54A32D192ED03 + 1) & _MASK)
-    counter = index * 0xD6E8FEB86659FD93 + start
-    return [(scramble(scramble((counter + k) & _MASK)) >> 40) / (1 << 24) for k in range(draws)]
+
+def _start(seed: int, epoch: int) -> int:
+    """Where the counter of an epoch begins, a 64-bit pattern."""
+    return _scrambled((seed * 0x9E3779B97F4A7C15 + epoch * 0xD1B54A32D192ED03 + 1) & _MASK)
+
+
+def _scrambled(x: int) -> int:
+    """:func:`_scramble` of one 64-bit pattern."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB & _MASK
+    return x ^ (x >> 31)
 
 
 def permutation(seed: int, epoch: int, count: int) -> Tensor:

@@ -18,33 +18,40 @@ _ATTEMPTS = 10  # torchvision's; then the largest central crop of an allowed rat
 _ONE = float(1 << 22)  # PIL's weight of 1
 
 
-def boxes(height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], u: Tensor) -> Tensor:
+def boxes(height: int | Tensor, width: int | Tensor, scale: tuple[float, float], ratio: tuple[float, float], u: Tensor,
+          ) -> Tensor:
     """Random windows of a share ``scale`` of the area and a width-to-height ``ratio`` (log-uniform).
 
     Args:
+        height, width: of all images, or (B,) int64 of each.
         u: (B, 22) uniforms: ten attempts of area and ratio, then the place.
 
     Returns:
         (B, 4) int64: top, left, height, width.
     """
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * u[:, 0:20:2].double())  # (B, 10)
+    tall, wide = (x[:, None] if isinstance(x, Tensor) else x for x in (height, width))
+    area = tall * wide * (scale[0] + (scale[1] - scale[0]) * u[:, 0:20:2].double())  # (B, 10)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     shape = torch.exp(low + (high - low) * u[:, 1:20:2].double())
     w, h = (area * shape).sqrt().round().long(), (area / shape).sqrt().round().long()
-    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    fits = (w > 0) & (w <= wide) & (h > 0) & (h <= tall)
     first = fits.int().argmax(1, keepdim=True)
     w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]
     top = (u[:, 20].double() * (height - h + 1)).long()
     left = (u[:, 21].double() * (width - w + 1)).long()
-    drawn = torch.stack([top, left, h, w], 1)
-    if width / height < ratio[0]:
-        size = round(width / ratio[0]), width
-    elif width / height > ratio[1]:
-        size = height, round(height * ratio[1])
-    else:
-        size = height, width
-    centre = torch.tensor([(height - size[0]) // 2, (width - size[1]) // 2, *size], device=u.device)
-    return torch.where(fits.any(1)[:, None], drawn, centre)
+    drawn = top, left, h, w
+    across, down = (x.double() if isinstance(x, Tensor) else x for x in (width, height))
+    size = _lesser(height, across / ratio[0]), _lesser(width, down * ratio[1])
+    centre = (height - size[0]) // 2, (width - size[1]) // 2, *size
+    there = fits.any(1)
+    return torch.stack([torch.where(there, given, whole) for given, whole in zip(drawn, centre, strict=True)], 1)
+
+
+def _lesser(extent: int | Tensor, other: float | Tensor) -> int | Tensor:
+    """The lesser of an extent and a rounded one."""
+    if isinstance(extent, Tensor):
+        return torch.minimum(extent, torch.as_tensor(other).round().long())
+    return min(extent, round(other))
 
 
 def weights(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
