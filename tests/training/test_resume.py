@@ -24,6 +24,8 @@ from workflow_scripts.methods import (
     t2fnorm,
     vos,
 )
+from workflow_scripts.networks.architecture import Network
+from workflow_scripts.training import job
 from workflow_scripts.training.loop import Training
 from workflow_scripts.training.resume import Resume
 
@@ -96,3 +98,16 @@ def test_progress_of_another_run_or_a_broken_file_is_named_and_not_continued(tmp
     assert resume.load() is None and "cannot be read" in capsys.readouterr().out
     resume.done()
     assert not resume.path.exists()
+
+
+def test_another_network_of_the_user_is_another_run(tmp_path):
+    """What tells one run from another has the code of a network of one's own."""
+    found = []
+    for number, width in enumerate((8, 9, 9)):
+        file = tmp_path / str(number) / "net.py"
+        file.parent.mkdir()
+        file.write_text(f"import torch\n\n\ndef make(num_classes):\n    return torch.nn.Linear({width}, num_classes)\n")
+        network = Network.of(name="mine", model="own", options={"factory": f"{file}:make"})
+        code = job.code("stages.train_network", network, "cross_entropy")
+        found.append([value for name, value in code.items() if name.endswith("net.py")])
+    assert len(found[0]) == 1 and found[0] != found[1] == found[2]

@@ -70,6 +70,18 @@ def factory(text: str, folder: str, where: str) -> tuple[Code, str]:
     return Code("" if module in LIBRARIES else folder, module), function
 
 
+def network_code(model: str, options: Any, where: str) -> tuple[str | Code, ...]:
+    """The modules that a network is made of, for a code digest: ours, and a user's own.
+
+    Args:
+        model: a module of ``models``.
+        options: its ``Options``.
+    """
+    if model != "own":
+        return (f"models.{model}",)
+    return "models.own", factory(options.factory, options.folder, where)[0]
+
+
 def parsed(path: Path, where: str) -> ast.Module:
     """The syntax tree of a user's file. Raises OODError when it is not there or no Python."""
     try:

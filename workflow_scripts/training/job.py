@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import torch
 
-from workflow_scripts.core import plugins
+from workflow_scripts.core import own, plugins
 from workflow_scripts.core.digest import digest
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
@@ -170,8 +170,9 @@ def prepare(args: argparse.Namespace, stage: str, section: Section, network: Net
 
 
 def code(stage: str, network: Network, method: str) -> dict[str, str]:
-    """Code behind a training."""
-    return digest(stage, f"models.{network.model}", f"methods.{method}")
+    """Code behind a training, a user's own among it."""
+    return digest(stage, *own.network_code(network.model, network.options, f"network '{network.name}'"),
+                  f"methods.{method}")
 
 
 def inputs(args: argparse.Namespace, data: dict[str, Any]) -> str:

@@ -28,10 +28,8 @@ def network(entry: Network) -> dict[str, Any]:
 
 def network_code(entry: Network) -> tuple[str | Code, ...]:
     """The modules that a network is made of, for its code digest: ours, and a user's own."""
-    if entry.model != "own":
-        return (f"models.{entry.model}",)
-    given = plugins.parse_options("models", entry.model, entry.options, f"network '{entry.name}'")
-    return "models.own", own.factory(given.factory, given.folder, f"network '{entry.name}'")[0]
+    where = f"network '{entry.name}'"
+    return own.network_code(entry.model, plugins.parse_options("models", entry.model, entry.options, where), where)
 
 
 def confidence(entry: Score) -> str:
