@@ -51,8 +51,8 @@ def laid_out(results: pd.DataFrame, tuned: Sequence[TunedScore], names: Mapping[
         place = f"{names.get(id, id)}, {names.get(network, network)}"
         tables.append(table(
             f"Options chosen: {place}", f"Options of scores chosen three ways: {place}.", columns, before=(
-                "Means over all OOD test sets, which no choice has seen. *As configured*: the options of the "
-                "configuration or the score's defaults. *Without OOD images*: the best on ID train images against "
-                "pseudo-OOD copies of them. *On validation images*: the best on ID and OOD validation images. The "
-                "chosen options of each network are in sweep/.",)))
+                "Means over all OOD test sets, which no choice has seen. As configured: the options of the "
+                "configuration or the score's defaults. Without OOD images: those that are best on ID train images "
+                "against pseudo-OOD copies of them. On validation images: those that are best on ID and OOD validation "
+                "images. The chosen options of each network are in sweep/.",)))
     return tables
