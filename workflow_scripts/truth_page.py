@@ -1,13 +1,16 @@
-"""Write docs/truth.md, published numbers beside ours, from docs/truth.csv, our numbers of one run.
+"""Write docs/truth.md, published numbers beside ours, from docs/truth.csv and docs/truth_trained.csv, our numbers.
 
     python -m workflow_scripts.truth_page --table results/published_checks/published_checks.csv
                                                      keep the numbers of a finished run, and write the page
+    python -m workflow_scripts.truth_page --trained results/published-mnist/published/outlier_exposure.csv
+                                                     the same of config/published_mnist.yaml, networks trained here
     python -m workflow_scripts.truth_page            write the page
     python -m workflow_scripts.truth_page --check    exit 1 if it differs from what would be written
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -19,10 +22,11 @@ from workflow_scripts.core import generated
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import OODError, command, stage
 from workflow_scripts.core.files import atomic
-from workflow_scripts.reporting import truth
+from workflow_scripts.reporting import published, results, truth
 
 CHECKS = ROOT / "config" / "published_checks.yaml"
 PAGE, RECORD = ROOT / "docs" / "truth.md", ROOT / "docs" / "truth.csv"
+TRAINED = ROOT / "docs" / "truth_trained.csv"
 RECORDED = ["check", "quantity", "printed", "ours"]
 """Columns of the record: what a run alone can say, and the printed number that it was held to."""
 COMMAND = "<!-- generated: uv run python -m workflow_scripts.truth_page -->"
@@ -50,9 +54,10 @@ def rows(record: pd.DataFrame, whole: PublishedChecks) -> pd.DataFrame:
     return pd.DataFrame(found, columns=truth.COLUMNS)
 
 
-def text(record: pd.DataFrame, whole: PublishedChecks) -> str:
-    """The page. Raises OODError as :func:`rows`."""
-    more = [truth.unchecked([part.model_dump() for part in whole.unchecked]),
+def text(record: pd.DataFrame, trained: pd.DataFrame, whole: PublishedChecks) -> str:
+    """The page. ``trained``: numbers of networks trained here (:mod:`.published`). Raises OODError as :func:`rows`."""
+    here = replace(published.laid_out(trained), title="Trained here: Outlier Exposure on MNIST")
+    more = [here, truth.unchecked([part.model_dump() for part in whole.unchecked]),
             truth.exactness([part.model_dump() for part in whole.exactness])]
     page = truth.document({check.name: check.model_dump() for check in whole.checks}, rows(record, whole), more)
     title, rest = page.split("\n", 1)
@@ -75,6 +80,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = command(__spec__, __doc__)
     parser.add_argument("--check", action="store_true", help="compare instead of writing; exit with 1 if it differs")
     parser.add_argument("--table", type=Path, help="table of a finished run, whose numbers are kept")
+    parser.add_argument("--trained", type=Path, help="published numbers of networks trained here, which are kept")
     args = parser.parse_args(argv)
     whole = published_checks.read(CHECKS)
     if args.table and not args.check:
@@ -82,7 +88,9 @@ def main(argv: list[str] | None = None) -> None:
         rows(record, whole)  # refused before the record is written
         with atomic(RECORD) as partial:
             record.to_csv(partial, index=False)
-    generated.keep(PAGE, text(read_record(RECORD), whole), __spec__, args.check)
+    if args.trained and not args.check:
+        results.write_csv(TRAINED, published.read(args.trained))
+    generated.keep(PAGE, text(read_record(RECORD), published.read(TRAINED), whole), __spec__, args.check)
 
 
 if __name__ == "__main__":

@@ -77,12 +77,14 @@ class Queues(nn.Module):
         self.register_buffer("changed", torch.ones(classes, length, dtype=torch.bool))
         kept = products and 4 * classes * length**2 <= KEPT_MB << 20
         self.register_buffer("products", torch.zeros(classes, length, length) if kept else None)
-        self.count()
+        self.counted = (torch.zeros(classes, dtype=torch.int64, device="cpu"),
+                        torch.full((classes,), length, dtype=torch.int64, device="cpu"))
+        """``pushed`` and the number of ``changed`` rows of each queue on the CPU, int64 (C,) each: a GPU that is asked
+        in a step makes the processor wait."""
         self.register_load_state_dict_post_hook(lambda queues, keys: queues.count())
 
     def count(self) -> None:
-        """Keep ``pushed`` and the number of ``changed`` rows of each queue on the CPU as well, int64 (C,) each: a GPU
-        that is asked in a step makes the processor wait."""
+        """Bring :attr:`counted` up to date with the buffers."""
         self.counted = self.pushed.to("cpu", copy=True), self.changed.sum(1).cpu()
 
     @torch.no_grad()
