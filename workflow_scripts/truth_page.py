@@ -54,10 +54,18 @@ def rows(record: pd.DataFrame, whole: PublishedChecks) -> pd.DataFrame:
     return pd.DataFrame(found, columns=truth.COLUMNS)
 
 
-def text(record: pd.DataFrame, trained: pd.DataFrame, whole: PublishedChecks) -> str:
-    """The page. ``trained``: numbers of networks trained here (:mod:`.published`). Raises OODError as :func:`rows`."""
-    here = replace(published.laid_out(trained), title="Trained here: Outlier Exposure on MNIST")
-    more = [here, truth.unchecked([part.model_dump() for part in whole.unchecked]),
+def text(record: pd.DataFrame, whole: PublishedChecks, trained: pd.DataFrame | None = None) -> str:
+    """The page.
+
+    Args:
+        trained: published numbers beside those of networks trained here; ``None``: nobody trained any.
+
+    Raises:
+        OODError: as :func:`rows`.
+    """
+    here = [] if trained is None else [
+        replace(published.laid_out(trained), title="Trained here: Outlier Exposure on MNIST")]
+    more = [*here, truth.unchecked([part.model_dump() for part in whole.unchecked]),
             truth.exactness([part.model_dump() for part in whole.exactness])]
     page = truth.document({check.name: check.model_dump() for check in whole.checks}, rows(record, whole), more)
     title, rest = page.split("\n", 1)
@@ -90,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
             record.to_csv(partial, index=False)
     if args.trained and not args.check:
         results.write_csv(TRAINED, published.read(args.trained))
-    generated.keep(PAGE, text(read_record(RECORD), published.read(TRAINED), whole), __spec__, args.check)
+    trained = published.read(TRAINED) if TRAINED.is_file() else None
+    generated.keep(PAGE, text(read_record(RECORD), whole, trained), __spec__, args.check)
 
 
 if __name__ == "__main__":

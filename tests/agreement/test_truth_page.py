@@ -10,6 +10,8 @@ from workflow_scripts import truth_page
 from workflow_scripts.agreement import base
 from workflow_scripts.config import published_checks
 from workflow_scripts.core.errors import OODError
+from workflow_scripts.reporting import published
+from workflow_scripts.reporting.statistics import Seeds
 
 WHOLE = published_checks.read(ROOT / "config" / "published_checks.yaml")
 
@@ -54,9 +56,19 @@ def test_a_file_that_is_no_record_is_refused(tmp_path):
         truth_page.read_record(tmp_path / "x.csv")
 
 
+def test_networks_trained_here_have_a_table(record):
+    ours = published.framed([{
+        "id": "mnist", "network": "ConvNet", "training": "baseline", "score": "MSP", "sets": "CIFAR-10", "source": "s",
+        "metric": "auroc", **published.against(Seeds(((0, 0.9985), (1, 0.9987))), 99.87, "auroc", True, "")}])
+    page = truth_page.text(record, WHOLE, ours)
+    assert "### Trained here: Outlier Exposure on MNIST" in page
+    assert "| 99.87 | 99.86 ± 0.01 |" in page and "Trained here" not in truth_page.text(record, WHOLE)
+
+
 def test_the_command_keeps_a_run_and_tells_a_page_that_was_edited(record, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(truth_page, "RECORD", tmp_path / "truth.csv")
     monkeypatch.setattr(truth_page, "PAGE", tmp_path / "truth.md")
+    monkeypatch.setattr(truth_page, "TRAINED", tmp_path / "truth_trained.csv")
     truth_page.rows(record, WHOLE).to_csv(tmp_path / "run.csv", index=False)
     truth_page.main(["--table", str(tmp_path / "run.csv")])
     truth_page.main(["--check"])
