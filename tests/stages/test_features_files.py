@@ -35,8 +35,8 @@ def made(tmp_path_factory) -> Path:
 def scored(folder: Path, *files: str) -> dict[str, np.ndarray]:
     score.main(["--config", json.dumps({"score": "knn", "options": {"K": 5}}), "--sets",
                 *(str(folder / f"{file}.h5") for file in files), "--train", str(folder / "rows.train.h5"), "--out",
-                str(folder / "scores.h5")])
-    with h5py.File(folder / "scores.h5") as file:
+                str(folder.parent / "scores.h5")])
+    with h5py.File(folder.parent / "scores.h5") as file:
         return {name: file[name][:] for name in file}
 
 
