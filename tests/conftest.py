@@ -55,6 +55,17 @@ def skip_without_gpu(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"torch {torch.__version__} finds no GPU"))
 
 
+@pytest.fixture
+def one_thread():
+    """One thread of torch: small trainings wait for one another's threads on a busy machine."""
+    import torch  # only here: not every test file needs it
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Folder of the small golden vectors."""

@@ -72,17 +72,6 @@ def text(record: pd.DataFrame, whole: PublishedChecks, trained: pd.DataFrame | N
     return f"{title}\n\n{COMMAND}\n{rest}"
 
 
-def read_record(path: Path) -> pd.DataFrame:
-    """The record. Raises OODError where it is missing or of another form."""
-    try:
-        record = pd.read_csv(path, dtype={"printed": str})
-    except (FileNotFoundError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise OODError(f"{path}: {error}; write it with --table") from None
-    if list(record) != RECORDED:
-        raise OODError(f"{path}: columns {', '.join(record)}, expected {', '.join(RECORDED)}; write it with --table")
-    return record
-
-
 @stage
 def main(argv: list[str] | None = None) -> None:
     parser = command(__spec__, __doc__)
@@ -99,7 +88,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.trained and not args.check:
         results.write_csv(TRAINED, published.read(args.trained))
     trained = published.read(TRAINED) if TRAINED.is_file() else None
-    generated.keep(PAGE, text(read_record(RECORD), whole, trained), __spec__, args.check)
+    record = truth.read(RECORD, RECORDED, "write it with --table")
+    generated.keep(PAGE, text(record, whole, trained), __spec__, args.check)
 
 
 if __name__ == "__main__":

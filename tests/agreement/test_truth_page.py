@@ -10,7 +10,7 @@ from workflow_scripts import truth_page
 from workflow_scripts.agreement import base
 from workflow_scripts.config import published_checks
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import published
+from workflow_scripts.reporting import published, truth
 from workflow_scripts.reporting.statistics import Seeds
 
 WHOLE = published_checks.read(ROOT / "config" / "published_checks.yaml")
@@ -53,7 +53,7 @@ def test_the_record_of_other_checks_is_refused(record):
 def test_a_file_that_is_no_record_is_refused(tmp_path):
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
     with pytest.raises(OODError, match="x.csv: columns a, b, expected check, quantity, printed, ours"):
-        truth_page.read_record(tmp_path / "x.csv")
+        truth.read(tmp_path / "x.csv", truth_page.RECORDED)
 
 
 def test_networks_trained_here_have_a_table(record):

@@ -20,19 +20,12 @@ from workflow_scripts.methods import ish, logitnorm, mixoe, rotpred, t2fnorm
 from workflow_scripts.methods.base import Batch, EvalData, Sizes
 from workflow_scripts.training.loop import Training
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = ("ish", "logitnorm", "mixoe", "rotpred", "t2fnorm")
 SIZES = Sizes(seed=0, epochs=1, steps=1, images=7, device=torch.device("cpu"))
 LEARNING = RECIPE | {"outliers": {"batch_size": 8, "order": "shuffled"}, "augment": [],
                      "training": RECIPE["training"] | {"epochs": 6, "lr": 0.02}}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small trainings wait for one another's threads on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Flat(nn.Module):

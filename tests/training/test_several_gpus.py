@@ -21,20 +21,13 @@ from workflow_scripts.stages import train_network as train
 from workflow_scripts.training import launch
 from workflow_scripts.training.ranks import ALONE, Ranks
 
+pytestmark = pytest.mark.usefixtures("one_thread")  # as in each of the processes
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """What two processes found."""
     return several_ranks.together(several_ranks.every_method, tmp_path_factory.mktemp("ranks"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in each of the processes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("name", several_ranks.CASES)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from workflow_scripts.core.section import Section
 
+Way = Literal["id_only", "validation"]
+"""How options of a score are chosen, beside those as configured: without OOD images, or on validation images."""
 DEFAULT_METRICS = ["fpr95", "auroc"]
 DEFAULT_ID_METRICS = ["accuracy"]
 
@@ -56,7 +58,7 @@ class TunedScore(Section):
     """Its name in results."""
     base: str
     """The score as it is configured."""
-    way: str
+    way: Way
     """How they were chosen."""
 
 

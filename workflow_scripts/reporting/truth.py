@@ -16,8 +16,12 @@ COLUMNS = ["check", "quantity", "printed", "ours", "allowed", "reason", "differe
 """Of a check's table; `ours` is empty where a number is not computed, for want of a file."""
 
 
-def read(path: Path) -> pd.DataFrame:
-    """The table of one check.
+def read(path: Path, columns: Sequence[str] = COLUMNS, mend: str = "delete it and run again") -> pd.DataFrame:
+    """The table of one check, or another one with printed numbers.
+
+    Args:
+        columns: what it has to hold.
+        mend: what to do where it does not.
 
     Raises:
         OODError: it is missing, or of another form.
@@ -25,9 +29,9 @@ def read(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype={"printed": str})
     except (FileNotFoundError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise OODError(f"{path}: {error}; delete it and run again") from None
-    if list(rows) != COLUMNS:
-        raise OODError(f"{path}: columns {', '.join(rows)}, expected {', '.join(COLUMNS)}; delete it and run again")
+        raise OODError(f"{path}: {error}; {mend}") from None
+    if list(rows) != list(columns):
+        raise OODError(f"{path}: columns {', '.join(rows)}, expected {', '.join(columns)}; {mend}")
     return rows
 
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from workflow_scripts.reporting.comparison import Pair
-from workflow_scripts.reporting.inputs import DEFAULT_METRICS, TunedScore
+from workflow_scripts.reporting.inputs import DEFAULT_METRICS, TunedScore, Way
 from workflow_scripts.reporting.layout import Cell, Column, Table, label, number, table
 from workflow_scripts.reporting.results import AVERAGE, NETWORK
 
-WAYS = {"id_only": "without OOD images", "validation": "on validation images"}
+WAYS: dict[Way, str] = {"id_only": "without OOD images", "validation": "on validation images"}
 """Ways to choose, as the table calls them."""
 
 

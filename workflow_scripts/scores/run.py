@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -19,6 +20,19 @@ READ = ("features", "logits", "background")  # of the images to score
 FILES = {"train": {"train_features", "train_logits", "train_labels", "train_background", "shuffled"},
          "head": {"head", "batchnorm"}, "statistics": {"statistics"}}
 """Argument of a stage -> what a score reads of its file."""
+_HELP = {"train": "features of the ID train set", "head": "the last linear layer",
+         "statistics": "class means of the ID train set"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of :data:`FILES`."""
+    for name in FILES:
+        parser.add_argument(f"--{name}", type=Path, help=_HELP[name])
+
+
+def given_files(args: argparse.Namespace) -> dict[str, Path | None]:
+    """The files that they name."""
+    return {name: getattr(args, name) for name in FILES}
 
 
 def read_known(kinds: frozenset[str], given: Mapping[str, Path | None], device: str, move: Callable[[np.ndarray], Any],

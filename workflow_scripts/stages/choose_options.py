@@ -32,7 +32,7 @@ from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.scores import base, cached
-from workflow_scripts.scores.run import FILES, READ, agree, mover, read_known, run_on
+from workflow_scripts.scores.run import READ, add_arguments, agree, given_files, mover, read_known, run_on
 from workflow_scripts.stages.sections.choose_options import ChooseOptions
 
 Inputs = dict[str, np.ndarray]
@@ -147,9 +147,7 @@ def best(rows: list[dict[str, Any]], criterion: str) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__spec__, __doc__, ChooseOptions)
     parser.add_argument("--sets", type=Path, nargs="+", required=True, help="features of ID and OOD sets, or of copies")
-    parser.add_argument("--train", type=Path, help="features of the ID train set")
-    parser.add_argument("--head", type=Path, help="the last linear layer")
-    parser.add_argument("--statistics", type=Path, help="class means of the ID train set")
+    add_arguments(parser)
     parser.add_argument("--csv", type=Path, required=True, help="table of all points to write")
     parser.add_argument("--json", type=Path, required=True, help="choice to write")
     given = parser.parse_args(argv)
@@ -159,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"score '{section.name}' declares no options to search among; take it out, or give its SPEC a "
                        "space")
     with ExitStack() as files:
-        trial = Trial(section, {name: getattr(given, name) for name in FILES}, given.sets, files)
+        trial = Trial(section, given_files(given), given.sets, files)
         rows = list(tried(trial, section.options, space, section.at_most, section.criterion))
     fitting = [row for row in rows if not row["why"]]
     if not fitting:

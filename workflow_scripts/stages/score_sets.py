@@ -26,7 +26,7 @@ from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.scores import base, cached
-from workflow_scripts.scores.run import FILES, agree, mover, read_known, run_on, score_set
+from workflow_scripts.scores.run import add_arguments, agree, given_files, mover, read_known, run_on, score_set
 from workflow_scripts.stages.sections.score_sets import ScoreSets
 
 
@@ -42,9 +42,7 @@ def check_sets(expected: list[str] | None, found: list[str]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = stage_parser(__spec__, __doc__, ScoreSets)
     parser.add_argument("--sets", type=Path, nargs="+", required=True, help="features of the sets to score")
-    parser.add_argument("--train", type=Path, help="features of the ID train set")
-    parser.add_argument("--head", type=Path, help="the last linear layer")
-    parser.add_argument("--statistics", type=Path, help="class means of the ID train set")
+    add_arguments(parser)
     parser.add_argument("--choice", type=Path, help="JSON of a sweep; what it chose replaces options of the same name")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="the scores to write")
@@ -63,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise OODError(f"score '{name}' needs {what}; run workflow_scripts.stages.{where}")
     move = mover(given.device)
     with ExitStack() as files_open:
-        evidence = read_known(kinds, {name: getattr(given, name) for name in FILES}, given.device, move, files_open)
+        evidence = read_known(kinds, given_files(given), given.device, move, files_open)
         base.require(evidence, kinds, name, section.network)
         for place in sets:
             with cached.Features(*place) as features:

@@ -20,6 +20,7 @@ from workflow_scripts.config.raw import Source
 from workflow_scripts.core import sources
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.fingerprint import Fingerprints
+from workflow_scripts.reporting.inputs import Way
 from workflow_scripts.work import declared
 
 
@@ -75,8 +76,7 @@ class Tuned(NamedTuple):
 
     base: str
     """The score as it is configured."""
-    way: str
-    """``id_only`` or ``validation``."""
+    way: Way
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Container, Iterable, Mapping
+from typing import get_args
 
 from workflow_scripts.config.models import Experiment, Score, Tuning
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.reporting.inputs import Way
 from workflow_scripts.stages.sections.extract_pseudo_ood import Copied
 from workflow_scripts.work import declared
 from workflow_scripts.work.plan import Plan, Tuned
 from workflow_scripts.work.together import images
 
 
-def ways(tuning: Tuning) -> list[str]:
+def ways(tuning: Tuning) -> list[Way]:
     """The ways that an experiment chooses options in, beside those as configured."""
-    return ["id_only", *(["validation"] if tuning.ood else [])]
+    return [way for way in get_args(Way) if way != "validation" or tuning.ood]
 
 
 def tunable(score: Score) -> bool:
