@@ -70,6 +70,16 @@ def test_what_both_profiles_must_share_they_share():
         assert profile()[key] == here[key]
 
 
+def test_what_runs_no_network_asks_for_no_gpu():
+    """But for what shares its job with networks, and what runs beside the head."""
+    named = set(profile()["set-resources"])
+    for text in re.split(r"(?m)^(?=rule |use rule )", RULES):
+        name = re.match(r"rule (\w+):", text)
+        runs = name and "shell:" in text and "localrule: True" not in text and 'grouped("features_' not in text
+        if runs and not re.search(r"\bgpu=|\bon_gpu\(", text):
+            assert name[1] in named, name[1]
+
+
 def test_retries_are_the_profiles_and_no_cluster_rules():
     """A rule's own would be obeyed inside the job, in an allocation that was too small."""
     assert profile()["retries"] >= 2 and profile()["slurm-no-requeue"] is True
