@@ -53,6 +53,14 @@ def test_a_line_that_is_fine_or_that_snakemake_refuses_itself(tmp_path, words):
     try_given_files([word.format(good=good) for word in words])
 
 
+@pytest.mark.parametrize("word", ["--snakefile={}", "-s{}"])
+def test_each_form_of_the_option_for_the_snakefile_finds_the_checkout(tmp_path, word):
+    (tmp_path / "mine.yaml").write_bytes(BAD["tab"][0])
+    run = subprocess.run([sys.executable, "-m", "snakemake", word.format(ROOT / "Snakefile"), "-n", "--configfile",
+                          "mine.yaml"], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stderr.splitlines()[-1].startswith("config: mine.yaml, line 2: not valid YAML")
+
+
 @pytest.mark.parametrize("profile", [[], ["--workflow-profile", ROOT / "profiles/slurm"]], ids=["default", "slurm"])
 def test_each_profile_tries_the_files_from_any_folder(tmp_path, profile):
     (tmp_path / "mine.yaml").write_bytes(BAD["tab"][0])

@@ -39,6 +39,8 @@ def try_file(file: Path) -> None:
         beside = [path.name for path in file.parent.iterdir()] if file.parent.is_dir() else []
         raise OODError(f"{file}: there is no such file{nearest(file.name, beside) or '.'} Each word after --configfile "
                        "counts as a file, up to the next option: put targets in front of it")
+    if not file.is_file() and not file.is_dir():
+        return  # a pipe can be read once, and Snakemake has to
     content = read_yaml(file, "configuration")
     if not isinstance(content, dict):
         found = {type(None): "nothing", list: "a list"}.get(type(content), f"the value {content!r}")
