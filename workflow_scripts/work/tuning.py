@@ -40,8 +40,8 @@ def chosen(scores: Mapping[str, Score], known: Container[str], experiment: Exper
         OODError: none of them has options to choose, or a name is taken.
     """
     if taken := [name for name in experiment.scores if name in known]:
-        raise OODError(f"{where}.scores: '{taken[0]}' is also the name of a score that the tuning of another experiment "
-                       "adds; rename it")
+        raise OODError(f"{where}.scores: '{taken[0]}' is also the name of a score that the tuning of another "
+                       "experiment adds; rename it")
     if experiment.tuning is None:
         return {}
     found = {}
