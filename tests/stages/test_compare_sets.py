@@ -122,6 +122,16 @@ def test_sets_that_are_decoded_when_read_are_compared_by_their_files(tmp_path):
     assert [pair["set"] for pair in found] == ["id.test"]
 
 
+@pytest.mark.parametrize(("numbers", "other"), [([5, 6], "id"), ([7, 8], "far")])
+def test_options_are_not_chosen_on_test_images_under_another_name(tmp_path, numbers, other):
+    sets = {"id.train": [1, 2, 3], "id.test": [4, 5, 6], "far.test": [7, 8, 9], "val.test": numbers}
+    paths = [store(tmp_path, name, found, *([A] if name.startswith("id") else [])) for name, found in sets.items()]
+    uses = {**USES, "far.test": "ood", "val.test": "validation"}
+    entries = [{"name": name, "use": uses[name]} for name in sets]
+    with pytest.raises(OODError, match=rf"'val' .test.: all 2 images are also in dataset '{other}' .test.; options"):
+        compare(CompareSets.of(sets=entries), paths)
+
+
 def test_hashes_tell_images_and_sizes_apart(tmp_path):
     grey = np.full((2, 4, 4, 3), 9, np.uint8)
     for name, pixels in (("flat", grey), ("long", grey.reshape(2, 2, 8, 3))):

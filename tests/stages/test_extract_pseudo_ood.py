@@ -33,8 +33,8 @@ def run(folder, store="rows.train.h5", **options):
 @pytest.mark.parametrize("kind", ["noise", "jigsaw"])
 def test_features_and_logits_are_those_of_the_changed_inputs(folder, kind):
     found = run(folder, pseudo_ood=kind, std=0.5, images=100)
-    assert found["index"].tolist() == list(range(0, 300, 3)) and set(found["labels"]) == {-1}
-    x = torch.from_numpy(images(300, 1)[0][::3]).permute(0, 3, 1, 2) / 63.75 - 2
+    assert len(set(found["index"])) == 100 and set(found["labels"]) == {-1}
+    x = torch.from_numpy(images(300, 1)[0][found["index"]]).permute(0, 3, 1, 2) / 63.75 - 2
     index = torch.from_numpy(found["index"])
     changed = pseudo_ood.add_noise(x, 0.5, 0, index) if kind == "noise" else jigsaw(x, 0, index)
     net = network()
@@ -45,7 +45,9 @@ def test_features_and_logits_are_those_of_the_changed_inputs(folder, kind):
 
 
 def test_half_of_the_images_are_left_for_the_bank(folder):
-    assert run(folder, images=100_000)["index"].tolist() == list(range(0, 300, 2))
+    index = run(folder, images=100_000)["index"]
+    assert len(index) == 150 and (np.diff(index) > 0).all()
+    assert {0, 1} == set(index % 2)  # labels may follow one another in a cycle
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(folder):

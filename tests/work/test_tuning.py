@@ -63,6 +63,7 @@ def test_validation_sets_are_prepared_and_compared(tmp_path):
     (tuning(id="five"), "tuning.id of the experiments on 'five': 'five' consists of the images of 'five' .test., the "
                         "ID test set"),
     (tuning(ood=["ood_test"]), "'ood_test' consists of the images of 'ood_test' .test., an OOD test set"),
+    (tuning(ood=["five_val"]), "'five_val' consists of the images of 'five_val' .test., another validation set"),
     (tuning(id=None), "tuning: id and ood expected together"),
     (tuning(ood=["ood_val", "ood_val"]), "tuning.ood: each set once expected"),
     (tuning(pseudo_ood={"kind": "noise"}), r"experiments\[0\].tuning.pseudo_ood.kind: unknown key"),

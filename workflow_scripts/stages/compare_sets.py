@@ -63,7 +63,7 @@ def compare(section: CompareSets, stores: Sequence[str]) -> list[dict[str, Any]]
             check_train(name, classes, count, section.least)
         elif entry.use in ("train", "test") and classes:
             same_classes(classes, own, seen[0][1], name)
-        if entry.use in ("test", "ood"):
+        if entry.use != "train":
             if count == 1:
                 raise OODError(f"{name} has one image; a share of it can be 0 or 1 alone: give it more images")
             for other, called, known in seen:
@@ -74,6 +74,9 @@ def compare(section: CompareSets, stores: Sequence[str]) -> list[dict[str, Any]]
                 if same == count and other.use == "train":
                     raise OODError(f"{name}: all {count:,} images are also in {called}, which networks are trained on; "
                                    "a test set needs other images")
+                if same == count and entry.use == "validation":
+                    raise OODError(f"{name}: all {count:,} images are also in {called}; options are chosen on images "
+                                   "that nothing is trained or tested on, and ID and OOD ones are apart")
         if these is not None and (again := these.repeated()):
             found.append({"set": entry.name, "of": entry.name, "identical": again, "count": count})
         seen.append((entry, name, these))

@@ -18,7 +18,7 @@ import torch
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.data.images.pseudo_ood import copies, spaced
+from workflow_scripts.data.images.pseudo_ood import copies, drawn
 from workflow_scripts.data.images.store import Store
 from workflow_scripts.models.base import Classifier
 from workflow_scripts.networks import devices
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
     section: ExtractPseudoOOD = args.config
     device = devices.pick(args.device, args.threads, args.tf32)
     network = trained(section.network, args.checkpoint, device)
-    store, index = spaced(args.store, section.options.images, step=2)
+    store, index = drawn(args.store, section.options.images, section.options.seed)
     found = extract(network, store, index, section, device)
     with atomic(args.out) as partial, h5py.File(partial, "w") as file:
         for key, values in {**found, "labels": np.full(len(index), -1), "index": index}.items():

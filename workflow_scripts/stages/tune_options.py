@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"--{source}: options of {section.score} are chosen with it; give the file")
     device = devices.pick(given.device, given.threads, given.tf32)
     network = trained(section.network, given.checkpoint, device)
-    store, _ = spaced(given.store, options.images)
+    store = spaced(given.store, options.images)
     clean, pseudo = extract(network, store, section, device)
     if source == "train":
         with cached.Features(Path(given.train)) as file:

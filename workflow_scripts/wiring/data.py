@@ -101,20 +101,20 @@ def pack_section(plan: Plan, wildcards: Wildcards) -> str:
 
 def compared_stores(plan: Plan, wildcards: Wildcards) -> list[str]:
     """Stores of the ID train images and of all that its networks are tested with."""
-    return [paths.store(plan, dataset, split) for dataset, split in _compared(plan, wildcards.id)]
+    return [paths.store(plan, dataset, split) for dataset, split, _ in _compared(plan, wildcards.id)]
 
 
 def compare_section(plan: Plan, wildcards: Wildcards) -> str:
     """What the sets of an ID set are for, and how many train images scores need."""
     return CompareSets.of(
-        sets=[{"name": f"{dataset}.{split}", "use": "ood" if dataset != wildcards.id else split}
-              for dataset, split in _compared(plan, wildcards.id)],
+        sets=[{"name": f"{dataset}.{split}", "use": use} for dataset, split, use in _compared(plan, wildcards.id)],
         least=together.least(plan, wildcards.id)).dump(ordered=True)
 
 
-def _compared(plan: Plan, id: str) -> list[tuple[str, str]]:
-    """What networks are trained and tested with, and what options of scores are chosen with."""
-    return [*plan.sets(id), *plan.validation_sets(id)]
+def _compared(plan: Plan, id: str) -> list[tuple[str, str, str]]:
+    """(dataset, split, use) of what networks are trained and tested with, and of what options are chosen with."""
+    return [*((dataset, split, split if dataset == id else "ood") for dataset, split in plan.sets(id)),
+            *((dataset, split, "validation") for dataset, split in plan.validation_sets(id))]
 
 
 def comparisons(plan: Plan) -> list[str]:

@@ -85,6 +85,8 @@ def check(plan: Plan) -> None:
     for id, tuning in plan.tuning.items():
         roles = {pair: "the ID train set" if pair[1] == "train" else "the ID test set" if pair[0] == id else
                  "an OOD test set" for pair in plan.sets(id)}
+        roles |= {(run.outliers, "train"): "outliers that networks are trained on"
+                  for run in plan.runs.values() if run.id == id and run.outliers}
         for key, name in [("id", tuning.id), *(("ood", name) for name in tuning.ood)]:
             if name is None:
                 continue
@@ -100,3 +102,4 @@ def check(plan: Plan) -> None:
                 if images(row, "test") == images(plan.datasets[other], split):
                     raise OODError(f"{where}: '{name}' consists of the images of '{other}' ({split}), {role}; options "
                                    "are chosen on images that nothing is trained or tested on")
+            roles[name, "test"] = "another validation set"

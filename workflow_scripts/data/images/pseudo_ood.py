@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import h5py
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,26 +15,38 @@ from workflow_scripts.data.images.randomness import uniforms
 from workflow_scripts.data.images.store import Store, open_store, pixel_rows
 
 
-def spaced(path: str, count: int, step: int = 1) -> tuple[Store, np.ndarray]:
-    """Images of a store, evenly spaced, and their numbers (n,).
+def spaced(path: str, count: int) -> Store:
+    """At most ``count`` images of a store, evenly spaced.
 
-    Args:
-        count: so many at most.
-        step: at most every so-manieth image.
+    Raises:
+        OODError: there are fewer than two.
+    """
+    with open_store(path) as file:
+        return _some(file, np.s_[::-(-len(file["labels"]) // count)], path)
+
+
+def drawn(path: str, count: int, seed: int) -> tuple[Store, np.ndarray]:
+    """At most ``count`` images of a store, and at most half of them, at random, and their numbers, ascending (n,).
+
+    Evenly spaced ones would be of some classes alone where labels follow one another in a cycle.
 
     Raises:
         OODError: there are fewer than two.
     """
     with open_store(path) as file:
         there = len(file["labels"])
-        index = np.arange(0, there, max(step, -(-there // count)))
-        rows = np.s_[::int(index[1]) if len(index) > 1 else 1]
-        kind = "inputs" if "inputs" in file else "images"
-        store = Store(**{"images": None, "inputs": None, kind: pixel_rows(file)[rows]}, labels=file["labels"][rows],
-                      names=[], classes=(), attrs={})
-    if len(index) < 2:
-        raise OODError(f"{path}: choosing options needs at least two images, found {len(index)}")
-    return store, index
+        index = np.sort(np.random.RandomState(seed).permutation(there)[:min(count, there // 2)])
+        return _some(file, index, path), index
+
+
+def _some(file: h5py.File, rows: slice | np.ndarray, path: str) -> Store:
+    """These images of an open store, in memory."""
+    labels = file["labels"][:][rows]
+    if len(labels) < 2:
+        raise OODError(f"{path}: choosing options needs at least two images, found {len(labels)}")
+    kind = "inputs" if "inputs" in file else "images"
+    return Store(**{"images": None, "inputs": None, kind: pixel_rows(file)[rows]}, labels=labels, names=[], classes=(),
+                 attrs={})
 
 
 def copies(x: Tensor, index: Tensor, kind: str, std: float, seed: int) -> Tensor:

@@ -12,8 +12,8 @@ class Compared(Section):
 
     name: str
     """{dataset}.{split}."""
-    use: Literal["train", "test", "ood"]
-    """ID train images, ID test images, or an OOD set."""
+    use: Literal["train", "test", "ood", "validation"]
+    """ID train images, ID test images, an OOD set, or images that options are chosen with."""
 
 
 class CompareSets(Section):

@@ -15,7 +15,7 @@ class Copied(PseudoOOD):
     """Of which images copies are made, and how."""
 
     images: Annotated[int, Gt(1)] = 1_000
-    """ID train images to take at most, evenly spaced, and never more than half of them."""
+    """ID train images to take at most, drawn at random by `seed`, and never more than half of them."""
 
 
 class ExtractPseudoOOD(Pass):

@@ -17,4 +17,4 @@ class PseudoOOD(Section):
     std: Annotated[float, Gt(0)] = 0.3
     """Standard deviation of the noise; 0.3 for CIFAR, 0.5 for ImageNet."""
     seed: Annotated[int, Ge(0)] = 0
-    """Of the noise or the jigsaw."""
+    """Of the noise or the jigsaw, and of what is drawn."""
