@@ -17,6 +17,10 @@ BAD = {
     "empty": (b"# nothing\n", "bad.yaml: expected a mapping", "found nothing"),
     "twice": (b"seeds: [0]\nseeds: [1]\n", "bad.yaml: the key 'seeds' is given twice", "in line 1 and in line 2"),
     "colon": (b"title: one: two\n", "bad.yaml, line 1: not valid YAML", ""),
+    "date": (b"seeds: 2020-13-45\n", "bad.yaml: Snakemake cannot read it (ValueError: month must be in 1..12", ""),
+    "template": (b"__use_yte__: true\nseeds: ?foo\n", "bad.yaml: Snakemake cannot read it (YteError",
+                 "leave __use_yte__ out"),
+    "deep": (b"[" * 3000, "bad.yaml", ""),
 }
 
 

@@ -41,14 +41,24 @@ def try_file(file: Path) -> None:
                        "counts as a file, up to the next option: put targets in front of it")
     if not file.is_file() and not file.is_dir():
         return  # a pipe can be read once, and Snakemake has to
-    content = read_yaml(file, "configuration")
+    from snakemake.common.configfile import load_configfile  # here: it is Snakemake that calls
+
+    try:
+        content = read_yaml(file, "configuration")
+    except RecursionError:
+        raise OODError(f"{file}: its brackets are nested too deep to be read") from None
     if not isinstance(content, dict):
         found = {type(None): "nothing", list: "a list"}.get(type(content), f"the value {content!r}")
         raise OODError(f"{file}: expected a mapping such as 'seeds: [0]', found {found}")
     try:
         file.read_text(encoding="utf-8")
+        load_configfile(file)
     except UnicodeDecodeError:
         raise OODError(f"{file}: Snakemake reads UTF-8 alone, and this file is UTF-16; save it as UTF-8") from None
+    except Exception as error:  # of its own reading of YAML 1.1, which has dates, and of templates
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise OODError(f"{file}: Snakemake cannot read it ({reason}); put texts that look like dates into quotation "
+                       "marks, and leave __use_yte__ out") from None
 
 
 def _files(words: Sequence[str]) -> list[Path]:
