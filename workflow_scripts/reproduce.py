@@ -28,6 +28,7 @@ import yaml
 
 from workflow_scripts.compare import compare
 from workflow_scripts.core import sources
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import sha256
@@ -38,16 +39,15 @@ from workflow_scripts.work.plan import Plan
 KEYS = ("config", "code", "git", "packages", "inputs", "seeds", "hardware")
 
 
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.reproduce", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path, help="PAPER.manifest.json of a finished run")
-    parser.add_argument("--table", type=Path, help="its numbers; default: PAPER.csv beside it")
-    parser.add_argument("--into", type=Path, help="folder of the run (default: reproduced/PAPER)")
-    parser.add_argument("--check", action="store_true", help="only say what is not as it was")
-    parser.add_argument("--exact", action="store_true", help="any difference of a number counts")
-    parser.add_argument("--cores", default="all", help="for snakemake (default: %(default)s)")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("manifest", type=Path, help="PAPER.manifest.json of a finished run")
+    words.add_argument("--table", type=Path, help="its numbers; default: PAPER.csv beside it")
+    words.add_argument("--into", type=Path, help="folder of the run (default: reproduced/PAPER)")
+    words.add_argument("--check", action="store_true", help="only say what is not as it was")
+    words.add_argument("--exact", action="store_true", help="any difference of a number counts")
+    words.add_argument("--cores", default="all", help="for snakemake (default: %(default)s)")
+    return words
 
 
 @stage
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point; leaves with the exit status above."""
     given = sys.argv[1:] if argv is None else argv
     own, more = (given[:given.index("--")], given[given.index("--") + 1:]) if "--" in given else (given, [])
-    args = arguments().parse_args(own)
+    args = parser().parse_args(own)
     manifest = read(args.manifest)
     config, plan = configuration(manifest, args.manifest)
     paper = plan.papers[0]
