@@ -32,6 +32,9 @@ def tiny(tmp_path_factory):
 @pytest.mark.slow
 def test_the_run_ends_with_the_headline_table_and_the_page(tiny):
     folder, said = tiny
+    assert len(said.splitlines()) < 60 and "Reason:" not in said, "what is said of each job is in the log"
+    assert "posthoc: " in said and said.index(" jobs for 1 papers; each of them: snakemake --printshellcmds") > 0
+    assert "Reason:" in next((folder / ".snakemake" / "log").glob("*.snakemake.log")).read_text()
     end = said[said.index("Percent, mean"):].splitlines()
     assert end[1].split() == ["training", "score", "ID", "set,", "network", "AUROC", "FPR95", "(ID+)", "ACC"]
     assert end[2] == "Post-hoc scores on one network"
