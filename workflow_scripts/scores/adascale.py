@@ -22,7 +22,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import logsumexp
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network", "train_labels"}, space={
+SPEC = ScoreSpec(family="shaped features", needs={"network", "train_labels"}, space={
     "p_min": (60.0, 65.0, 70.0, 75.0, 80.0, 85.0), "p_max": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 99.0)})
 
 

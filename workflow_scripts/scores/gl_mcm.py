@@ -20,7 +20,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network"}, space={"T": (0.01, 0.1, 1.0), "lam": (0.5, 1.0, 1.5)})
+SPEC = ScoreSpec(family="vision-language", needs={"network"}, space={"T": (0.01, 0.1, 1.0), "lam": (0.5, 1.0, 1.5)})
 
 
 @dataclass(frozen=True)

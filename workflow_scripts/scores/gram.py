@@ -22,7 +22,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import mahalanobis_ensemble
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network", "train_labels"}, least=20, space={"by_confidence": (False, True)})
+SPEC = ScoreSpec(family="distance", needs={"network", "train_labels"}, least=20, space={"by_confidence": (False, True)})
 EPSILON = 1e-6  # added to the bounds that a deviation is divided by
 
 

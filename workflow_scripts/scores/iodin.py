@@ -18,7 +18,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import odin
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network", "input_std"}, space={
+SPEC = ScoreSpec(family="gradient", needs={"network", "input_std"}, space={
     "temperature": (1.0, 10.0, 100.0, 1000.0), "epsilon": (0.0014, 0.0028)})
 
 

@@ -32,7 +32,7 @@ from workflow_scripts.scores.base import Known
 from workflow_scripts.scores.mahalanobis import Gaussians, squared_distances
 from workflow_scripts.scores.odin import downhill
 
-SPEC = ScoreSpec(needs={"network", "train_labels"}, least=20)  # a fifth is held out, at least 4
+SPEC = ScoreSpec(family="distance", needs={"network", "train_labels"}, least=20)  # a fifth is held out, at least 4
 
 
 @dataclass(frozen=True)

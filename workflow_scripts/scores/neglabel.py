@@ -25,7 +25,8 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network"}, space={"T": (0.01, 0.1, 1.0), "share": (0.05, 0.15, 0.5), "groups": (1, 10, 100)})
+SPEC = ScoreSpec(family="vision-language", needs={"network"}, space={
+    "T": (0.01, 0.1, 1.0), "share": (0.05, 0.15, 0.5), "groups": (1, 10, 100)})
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from workflow_scripts.scores import himplos, odin
 from workflow_scripts.scores.arrays import float64, max_log_softmax
 from workflow_scripts.scores.base import Head, Known
 
-SPEC = ScoreSpec(needs={"network", "statistics"})
+SPEC = ScoreSpec(family="gradient", needs={"network", "statistics"})
 
 
 @dataclass(frozen=True)

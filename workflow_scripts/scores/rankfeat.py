@@ -21,7 +21,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import logsumexp
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network"}, space={"blocks": ("both", "last")})
+SPEC = ScoreSpec(family="shaped features", needs={"network"}, space={"blocks": ("both", "last")})
 
 
 @dataclass(frozen=True)
