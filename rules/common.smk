@@ -5,17 +5,25 @@ import sys
 from functools import partial
 from pathlib import Path
 
+try:
+    from workflow_scripts.work.expand import read_plan
+except ModuleNotFoundError as missing:
+    sys.exit(
+        f"config: {sys.executable} has no module '{missing.name}'; install the workflow where snakemake is: `uv sync` in "
+        "a checkout, or `pip install CHECKOUT` (docs/deployment.md)"
+    )
+
 from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.planning import final_message
 from workflow_scripts.wiring import agreement, data, evaluation, paths, pictures, reports, snakemake_private, training
 from workflow_scripts.wiring.environment import prepare_environment
 from workflow_scripts.wiring.targets import FIGURES, RELIABILITY, check, check_papers, results_of, targets
-from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.missing import missing_data
 
 TYPED_IN = snakemake_private.typed_in(workflow)
 try:
+    snakemake_private.refuse_other_code(workflow, ROOT)
     CONFIG = snakemake_private.configuration(workflow, config, ROOT / "config.yaml")
     PLAN = read_plan(CONFIG, ROOT, here=TYPED_IN)
     check_papers(PLAN)

@@ -26,8 +26,9 @@ def parser(found: Mapping[str, str]) -> argparse.ArgumentParser:
     lines = ["commands:", *(f"  {name:<{width}}  {said}" for name, said in found.items()), "",
              f'Completion in bash or zsh, in an activated environment: eval "$(register-python-argcomplete '
              f'{commands.PROGRAM})"']
-    words = argparse.ArgumentParser(prog=commands.PROGRAM, description=__doc__, epilog="\n".join(lines),
-                                    formatter_class=argparse.RawDescriptionHelpFormatter, add_help=False)
+    words = argparse.ArgumentParser(prog=commands.PROGRAM, usage=f"{commands.PROGRAM} COMMAND ...", description=__doc__,
+                                    epilog="\n".join(lines), add_help=False,
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("command", choices=list(found), metavar="COMMAND", help=argparse.SUPPRESS)
     words.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     return words

@@ -9,7 +9,7 @@ import h5py
 import pytest
 from PIL import Image
 
-from tests.checkout import ROOT, snakemake, would_run
+from tests.checkout import ROOT, copy, snakemake, would_run
 from tests.everyday_data import TINY, write
 
 STORE = "results/tiny/data/faces.test.h5"
@@ -88,7 +88,25 @@ def test_as_a_module_of_another_workflow(tmp_path, names, prefix):
     assert images(tmp_path / STORE) == 48
 
 
-def test_a_module_without_configuration_is_the_default_run(tmp_path):
-    text = MODULE.format(snakefile=json.dumps(SNAKEFILE), config="", names=" as ood_*", all="ood_all")
-    (tmp_path / "Snakefile").write_text(text.replace("    config: \n", ""))
-    assert would_run(tmp_path)["ood_train_network"] == 28
+@pytest.mark.parametrize(("keys", "said"), [
+    ("", "a module of this workflow needs a configuration, and `config:` of the module has none"),
+    ("config: {}", "a module of this workflow needs a configuration, and `config:` of the module has none"),
+    ("config: {'include': ['config.yaml']}\n    prefix: 'mine'", "prefix and replace_prefix of a module cannot move"),
+], ids=["none", "empty", "prefix"])
+def test_a_module_that_cannot_be(tmp_path, keys, said):
+    text = MODULE.format(snakefile=json.dumps(SNAKEFILE), config="KEYS", names=" as ood_*", all="ood_all")
+    (tmp_path / "Snakefile").write_text(text.replace("config: KEYS", keys))
+    done = snakemake(tmp_path, "--dry-run", "--cores", "1")
+    assert done.returncode == 1
+    assert [line for line in done.stdout.splitlines() if line.startswith("config: ")][0].startswith(f"config: {said}")
+    assert "Traceback" not in done.stdout
+
+
+def test_rules_of_one_checkout_do_not_run_the_code_of_another(tmp_path):
+    other = copy(tmp_path / "other")
+    modules = "module {0}:\n    snakefile: {1!r}\n    config: {2!r}\nuse rule * from {0} as {0}_*\n"
+    (tmp_path / "Snakefile").write_text("".join(modules.format(name, str(place / "Snakefile"), TINY)
+                                                for name, place in (("one", ROOT), ("two", other))))
+    done = snakemake(tmp_path, "--dry-run", "--cores", "1")
+    assert done.returncode == 1
+    assert f"config: the rules are those of {other}, but Python imported workflow_scripts from {ROOT};" in done.stdout

@@ -27,6 +27,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {
     "docs/own.md": "tests/workflow/test_own.py runs them all, not dry",
     "docs/tutorial.md": "tests/workflow/test_tutorial.py runs them in their order, not dry",
+    "docs/deployment.md": "tests/workflow/test_deployment.py deploys with them, and installs nothing",
     "uv run pytest": "runs the tests themselves",
     "docker build": "builds an image, which needs Docker and downloads",
     "apptainer build": "builds an image, which needs Apptainer and that of Docker",

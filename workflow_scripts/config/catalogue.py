@@ -34,7 +34,8 @@ _NAME = TypeAdapter(Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,))
+    model_config = ConfigDict(extra="forbid", frozen=True, ignored_types=(cached_property,),
+                              use_attribute_docstrings=True)
 
 
 class Sample(_Strict):

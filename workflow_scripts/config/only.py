@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from workflow_scripts.config.base import Name, Strict
 
@@ -16,7 +18,9 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, int) else value
 
 
-Names = Annotated[list[Name], BeforeValidator(_listed)]
+Names = Annotated[list[Name], BeforeValidator(_listed, json_schema_input_type=str | list[Name])]
+Seed = Annotated[int, Field(ge=0)]
+Seeds = Annotated[list[Seed], BeforeValidator(_listed, json_schema_input_type=str | Seed | list[Seed])]
 
 
 class Only(Strict):
@@ -33,8 +37,13 @@ class Only(Strict):
     """Networks; empty: all."""
     recipes: Names = []
     """Recipes whose networks are reported; those they start from are trained too; empty: all."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], BeforeValidator(_listed)] = []
+    seeds: Seeds = []
     """Seeds; empty: all. `seeds: 5` with `only: {seeds: [3, 4]}` trains two more beside those that exist."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """With what :meth:`_papers` takes for a mapping."""
+        return {"anyOf": [handler(core), {"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
     @model_validator(mode="before")
     @classmethod

@@ -39,9 +39,9 @@ def text() -> str:
              "which stands alone and inherits nothing of `config.yaml`. `--config key=value` changes a key of either. "
              "Of several files the later is put over the earlier, key by key. Files are YAML in UTF-8 with the numbers "
              "of YAML 1.2 (`1e-3` is one; `yes`, `no`, `on` and `off` are booleans). A path that begins with `./` or "
-             "`../` is beside the file that names it, on the command line below the folder where that is typed. "
-             "Unknown keys, keys that are given twice, wrong types and unknown names end the run with one line that "
-             "names the key.", ""]
+             "`../` is beside the file that names it, on the command line below the folder where that is typed, in "
+             "`config:` of a [module](deployment.md) below the folder where the workflow runs. Unknown keys, keys that "
+             "are given twice, wrong types and unknown names end the run with one line that names the key.", ""]
     lines += _model("Top level", models.Config)
     for model in _nested(models.Config):
         lines += _model(model.__name__, model)

@@ -197,6 +197,8 @@ class PaperFiles(Section):
     """What ran both corrected and as released."""
     tuned: list[TunedScore] = []
     """Scores whose options were chosen, which a table of their own shows."""
+    families: dict[str, str] = {}
+    """Score -> the family that tables with many scores show it in."""
 
 
 class Page(Section):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from workflow_scripts.reporting import families as families_
 from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS, Counting
 from workflow_scripts.reporting.results import AVERAGE, corrected, seeds_of
 from workflow_scripts.reporting.statistics import Seeds, best, metric, show, spread_of
@@ -68,6 +69,8 @@ class Table:
     """How Markdown, which has no groups, writes the cells of one: ``{} → {} ({})``; else with slashes between."""
     keys: tuple[Mapping[str, str], ...] = ()
     """What the page filters rows by."""
+    folded: tuple[bool, ...] = ()
+    """Rows that the page folds away; empty: none."""
 
     def ordered(self, *first: str) -> Table:
         """The same table with the columns of these titles first, in their order."""
@@ -110,16 +113,17 @@ def number(name: str, seeds: Seeds | None, bold: bool = False, spread: Seeds | N
 
 def tables(results: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS,
            id_metrics: Sequence[str] = DEFAULT_ID_METRICS, names: Mapping[str, str] | None = None,
-           countings: Sequence[Counting] = (), tests: Tests | None = None) -> list[Table]:
+           countings: Sequence[Counting] = (), tests: Tests | None = None,
+           families: Mapping[str, str] | None = None) -> list[Table]:
     """The tables of each ID set and network, in the order of ``results``: one by each of the paper's own rules, then
     one by the strict rules. A row per recipe and score, columns for sets by group, averages over several sets and the
     ID task. Test sets as released have a table of their own. Where ``tests`` have
-    a column, they say what is bold."""
+    a column, they say what is bold. Many scores stand in their ``families``."""
     found = []
     for _, rows in results[corrected(results)].groupby(["id", "network"], sort=False):
-        found += [_table(rows, counting.names, counting.id_metrics, names or {}, tests, counting)
+        found += [_table(rows, counting.names, counting.id_metrics, names or {}, tests, families or {}, counting)
                   for counting in countings]
-        strict = _table(rows, metrics, id_metrics, names or {}, tests)
+        strict = _table(rows, metrics, id_metrics, names or {}, tests, families or {})
         found.append(replace(strict, after=(STRICT, *strict.after)) if countings else strict)
     return found
 
@@ -135,16 +139,22 @@ def _columns(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence
 
 
 def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str], names: Mapping[str, str],
-           tests: Tests | None, counting: Counting | None = None) -> Table:
+           tests: Tests | None, families: Mapping[str, str], counting: Counting | None = None) -> Table:
     found = results.set_index(["recipe", "score", "dataset", "group", "metric"])["seeds"].to_dict()
     heads = results.loc[results["group"] != "id", ["recipe", "label", "score"]].drop_duplicates()
+    places = _columns(results, metrics, id_metrics)
+    overall = [place for place in places if place[1] != "id" and place[2] == metrics[0]][-1:]  # the mean over all sets
+    heads = families_.arranged(heads, families, metrics[0], {
+        pair: found.get((*pair, *place)) for pair in heads[["recipe", "score"]].itertuples(index=False, name=None)
+        for place in overall})
     columns: dict[Column, Sequence[Cell | str]] = {
         Column("Training", numbers=False): [names.get(x, x) for x in heads["label"]],
+        **({Column("Family", numbers=False): list(heads["family"])} if heads["family"].any() else {}),
         Column("Score", numbers=False): [names.get(x, x) for x in heads["score"]]}
     tested: list[tuple[str, ...]] = []
     untested: list[Seeds | None] = []
     counted_by = f" @{counting.rule}" if counting else ""  # the title says it
-    for dataset, group, name in _columns(results, metrics, id_metrics):
+    for dataset, group, name in places:
         # A metric of the ID task that does not depend on the score stands under the empty score.
         seeds = [found.get((recipe, score, dataset, group, name),
                            found.get((recipe, "", dataset, group, name)) if group == "id" else None)
@@ -169,7 +179,8 @@ def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[s
         any(seeds is not None and seeds.n == 1 for seeds in untested), tests.over if tests and tested else "")
     if counting:
         title, said = f"{title}, counted as {counting.rule}", (counting.says, *said)
-    return table(title, f"{title}. Mean ± sample standard deviation over seeds. {' '.join(said)}", columns, after=said)
+    return table(title, f"{title}. Mean ± sample standard deviation over seeds. {' '.join(said)}", columns, after=said,
+                 folded=tuple(heads["folded"]) if heads["folded"].any() else ())
 
 
 def _best_of_task(column: Sequence[Seeds | None], recipes: Sequence[str], name: str) -> set[int]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from workflow_scripts.config.load import given
+from workflow_scripts.config.load import given, placed
 from workflow_scripts.core import fingerprint
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.wiring.environment import TYPED_IN
@@ -56,13 +56,51 @@ def configuration(workflow: Any, config: dict[str, Any], default: Path) -> dict[
     a path is. The directive ``configfile`` would also merge a given file into its own, key by key.
 
     Args:
-        config: what a Snakefile sees; it counts as it is where it is ``config:`` of a module.
+        config: what a Snakefile sees; it counts where it is ``config:`` of a module, with paths below the folder where
+            the workflow runs.
         default: the file where none is given. A given one stands alone.
+
+    Raises:
+        OODError: a module without ``config:``, or with a prefix; a file that cannot be read.
     """
     if _is_module(workflow):
-        return config or given([default], [], default.parent)
+        if not config:
+            raise OODError("a module of this workflow needs a configuration, and `config:` of the module has none; the "
+                           'default run is config: {"include": ["config.yaml"]} (docs/deployment.md)')
+        path = "results/x"
+        if workflow.modifier.path_modifier.replace_prefix(path) != path:
+            raise OODError("prefix and replace_prefix of a module cannot move the results of this workflow, whose jobs "
+                           "are told paths below results/{variant}; give another variant in `config:` instead")
+        placed_here: dict[str, Any] = placed(config, Path.cwd())
+        return placed_here
     files = [Path(file) for file in workflow.overwrite_configfiles] or [default]
     return given(files, workflow.config_settings.config_args, typed_in(workflow))
+
+
+def refuse_other_code(workflow: Any, root: Path) -> None:
+    """Rules and code of one version, which nothing else compares: a job would run with the parameters of the rules and
+    the code that Python found first, that of another checkout or of an installed package. (Publicly a Snakefile may ask
+    for a source beside itself, but only in its own lines.)
+
+    Args:
+        root: folder of the checkout or package whose code was imported.
+
+    Raises:
+        OODError: the rules that are being read are not those below ``root``.
+    """
+    rules = workflow.current_basedir
+    place = rules.get_path_or_uri(secret_free=True)
+    if Path(place).is_dir():
+        if not Path(place).samefile(root / "rules"):
+            raise OODError(f"the rules are those of {Path(place).resolve().parent}, but Python imported "
+                           f"workflow_scripts from {root}; name one of the two checkouts: see PYTHONPATH, and the "
+                           "modules of your Snakefile")
+        return
+    for path in (root / "rules").glob("*.smk"):  # hosted by a service
+        hosted = Path(workflow.sourcecache.get_path(rules.join(path.name)))
+        if hosted.read_text("utf-8").split() != path.read_text("utf-8").split():
+            raise OODError(f"{place}/{path.name} differs from the rules of the installed package ({root}); install the "
+                           "version that the module's tag names (docs/deployment.md)")
 
 
 def typed_in(workflow: Any) -> Path:

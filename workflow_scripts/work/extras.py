@@ -47,6 +47,12 @@ def tuned(plan: Plan, paper: str) -> dict[str, Any]:
     return {"tuned": [{"name": name, **how._asdict()} for name, how in found.items()]} if found else {}
 
 
+def families(plan: Plan, paper: str) -> dict[str, str]:
+    """The family of each score of a paper."""
+    scores = {name: score for run in plan.reported(paper) for name, score in run.scores.items()}
+    return {name: plugins.spec("scores", score.module).family for name, score in scores.items()}
+
+
 def names_of(plan: Plan, paper: str) -> dict[str, str]:
     """Printed names of what a paper shows, so that a score that only another paper has leaves its tables alone."""
     runs = plan.reported(paper)

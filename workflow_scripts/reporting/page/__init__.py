@@ -135,9 +135,9 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
     return Paper(
         anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
         tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names,
-                                                                  entry.countings, tests)],
+                                                                  entry.countings, tests, entry.families)],
         intervals=intervals.laid_out(paired, names),
-        tuned=[table.ordered("Score") for table in tuned.laid_out(whole, entry.tuned, names)],
+        tuned=[table.ordered("Score") for table in tuned.laid_out(whole, entry.tuned, names, entry.families)],
         figures=[figure(found) for _, found in figures if found],
         compared=comparison.laid_out(comparison.compared(rows, entry.compare), names),
         published=published.read(published_csv) if published_csv else published.framed([]),
