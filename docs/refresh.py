@@ -2,16 +2,20 @@
 
     uv run snakemake --cores all && uv run python docs/refresh.py
 
-Screenshots need Chromium; where there is none, those that are there stay.
+Screenshots of the page need Chromium; where there is none, those that are there stay. That of the terminal is drawn
+from the dates of the run's files: what it showed when half of its jobs were done.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "small"
@@ -80,6 +84,25 @@ def screenshots(page: Path, images: Path) -> None:
         browser.close()
 
 
+def terminal(images: Path) -> None:
+    """The progress of the run on a terminal, in the middle of it."""
+    from rich.console import Console
+
+    from workflow_scripts.planning import dag, screen, setting
+    from workflow_scripts.planning.snapshot import Snapshot, stamp
+
+    plan = setting.read([])
+    jobs = dag.read(plan, setting.words([]))
+    written = {output: stamp(ROOT / output) for job in jobs.page() for output in job.outputs}
+    middle = median(written.values())
+    due = {output: at if at > middle else None for output, at in written.items()}
+    console = Console(record=True, width=90, file=io.StringIO())
+    console.print(screen.bars(Snapshot(jobs, ROOT, due), plan.config.variant))
+    picture = console.export_svg(title="uv run snakemake --cores all", unique_id="progress")
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # fonts from elsewhere
+    (images / "progress.svg").write_text(picture, encoding="utf-8")
+
+
 def main() -> None:
     manifest = json.loads((RESULTS / "tables" / "posthoc.manifest.json").read_text(encoding="utf-8"))
     machine = manifest["hardware"]
@@ -93,6 +116,7 @@ def main() -> None:
         f"paper. ({machine['cpu']}, {machine['cores']} cores, torch {manifest['packages']['torch']})", "",
         "![Energy of ID test images against each OOD set](docs/images/histograms.png)", "",
         "![The page's overview](docs/images/page.png) ![in a narrow window, dark](docs/images/page-narrow.png)", ""])
+    terminal(images)
     screenshots(RESULTS / "report.html", images)
     fill(ROOT / "README.md", "default run", text)
     fill(ROOT / "docs" / "goe.md", "small run", "\n".join(["", *goe(), ""]))

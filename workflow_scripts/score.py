@@ -24,6 +24,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,8 +191,11 @@ def latex(made: pd.DataFrame, label: str = "Network") -> str:
                   scores=made["score"].drop_duplicates().tolist(), groups={OOD_GROUP: sets})
         has_task = (made["metric"] == "accuracy").any()
         found = results.collect([run], id_metrics=["accuracy"] if has_task else [])
-    laid_out = layout.tables(found, id_metrics=["accuracy"] if has_task else [], names=labels())
-    return "\n".join(map(printing.latex, laid_out))
+    laid_out, = layout.tables(found, id_metrics=["accuracy"] if has_task else [], names=labels())
+    counts = made[made["group"] == OOD_GROUP].drop_duplicates("dataset")
+    images = ", ".join(f"{row.dataset} {row.n_ood}" for row in counts.itertuples())
+    said = f"In percent. Images: ID {counts['n_id'].iloc[0]}; {images}. Bold: the best number of its column."
+    return printing.latex(replace(laid_out, caption=said))
 
 
 def labels() -> dict[str, str]:

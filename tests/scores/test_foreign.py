@@ -130,7 +130,7 @@ def test_the_latex_table_has_a_row_for_each_score():
     text = score.latex(score.table(made(), ["msp", "vim"]), "My network")
     rows = [line for line in text.splitlines() if line.startswith("My network")]
     assert [row.split(" & ")[1] for row in rows] == ["MSP", "ViM"] and all(row.endswith(r"\\") for row in rows)
-    assert r"\toprule" in text and "other\\_noise" in text
+    assert r"\toprule" in text and r"Images: ID 40; far 30, other\_noise 20. Bold" in text
 
 
 def ended(*words: str) -> int:

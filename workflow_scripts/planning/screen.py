@@ -7,6 +7,7 @@ one line when a paper is done.
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 import time
@@ -170,4 +171,5 @@ def follow(plan: Plan, workflow: Any, stream: TextIO | None = None) -> Follower:
     follower = Follower(lambda: Snapshot(jobs, folder, due), plan.config.variant, stream or sys.stderr,
                         private.redirect_terminal)
     follower.start()
+    atexit.register(follower.stop)  # where Snakemake ends without a word: it gives the terminal its cursor back
     return follower
