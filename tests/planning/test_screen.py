@@ -8,7 +8,7 @@ import threading
 import pytest
 from rich.console import Console
 
-from tests.planning.test_progress import make, mark, name, named, write
+from tests.planning.test_progress import FAILED, make, mark, name, named, write
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.planning import dag, screen, setting
 from workflow_scripts.planning.dag import Jobs
@@ -38,9 +38,12 @@ def test_a_bar_for_each_paper_with_epoch_and_time_left(tmp_path, jobs):
     mark(tmp_path, running, 81)
     write(tmp_path / running.log, "epoch 2/6  loss 1.0\nepoch 3/6  loss 0.9\n")
     write(tmp_path / ".snakemake/locks/0.output.lock", "")
-    lines = drawn(Snapshot(jobs, tmp_path)).splitlines()
+    failed = named(jobs.page(), "models/digits/resnet-small/npos/seed1")
+    write(tmp_path / ".snakemake/log/1.snakemake.log", FAILED.format(outputs=failed.outputs[0], log=failed.log))
+    *lines, last = drawn(Snapshot(jobs, tmp_path)).splitlines()
+    assert last == f"  failed: {failed.log}"
     done = len(jobs.paper("dfb"))
-    assert lines[0].startswith(f"small: {done} of {len(jobs.page())} jobs done, 1 running")
+    assert lines[0].startswith(f"small: {done} of {len(jobs.page())} jobs done, 1 running, 1 failed")
     rows = {line.split()[0]: line for line in lines[1:-1]}
     assert list(rows) == [*jobs.plan.papers, "all"]
     assert rows["dfb"].split()[2:] == [f"{done}/{done}", "done"] and rows["goe"].rstrip().endswith("left")
@@ -80,7 +83,7 @@ def test_a_log_gets_a_line_for_each_paper_that_is_done(tmp_path, jobs, monkeypat
     follower.stop()
     first, *papers = log.getvalue().splitlines()
     total = f"{len(jobs.page())} jobs for {len(jobs.plan.papers)} papers"
-    assert first == f"{total}; each of them: snakemake --printshellcmds"
+    assert first == f"{total}; to be told of each: snakemake --printshellcmds"
     assert [line.split(",")[0] for line in papers] == [f"dfb: {len(jobs.paper('dfb'))} jobs done"]
     assert "\x1b" not in log.getvalue()
 

@@ -60,6 +60,18 @@ def test_logits_are_computed_of_features_and_head():
         assert np.allclose(whole[name]["far"], bare[name]["far"])
 
 
+def test_tensors_and_half_precision_are_taken():
+    import torch
+
+    arrays = {name: array.astype(np.float16) if array.dtype.kind == "f" else array for name, array in made().items()}
+    single = {name: array.astype(np.float32) if array.dtype.kind == "f" else array for name, array in arrays.items()}
+    found = score.scores({name: torch.from_numpy(array) for name, array in arrays.items()}, ["knn"], {"knn": {"K": 5}})
+    assert (found["knn"]["far"] == score.scores(single, ["knn"], {"knn": {"K": 5}})["knn"]["far"]).all()
+    line = r"^far_features: expected an array, found Tensor \(.*give \.detach\(\)\.cpu\(\)$"
+    with pytest.raises(OODError, match=line):
+        foreign.read(made(far_features=torch.zeros(30, D, requires_grad=True)))
+
+
 def test_every_score_that_is_said_to_be_allowed_can_be_computed():
     arrays = made()
     names = score.allowed(foreign.read(arrays))

@@ -34,8 +34,8 @@ PAUSE, PAUSE_IN_LOGS = 2.0, 15.0
 """Seconds between two looks at the files of a run: on a terminal, and in a log."""
 SHARE = 20
 """How many times as long as a look takes is the pause after it, at least."""
-RUNNING = 6
-"""Running jobs that are listed."""
+SHOWN = 6
+"""Running jobs, and failed ones, that are listed."""
 
 
 def bars(snapshot: Snapshot, variant: str) -> RenderableType:
@@ -50,7 +50,7 @@ def bars(snapshot: Snapshot, variant: str) -> RenderableType:
     table.add_row(Text("all", style="bold"), *_row(snapshot, snapshot.jobs))
     states = [f"{count[name]} {name}" for name in ("running", "queued", "failed", "stopped") if count[name]]
     head = Text(f"{variant}: {count['done']} of {len(snapshot.jobs)} jobs done{''.join(f', {one}' for one in states)}")
-    return Group(head, table, *_running(snapshot))
+    return Group(head, table, *_running(snapshot), *_failed(snapshot))
 
 
 def _row(snapshot: Snapshot, jobs: Sequence[Job]) -> tuple[RenderableType, str, str]:
@@ -63,14 +63,21 @@ def _running(snapshot: Snapshot) -> list[Text]:
     """A line for each running job: its place, epoch and time left."""
     running = [job for job in snapshot.jobs if snapshot.found[job].state == "running"]
     lines = []
-    for job in sorted(running, key=lambda job: -snapshot.found[job].elapsed)[:RUNNING]:
+    for job in sorted(running, key=lambda job: -snapshot.found[job].elapsed)[:SHOWN]:
         found = snapshot.found[job]
         left = f"{hours(found.left)} left" if found.left else ""
         words = [found.epoch, f"{hours(found.elapsed)} so far", left]
         lines.append(Text(f"  {snapshot.name(job)}  {', '.join(filter(None, words))}", no_wrap=True,
                           overflow="ellipsis"))
-    more = len(running) - RUNNING
+    more = len(running) - SHOWN
     return lines + ([Text(f"  and {more} more")] if more > 0 else [])
+
+
+def _failed(snapshot: Snapshot) -> list[Text]:
+    """A line for each failed job: its log."""
+    failed = [job for job in snapshot.jobs if snapshot.found[job].state == "failed"]
+    lines = [Text(f"  failed: {job.log or job.rule}", no_wrap=True, overflow="ellipsis") for job in failed[:SHOWN]]
+    return lines + ([Text(f"  and {len(failed) - SHOWN} more failed")] if len(failed) > SHOWN else [])
 
 
 def finished(snapshot: Snapshot) -> list[str]:
@@ -148,8 +155,8 @@ class Follower(threading.Thread):
             if not told:
                 papers = sum(bool(jobs) for jobs in snapshot.papers.values())
                 told.add("")
-                print(f"{len(snapshot.jobs)} jobs for {papers} papers; each of them: snakemake --printshellcmds",
-                      file=self.stream, flush=True)
+                print(f"{len(snapshot.jobs)} jobs for {papers} paper{'s' * (papers != 1)}; to be told of each: snakemake "
+                      "--printshellcmds", file=self.stream, flush=True)
             for paper in finished(snapshot):
                 if paper not in told:
                     told.add(paper)

@@ -133,8 +133,13 @@ def _nearest(key: str) -> str:
 
 
 def _array(key: str, value: Any, dimensions: int) -> np.ndarray:
-    """A checked array; labels as int64."""
-    array = np.asarray(value)
+    """A checked array; labels as int64, half precision as float32, whole numbers as float64."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, RuntimeError, ValueError) as error:  # a tensor with a gradient, or on a GPU
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OODError(f"{key}: expected an array, found {type(value).__name__} ({reason}); of a tensor give "
+                       ".detach().cpu()") from None
     labels = key.endswith("_labels")
     if array.ndim != dimensions:
         expected = {1: "(N,)" if labels else "(K,)", 2: "(K, D)" if key == "head_weight" else "(N, D or K)"}[dimensions]
@@ -147,7 +152,9 @@ def _array(key: str, value: Any, dimensions: int) -> np.ndarray:
         row = np.argwhere(~np.isfinite(array))[0]
         raise OODError(f"{key}: NaN or infinite in row {row[0]} ({int((~np.isfinite(array)).sum())} of {array.size} "
                        "numbers); correct what computed them, do not drop the images")
-    return array
+    if array.dtype.kind != "f":
+        return array.astype(np.float64)
+    return array.astype(np.float32) if array.dtype.itemsize < 4 else array
 
 
 def _check_lengths(name: str, content: Mapping[str, np.ndarray]) -> None:
