@@ -155,8 +155,8 @@ class Follower(threading.Thread):
             if not told:
                 papers = sum(bool(jobs) for jobs in snapshot.papers.values())
                 told.add("")
-                print(f"{len(snapshot.jobs)} jobs for {papers} paper{'s' * (papers != 1)}; to be told of each: snakemake "
-                      "--printshellcmds", file=self.stream, flush=True)
+                print(f"{len(snapshot.jobs)} jobs for {papers} paper{'s' * (papers != 1)}; to be told of each: "
+                      "snakemake --printshellcmds", file=self.stream, flush=True)
             for paper in finished(snapshot):
                 if paper not in told:
                     told.add(paper)
