@@ -17,10 +17,10 @@ from PIL import Image
 from workflow_scripts.config import catalogue, image_lists
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import digests, list_digests, list_lines
+from workflow_scripts.core.listed import ListUsed
 from workflow_scripts.data.archives.checksums import Expected
 from workflow_scripts.data.image_list import in_list, read_list
 from workflow_scripts.data.images.store import load_store
-from workflow_scripts.data.list_used import ListUsed
 from workflow_scripts.data.readers import cifar_binary, idx_images, images, svhn_mat
 from workflow_scripts.stages.prepare_dataset import prepare
 from workflow_scripts.stages.sections.prepare_dataset import PrepareDataset
@@ -31,12 +31,14 @@ LISTED = {name: row for name, row in ROWS.items() if row.lists}
 PROTOCOL = {  # counted from the lists; OpenOOD v1.5, table of its benchmarks
     "openood_cifar10": 9000, "openood_cifar10_val": 1000, "openood_cifar10_tin_val": 1000,
     "openood_cifar10_cifar100": 9000, "openood_cifar10_tin": 7793, "openood_mnist": 70000, "openood_svhn": 26032,
-    "openood_textures": 5640, "openood_cifar10_places365": 35195, "openood_cifar100": 9000, "openood_cifar100_val": 1000,
+    "openood_textures": 5640, "openood_cifar10_places365": 35195,
+    "openood_cifar100": 9000, "openood_cifar100_val": 1000,
     "openood_cifar100_tin_val": 972, "openood_cifar100_cifar10": 10000, "openood_cifar100_tin": 6526,
     "openood_cifar100_places365": 33773, "openood_imagenet200": 9000, "openood_imagenet200_val": 1000,
     "openood_imagenet": 45000, "openood_imagenet_val": 5000, "openood_openimage_o_val": 1763, "openood_ssb_hard": 49000,
     "openood_ninco": 5879, "openood_inaturalist": 10000, "openood_textures_imagenet": 5160,
-    "openood_openimage_o": 15869, "openood_imagenet_c": 10000, "openood_imagenet_r": 30000, "openood_imagenet_v2": 10000,
+    "openood_openimage_o": 15869,
+    "openood_imagenet_c": 10000, "openood_imagenet_r": 30000, "openood_imagenet_v2": 10000,
     "openood_imagenet200_c": 2000, "openood_imagenet200_r": 30000, "openood_imagenet200_v2": 2000}
 
 
@@ -189,9 +191,10 @@ def test_numbers_of_mnist_svhn_and_cifar(tmp_path):
         (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + values.tobytes()))
         (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(
             bytes([0, 0, 8, 1]) + np.array([count], ">i4").tobytes() + digits[:count].tobytes()))
-    mnist = idx_images.read(idx_images.Options(files=str(tmp_path / "*images*"), label_file=str(tmp_path / "*labels*")),
-                            None)
-    path, used = written(tmp_path, ["mnist/test/2_1.jpg -1", "mnist/train/1_2.jpg -1", "mnist/test/7_0.jpg -1"], "mnist")
+    options = idx_images.Options(files=str(tmp_path / "*images*"), label_file=str(tmp_path / "*labels*"))
+    mnist = idx_images.read(options, None)
+    wanted = ["mnist/test/2_1.jpg -1", "mnist/train/1_2.jpg -1", "mnist/test/7_0.jpg -1"]
+    path, used = written(tmp_path, wanted, "mnist")
     assert reds(in_list(mnist, path, used)) == [1, 12, 0]
     path, used = written(tmp_path, ["mnist/test/3_1.jpg -1"], "mnist")
     with pytest.raises(OODError, match="in their official order"):

@@ -19,8 +19,8 @@ from workflow_scripts.config import image_lists
 from workflow_scripts.core import plugins, sources
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.core.fingerprint import Fingerprints
+from workflow_scripts.core.listed import By, ListUsed
 from workflow_scripts.core.yaml_files import read_yaml
-from workflow_scripts.data.list_used import By, ListUsed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SplitName = Literal["train", "val", "test"]
@@ -96,8 +96,8 @@ class Dataset(_Strict):
     """Splits whose images a published list chooses and orders, out of all that the reader finds; `counts` of them are
     the list's."""
     instead: Dataset | None = None
-    """Keys of the row in other words (`reader`, `options`, `splits`, `lists`), for another form of the same raw files; it
-    counts where that is below the data root and the first is not."""
+    """Keys of the row in other words (`reader`, `options`, `splits`, `lists`), for another form of the same raw files.
+    It counts where that is below the data root and the first is not."""
     limit_per_class: Annotated[int, Field(gt=0)] | None = None
     """Keep the first so many images of each class, in file order."""
     sample: Sample | None = None
@@ -141,6 +141,10 @@ class Dataset(_Strict):
         """The reader's options of a split."""
         return {**self.options, **(self.splits[cast(SplitName, split)] or {})}
 
+    def list_of(self, split: str) -> Listed | None:
+        """The list that chooses a split's images; none where no list does."""
+        return self.lists.get(cast(SplitName, split))
+
     def section(self, split: str, root: str | os.PathLike | None, taken: Fingerprints | None = None) -> dict[str, Any]:
         """All that the split's store depends on; plain JSON. Documentation is no part of it.
 
@@ -157,7 +161,7 @@ class Dataset(_Strict):
             "sample": self.sample.model_dump() if self.sample else None,
             "count": self.counts.get(cast(SplitName, split)),
             **({"keep": _list(self.keep)} if self.keep else {}),
-            **({"listed": listed.used().model_dump()} if (listed := self.lists.get(cast(SplitName, split))) else {}),
+            **({"listed": listed.used().model_dump()} if (listed := self.list_of(split)) else {}),
             **({"hold_out": self.hold_out} if self.hold_out and split != "test" else {}),
             **({"only": _list(only)} if (only := self.options_of(split).get("only")) else {}),
             **({"pixels": self.pixels} if self.pixels != "stored" else {}),
@@ -283,7 +287,8 @@ def _counted(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(listed, Mapping) and "list" in listed:
             count = image_lists.read().get(listed["list"], f"{where}.lists.{split}.list").count
             if counts.setdefault(split, count) != count:
-                raise OODError(f"{where}.counts.{split}: {counts[split]:,} images, the list {listed['list']} has {count:,}")
+                raise OODError(f"{where}.counts.{split}: {counts[split]:,} images, the list {listed['list']} has "
+                               f"{count:,}")
     return {**row, "counts": counts}
 
 

@@ -1,4 +1,4 @@
-"""The lists of images that benchmarks consist of (``config/imglists.yaml``): how each is known, and where it is fetched.
+"""The lists of images that make up benchmarks (``config/imglists.yaml``): how each is known, where it is fetched.
 
 Imported while the Snakefile is parsed, so it needs pydantic, yaml and the standard library only.
 """

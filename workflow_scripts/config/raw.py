@@ -35,7 +35,8 @@ class Source(BaseModel):
     place), `gdrive:ID` for Google Drive."""
     checksum: list[Checksum] = []
     """Published checksums, `md5:...`, `sha256:...`, `git:...` (the id of the file's blob in a Git repository) or, of a
-    list of images, `lines:...` and `paths:...` (sha256 of its sorted lines and paths), all of which must hold. None: the first download is recorded in a lock file that later ones are compared with."""
+    list of images, `lines:...` and `paths:...` (sha256 of its sorted lines and paths), all of which must hold.
+    None: the first download is recorded in a lock file that later ones are compared with."""
     checksum_from: str = ""
     """Who publishes the checksums."""
     size: Annotated[int, Field(gt=0)] | None = None

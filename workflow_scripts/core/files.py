@@ -76,8 +76,8 @@ def not_to_blame(path: str | os.PathLike, error: Exception) -> None:
 
 
 CHECKSUM = r"^((sha256|lines|paths):[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40})$"
-"""How a published checksum is written; `git:` is the id of the file's blob in a Git repository; `lines:` and `paths:` are
-those of a list of images (:func:`list_digests`)."""
+"""How a published checksum is written; `git:` is the id of the file's blob in a Git repository; `lines:` and `paths:`
+are those of a list of images (:func:`list_digests`)."""
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -91,8 +91,8 @@ def list_lines(text: str) -> list[str]:
 
 
 def list_digests(lines: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the sorted lines ``path label`` of a list of images (``lines``) and of the sorted paths (``paths``), each
-    joined by newlines: equal for copies in another order, or with other ends of lines."""
+    """SHA-256 of the sorted lines ``path label`` of a list of images (``lines``) and of the sorted paths (``paths``),
+    each joined by newlines: equal for copies in another order, or with other ends of lines."""
     lines = list(lines)
     parts = {"lines": lines, "paths": [line.rpartition(" ")[0] for line in lines]}
     return {kind: hashlib.sha256("\n".join(sorted(part)).encode()).hexdigest() for kind, part in parts.items()}

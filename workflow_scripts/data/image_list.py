@@ -1,22 +1,22 @@
 """Images of a dataset in the choice and order of a published list.
 
-A list is a text of lines ``path label``, as OpenOOD's ``benchmark_imglist``. Its paths are those of OpenOOD's own copies
-of the images. :func:`in_list` finds each of them among the images of the official raw files, or of those copies:
+A list is a text of lines ``path label``, as OpenOOD's ``benchmark_imglist``; its paths are those of OpenOOD's copies of
+the images. :func:`in_list` finds each of them among the images of the official raw files, or of those copies:
 
-========= =================================================================================================================
-``by``    the image of the path ``set/folder/file``
-========= =================================================================================================================
-folders   has this file name and, in its path, the folders below ``set`` in this order (others may be between them)
-name      has this file name, wherever it lies
-mnist     ``set/test/8_8486.jpg``: number 8,486, from 0, of the test file; its label is 8
-svhn      ``set/test/022008_2.jpg``: number 22,008, from 1; its label is 2
-cifar     ``set/test/ship/0281.png``: the 281st of its class in file order; classes in alphabetical order
-========= =================================================================================================================
+======= ===========================================================================================================
+``by``  the image of the path ``set/folder/file``
+======= ===========================================================================================================
+folders has this file name and, in its path, the folders below ``set`` in this order (others may be between them)
+name    has this file name, in whatever folder
+mnist   ``set/test/8_8486.jpg``: number 8,486, from 0, of the test file; its label is 8
+svhn    ``set/test/022008_2.jpg``: number 22,008, from 1; its label is 2
+cifar   ``set/test/ship/0281.png``: the 281st of its class in file order; classes in alphabetical order
+======= ===========================================================================================================
 
-The numbers of MNIST and SVHN are known to be official ones, since each file name holds the label (it is compared for
-every image). Those of CIFAR are the order in which the usual converters write PNG files (one counter for each class, from
-1); nothing in a list could contradict it. OpenOOD's copies of CIFAR are PNG files, equal to the official pixels; those of
-MNIST and SVHN are JPEG files, whose pixels differ from the official ones by what JPEG loses.
+The numbers of MNIST and SVHN are known to be official ones: each file name holds the label, which is compared for every
+image. Those of CIFAR are taken for the order in which the usual converter, cifar2png, writes PNG files: one counter for
+each class, from 1. No list can confirm or contradict that. OpenOOD's copies of CIFAR are PNG files, which keep the
+official pixels; those of MNIST and SVHN are JPEG files, which do not.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.core.files import list_digests, list_lines
 from workflow_scripts.core.files import decoded as in_utf8
+from workflow_scripts.core.files import list_digests, list_lines
+from workflow_scripts.core.listed import ListUsed
 from workflow_scripts.data.archives import unpack
-from workflow_scripts.data.list_used import ListUsed
 from workflow_scripts.data.reading import Images
 
 ABSENT = "images of the list that are not there"
@@ -80,8 +80,8 @@ def _content(path: Path, name: str) -> bytes:
     for member in unpack.members(path):
         if f"/{member.name}".endswith(f"/{name}.txt"):
             return member.read()
-    raise OODError(f"{path}: no image list {name}.txt in it; put the list at benchmark_imglist/{name}.txt below the data "
-                   "root, or move the archive away so that it is fetched")
+    raise OODError(f"{path}: no image list {name}.txt in it; put the list at benchmark_imglist/{name}.txt below the "
+                   "data root, or move the archive away so that it is fetched")
 
 
 def in_list(images: Images, path: Path, listed: ListUsed) -> Images:
@@ -101,11 +101,11 @@ def in_list(images: Images, path: Path, listed: ListUsed) -> Images:
     there = numbers >= 0
     absent = [paths[i] for i in np.flatnonzero(~there)]
     if len(absent) > listed.allow_missing:
-        hint = ("; are the raw files in their official order?" if listed.by in ("mnist", "svhn", "cifar") else "")
+        hint = "; are the raw files in their official order?" if listed.by in _KEYS else ""
         raise OODError(f"{len(absent):,} of the {len(paths):,} images of the list {listed.name} are not among the "
                        f"{len(images):,} of the raw files: {', '.join(absent[:_NAMED])}"
-                       f"{', ...' if len(absent) > _NAMED else ''}{hint}. Bring the complete set, or let them be missing: "
-                       f"lists: {{...: {{list: {listed.name}, allow_missing: {len(absent)}}}}} in the dataset's row")
+                       f"{', ...' if len(absent) > _NAMED else ''}{hint}. Bring the complete set, or allow it in the "
+                       f"dataset's row: lists: {{...: {{list: {listed.name}, allow_missing: {len(absent)}}}}}")
     for name in absent:
         images.left_out.add(ABSENT, name)
     chosen, wanted = numbers[there], labels[there]
@@ -118,13 +118,14 @@ def in_list(images: Images, path: Path, listed: ListUsed) -> Images:
                    archive=archive, blocks=lambda index: images.blocks(chosen[index]))
 
 
-def _same_labels(images: Images, chosen: np.ndarray, wanted: np.ndarray, names: Sequence[str], listed: ListUsed) -> None:
+def _same_labels(images: Images, chosen: np.ndarray, wanted: np.ndarray, names: Sequence[str],
+                 listed: ListUsed) -> None:
     own = images.labels[chosen]
     wrong = np.flatnonzero((own >= 0) & (wanted >= 0) & (own != wanted))
     if len(wrong):
         first = int(wrong[0])
         raise OODError(f"{len(wrong):,} images have another label in the raw files than in the list {listed.name}: "
-                       f"{names[first]} is {own[first]}, {wanted[first]} in the list; other raw files, or another order")
+                       f"{names[first]} is {own[first]}, {wanted[first]} in the list; the raw files are others")
 
 
 def _numbers(images: Images, paths: Sequence[str], listed: ListUsed) -> Iterator[int]:

@@ -197,6 +197,8 @@ class PaperFiles(Section):
     """What ran both corrected and as released."""
     tuned: list[TunedScore] = []
     """Scores whose options were chosen, which a table of their own shows."""
+    listed: dict[str, int] = {}
+    """Test sets that published lists choose -> images of the list."""
 
 
 class Page(Section):

@@ -228,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__spec__, __doc__, PrepareDataset)
     parser.add_argument("--out", required=True, type=Path, help="store to write")
     parser.add_argument("--files", nargs="+", help="downloaded or packed files, read instead of the option `files`")
-    parser.add_argument("--list", type=Path, help="the list of images that the config names, or an archive that holds it")
+    parser.add_argument("--list", type=Path, help="the image list that the config names, or an archive of it")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
     args = parser.parse_args(argv)
     for note in prepare(args.config, args.out, args.data_root, args.files or (), args.list):

@@ -64,7 +64,8 @@ def table_section(plan: Plan, wildcards: Wildcards) -> str:
         paper=paper, title=about.title if about else paper, runs=_table_rows(plan, paper),
         over=about.over if about else "images",
         names=extras.names_of(plan, paper), **extras.countings(plan, paper), **extras.compared(plan, paper),
-        **extras.id_task(plan, paper), **extras.tuned(plan, paper), **published(plan, paper), train_images={
+        **extras.id_task(plan, paper), **extras.tuned(plan, paper), **extras.listed(plan, paper),
+        **published(plan, paper), train_images={
             id: {"store": paths.store(plan, id, "train"), "count": count}
             for id, count in compared_sets(plan, paper).items()}).dump(ordered=True)
 
@@ -215,7 +216,8 @@ def report_section(plan: Plan) -> str:
                              f"{', '.join(absent)}.").strip()
         papers.append({"name": paper, **said, **{kind: paths.of_paper(plan, paper, kind) for kind in FILES},
                        "figures": figures(plan, paper), **extras.countings(plan, paper),
-                       **extras.compared(plan, paper), **extras.id_task(plan, paper), **extras.tuned(plan, paper)})
+                       **extras.compared(plan, paper), **extras.id_task(plan, paper), **extras.tuned(plan, paper),
+                       **extras.listed(plan, paper)})
     return MakeReport.of(variant=config.variant, title=config.title or f"Results of {config.variant}",
                          about=config.about, small=config.small, papers=papers, notes=config.notes,
                          cards=f"{paths.root(plan)}/cards.json", names=plan.names).dump(ordered=True)

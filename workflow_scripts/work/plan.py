@@ -279,7 +279,7 @@ class Plan:
     def image_list(self, dataset: str, split: str) -> str | Path | None:
         """The list that chooses the images of a split: the name of the raw file to fetch, or its path below the data
         root; none where no list does."""
-        listed = self.datasets[dataset].lists.get(split)
+        listed = self.datasets[dataset].list_of(split)
         if listed is None:
             return None
         return image_lists.read().there(listed.list, self.data_root) or image_lists.file_name(listed.list)

@@ -68,7 +68,8 @@ def read(options: Options, root: Path | None) -> Images:
     paths = raw_files(options.files, root)
     parts = [array(path, 3) for path in paths]
     if len({part.shape[1:] for part in parts}) > 1:
-        sizes = ", ".join(f"{path.name} {part.shape[2]}x{part.shape[1]}" for path, part in zip(paths, parts, strict=True))
+        sizes = ", ".join(f"{path.name} {part.shape[2]}x{part.shape[1]}"
+                          for path, part in zip(paths, parts, strict=True))
         raise OODError(f"{paths[0].parent}: images of one size expected, found {sizes}")
     grey = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if options.negative:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from workflow_scripts.core.listed import ListUsed
 from workflow_scripts.core.section import Section, options_of
-from workflow_scripts.data.list_used import ListUsed
 
 
 class Sample(Section):
