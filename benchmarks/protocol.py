@@ -4,12 +4,12 @@
 
 Theirs, written from the description of the released loop: for each score and each of six OOD sets, the ID test images
 and those of the set pass through the network again, twice a batch of 200 (features, then logits); before that, the ID
-train images pass once for the prototypes. Ours: the stages `extract_features`, `precompute_statistics`, `score_sets` for
-each score and `compute_metrics`, with all their files. Images are in memory or in a store, so that no decoding counts;
-both sides have the same threads. Scores: those of the release that are computed from features (MSP, Energy, ReAct, DICE,
-DICE with ReAct, HIMPLoS); `--odin` adds ODIN, whose gradient passes both sides make. Sizes: 50,000 train images, 10,000
-test images of the ID set and of each OOD set, divided. The network is a random DenseNet-BC-100-12, which takes as long
-as the released one. Target: 25 times.
+train images pass once for the prototypes. Ours: the stages `extract_features`, `precompute_statistics`, `score_sets`
+for each score and `compute_metrics`, with all their files. Images are in memory or in a store, so that no decoding
+counts; both sides have the same threads. Scores: those of the release that are computed from features (MSP, Energy,
+ReAct, DICE, DICE with ReAct, HIMPLoS); `--odin` adds ODIN, whose gradient passes both sides make. Sizes: 50,000 train
+images, 10,000 test images of the ID set and of each OOD set, divided. The network is a random DenseNet-BC-100-12, which
+takes as long as the released one. Target: 25 times.
 """
 
 from __future__ import annotations
