@@ -199,6 +199,8 @@ class PaperFiles(Section):
     """Scores whose options were chosen, which a table of their own shows."""
     families: dict[str, str] = {}
     """Score -> the family that tables with many scores show it in."""
+    listed: dict[str, int] = {}
+    """Test sets that published lists choose -> images of the list."""
 
 
 class Page(Section):

@@ -65,6 +65,7 @@ def table_section(plan: Plan, wildcards: Wildcards) -> str:
         over=about.over if about else "images",
         names=extras.names_of(plan, paper), **extras.countings(plan, paper), **extras.compared(plan, paper),
         **extras.id_task(plan, paper), **extras.tuned(plan, paper), families=extras.families(plan, paper),
+        **extras.listed(plan, paper),
         **published(plan, paper), train_images={
             id: {"store": paths.store(plan, id, "train"), "count": count}
             for id, count in compared_sets(plan, paper).items()}).dump(ordered=True)
@@ -217,7 +218,7 @@ def report_section(plan: Plan) -> str:
         papers.append({"name": paper, **said, **{kind: paths.of_paper(plan, paper, kind) for kind in FILES},
                        "figures": figures(plan, paper), **extras.countings(plan, paper),
                        **extras.compared(plan, paper), **extras.id_task(plan, paper), **extras.tuned(plan, paper),
-                       "families": extras.families(plan, paper)})
+                       "families": extras.families(plan, paper), **extras.listed(plan, paper)})
     return MakeReport.of(variant=config.variant, title=config.title or f"Results of {config.variant}",
                          about=config.about, small=config.small, papers=papers, notes=config.notes,
                          cards=f"{paths.root(plan)}/cards.json", names=plan.names).dump(ordered=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from workflow_scripts.config import catalogue
+from workflow_scripts.config import catalogue, image_lists
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.config.fidelity import resolve, suffix
 from workflow_scripts.config.load import load_config
@@ -46,7 +46,8 @@ def read_plan(raw: dict[str, Any], root: Path, environment: Mapping[str, str] = 
     config = load_config(raw, root)
     datasets = catalogue.load(root / "config" / "datasets.yaml", [config.datasets])
     folder = _data_root(config.data_root, environment.get("OOD_DATA"), here or Path.cwd())
-    return expand(config, datasets, folder, load_sources(root / "config" / "sources.yaml"))
+    raw_files = {**load_sources(root / "config" / "sources.yaml"), **image_lists.sources()}
+    return expand(config, catalogue.at_hand(datasets, folder), folder, raw_files)
 
 
 def _data_root(configured: str | None, environment: str | None, here: Path) -> Path | None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from workflow_scripts.config import catalogue
+from workflow_scripts.config import catalogue, image_lists
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.config.fidelity import suffix
 from workflow_scripts.config.models import Config, Experiment, Imported, Network, Paper, Recipe, Score, Tuning
@@ -275,6 +275,14 @@ class Plan:
             return []
         names = [PurePath(pattern).name for pattern in catalogue.files(row, split)]
         return [name for name in names if name in self.sources][:1]
+
+    def image_list(self, dataset: str, split: str) -> str | Path | None:
+        """The list that chooses the images of a split: the name of the raw file to fetch, or its path below the data
+        root; none where no list does."""
+        listed = self.datasets[dataset].list_of(split)
+        if listed is None:
+            return None
+        return image_lists.read().there(listed.list, self.data_root) or image_lists.file_name(listed.list)
 
     def packed(self, dataset: str, split: str) -> str | None:
         """The row whose LMDB file a split is read from; none where it has no such form, or the file is there already.

@@ -135,7 +135,8 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
     return Paper(
         anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
         tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names,
-                                                                  entry.countings, tests, entry.families)],
+                                                                  entry.countings, tests, entry.families,
+                                                                  entry.listed)],
         intervals=intervals.laid_out(paired, names),
         tuned=[table.ordered("Score") for table in tuned.laid_out(whole, entry.tuned, names, entry.families)],
         figures=[figure(found) for _, found in figures if found],
