@@ -99,7 +99,7 @@ def terminal(images: Path) -> None:
     console = Console(record=True, width=90, file=io.StringIO())
     console.print(screen.bars(Snapshot(jobs, ROOT, due), plan.config.variant))
     picture = console.export_svg(title="uv run snakemake --cores all", unique_id="progress")
-    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # fonts from elsewhere
+    picture = re.sub(r"@font-face \{.*?\}\s*|<!--.*?-->\s*", "", picture, flags=re.DOTALL)  # fonts from elsewhere
     (images / "progress.svg").write_text(picture, encoding="utf-8")
 
 

@@ -29,12 +29,17 @@ def test_each_flat_module_is_a_command_with_what_it_does():
     assert ood().stdout == shown
 
 
-@pytest.mark.parametrize("name", FLAT)
-def test_each_has_a_parser_that_needs_no_torch(name):
-    code = ("import sys; from workflow_scripts.core import commands\n"
-            f"words = commands.load({commands.command(name)!r}); words.parser(); assert callable(words.main)\n"
-            "assert not {'torch', 'snakemake'} & set(sys.modules)")
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+def test_each_has_a_parser_that_needs_no_torch():
+    code = """
+import sys
+from workflow_scripts.core import commands
+for name in commands.listed():
+    module = commands.load(name)
+    module.parser()
+    assert callable(module.main) and not {"torch", "snakemake"} & set(sys.modules), name
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_takes_less_than_half_a_second_of_cpu():
@@ -45,12 +50,12 @@ def test_help_takes_less_than_half_a_second_of_cpu():
 
 
 def test_a_command_says_how_it_was_called_and_gets_its_words():
-    assert ood("compare", "--help").stdout.startswith("usage: ood compare [-h] [--top TOP] [--exact] A B")
-    done = ood("compare", "nowhere", "elsewhere")
-    assert done.returncode == 1 and done.stderr.startswith("error: nowhere: expected tables in nowhere/tables/*.csv")
-    alone = subprocess.run([sys.executable, "-m", "workflow_scripts.compare", "--help"], cwd=ROOT, text=True,
+    assert ood("why", "--help").stdout.startswith("usage: ood why [-h]\n\nWhat would run again, ")
+    done = ood("progress", "--configfile", "nowhere.yaml")
+    assert done.returncode == 1 and done.stderr == "error: --configfile: there is no file nowhere.yaml\n"
+    alone = subprocess.run([sys.executable, "-m", "workflow_scripts.why", "--help"], cwd=ROOT, text=True,
                            capture_output=True, check=True)
-    assert alone.stdout.startswith("usage: python -m workflow_scripts.compare [-h]")
+    assert alone.stdout.startswith("usage: python -m workflow_scripts.why [-h]")
 
 
 def test_an_unknown_command_names_the_nearest():
@@ -61,7 +66,7 @@ def test_an_unknown_command_names_the_nearest():
 
 @pytest.mark.parametrize(("line", "completions"), [
     ("ood pl", {"plan "}), ("ood p", {"partial-page", "plan", "progress", "publish-list"}),
-    ("ood compare --e", {"--exact "}), ("ood space pr", {"prune "}),
+    ("ood why --h", {"--help "}), ("ood space pr", {"prune "}),
     ("ood plan --prec", {"--precision "}), ("ood plan --precision b", {"bfloat16 "}), ("ood why --co", set())])
 def test_a_shell_completes_commands_options_and_choices(line, completions, tmp_path):
     answer = tmp_path / "answer"
