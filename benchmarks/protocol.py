@@ -41,7 +41,8 @@ CLASSES, BATCH = 100, 200
 TRAIN, TEST, SETS = 50_000, 10_000, ("svhn", "lsun_c", "lsun_r", "isun", "textures", "places")
 NORMALISE = {"mean": [0.5] * 3, "std": [0.25] * 3}
 SECTION = {"name": "densenet", "model": "densenet_bc", "options": {}}
-SCORES: dict[str, dict[str, Any]] = {"msp": {}, "energy": {}, "react": {}, "dice": {}, "dice_react": {}, "himplos": {}}
+SCORES: dict[str, dict[str, Any]] = {"msp": {}, "energy": {}, "react": {"clip": 1.0}, "dice": {"p": 70.0},
+                                     "dice_react": {"p": 70.0, "clip": 1.0}, "himplos": {}}
 
 
 class Data:
@@ -72,7 +73,8 @@ class Released:
         self.data, self.network, self.odin = data, network, odin
 
     @torch.no_grad()
-    def run(self) -> None:
+    def run(self) -> dict[str, dict[str, Tensor]]:
+        """Scores of every set, by score."""
         x, labels = self.data.inputs["id.train"], self.data.labels["id.train"]
         h = torch.cat([self.network.features(part) for part in x.split(BATCH)])
         means = torch.stack([h[labels == c].mean(0) for c in range(CLASSES)])
@@ -86,17 +88,16 @@ class Released:
             "dice": lambda h, z: (h @ sparse.T + bias).logsumexp(1),
             "dice_react": lambda h, z: (h.clip(max=1.0) @ sparse.T + bias).logsumexp(1),
             "himplos": lambda h, z: self._himplos(h, z.argmax(1), mask, means)}
-        for form in forms.values():
-            for name in SETS:
-                for images in ("id.test", f"{name}.test"):
-                    for part in self.data.inputs[images].split(BATCH):
-                        h = self.network.features(part)
-                        form(h, self.network(part))
-        if self.odin:
-            for name in SETS:
-                for images in ("id.test", f"{name}.test"):
-                    for part in self.data.inputs[images].split(BATCH):
-                        self._odin(part)
+        return {name: self._scores(lambda part, form=form: form(self.network.features(part), self.network(part)))
+                for name, form in forms.items()} | ({"odin": self._scores(self._odin)} if self.odin else {})
+
+    def _scores(self, form: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Of the ID test images, again for each OOD set, and of the sets."""
+        found = {}
+        for name in SETS:
+            for images in ("id.test", f"{name}.test"):
+                found[images] = torch.cat([form(part) for part in self.data.inputs[images].split(BATCH)])
+        return found
 
     def _himplos(self, h: Tensor, predicted: Tensor, mask: Tensor, means: Tensor) -> Tensor:
         z = (h * mask[predicted]).clip(max=1.6) @ self.network.head.weight.T + self.network.head.bias

@@ -83,7 +83,7 @@ def test_a_log_gets_a_line_for_each_paper_that_is_done(tmp_path, jobs, monkeypat
     follower.stop()
     first, *papers = log.getvalue().splitlines()
     total = f"{len(jobs.page())} jobs for {len(jobs.plan.papers)} papers"
-    assert first == f"{total}; to be told of each: snakemake --printshellcmds"
+    assert first == f"{total}; to see each with its command: snakemake --printshellcmds"
     assert [line.split(",")[0] for line in papers] == [f"dfb: {len(jobs.paper('dfb'))} jobs done"]
     assert "\x1b" not in log.getvalue()
 

@@ -120,6 +120,9 @@ class Experiment(Strict):
     ood: dict[Name, list[Name]]
     """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored. No group is called `id`, `all`
     or `average`, which tables use."""
+    shifted: list[Name] = []
+    """Datasets of covariate-shifted ID images; their test splits are scored, and count as ID by the metric rule
+    `openood-fs` (`compat`), the full spectrum."""
     fusion: Fusion | None = None
     """Adds to each score a second one, `{score}_fused`, that joins it with a background score; left out: none."""
     tuning: Tuning | None = None

@@ -86,6 +86,13 @@ def finished(snapshot: Snapshot) -> list[str]:
             if jobs and all(snapshot.found[job].state == "done" for job in jobs)]
 
 
+def _counted(snapshot: Snapshot) -> str:
+    """``12 jobs for 2 papers``; of targets that no paper needs the jobs alone."""
+    jobs, papers = len(snapshot.jobs), sum(map(bool, snapshot.papers.values()))
+    text = f"{jobs} job{'s' * (jobs != 1)}"
+    return f"{text} for {papers} paper{'s' * (papers != 1)}" if papers else text
+
+
 def watch(look: Callable[[], Snapshot], variant: str, seconds: float, console: Console) -> None:
     """Draw until all is done."""
     with Live(console=console, auto_refresh=False) as live:
@@ -153,10 +160,9 @@ class Follower(threading.Thread):
             started = time.monotonic()
             snapshot = self.look()
             if not told:
-                papers = sum(bool(jobs) for jobs in snapshot.papers.values())
                 told.add("")
-                print(f"{len(snapshot.jobs)} jobs for {papers} paper{'s' * (papers != 1)}; to be told of each: "
-                      "snakemake --printshellcmds", file=self.stream, flush=True)
+                print(f"{_counted(snapshot)}; to see each with its command: snakemake --printshellcmds",
+                      file=self.stream, flush=True)
             for paper in finished(snapshot):
                 if paper not in told:
                     told.add(paper)

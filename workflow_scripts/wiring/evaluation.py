@@ -313,7 +313,7 @@ def metrics_section(plan: Plan, wildcards: Wildcards) -> str:
     listed = {f"{name}.test": f"{one.ood}.test" for name, one in parts.items() if one.ood != name}
     confidence = {name: kind for name, score in run.scores.items() if (kind := sections.confidence(score))}
     return ComputeMetrics.of(id=f"{id}.test", groups=groups, compat=plan.compat(id), confidence=confidence,
-                             id_like=like, listed=listed).dump()
+                             id_like=like, listed=listed, shifted=[f"{name}.test" for name in plan.shifted[id]]).dump()
 
 
 def metrics_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:

@@ -189,6 +189,7 @@ def cards_section(plan: Plan) -> str:
         for parts in plan.parts[id].values():
             roles[parts.like, "test"] = "ID-like test"
             roles.setdefault((parts.ood, "test"), "OOD test (scood)")
+        roles |= {(name, "test"): "shifted ID test" for name in plan.shifted[id]}
         for number, pair in enumerate(plan.validation_sets(id)):
             roles.setdefault(pair, "OOD validation" if number else "ID validation")
     for run in plan.runs.values():

@@ -101,6 +101,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
         otherwise=MappingProxyType({id: _frozen(found) for id, found in otherwise.items()}),
         parts=_frozen({id: released.parts(datasets, id, sets) if "scood" in compat(config.experiments, id) else {}
                        for id, sets in ood.items()}),
+        shifted=MappingProxyType({id: _shifted(config.experiments, id, datasets, sets) for id, sets in ood.items()}),
         imported=MappingProxyType(imported.collect(config, ood, runs)),
         results=tuple((experiment, tuple(run for run in reported if only.keeps(config.only, run)))
                       for experiment, reported in results),
@@ -315,6 +316,26 @@ def _dataset(datasets: Mapping[str, Dataset], name: str, where: str, *splits: st
             raise OODError(f"{where}: dataset '{name}' has no {split} split (it has: {', '.join(row.splits)})")
     catalogue.archive_row(row, datasets)
     return row
+
+
+def _shifted(experiments: Sequence[Experiment], id: str, datasets: Mapping[str, Dataset],
+             ood: Mapping[str, str]) -> tuple[str, ...]:
+    """The sets of shifted ID images that experiments on an ID set name, each once.
+
+    Raises:
+        OODError: there is no such set, it is an OOD set too, or the rule that counts them has none.
+    """
+    mine = [experiment for experiment in experiments if experiment.id == id]
+    names = tuple(dict.fromkeys(name for experiment in mine for name in experiment.shifted))
+    for name in names:
+        _dataset(datasets, name, f"shifted of the experiments on '{id}'", "test")
+        if name in ood or name == id:
+            raise OODError(f"shifted of the experiments on '{id}': '{name}' is its {'OOD' if name in ood else 'ID'} "
+                           "set; an image counts on one side")
+    if bool(names) != ("openood-fs" in compat(mine, id)):
+        raise OODError(f"experiments on '{id}': shifted and compat: [openood-fs] go together; the rule counts the sets "
+                       "of shifted ID images as ID")
+    return names
 
 
 def _with_others(sets: Mapping[str, str], otherwise: Mapping[tuple[str, ...], Mapping[str, str]]) -> dict[str, str]:

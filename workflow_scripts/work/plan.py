@@ -148,6 +148,8 @@ class Plan:
     otherwise: Mapping[str, Mapping[tuple[str, ...], Mapping[str, str]]]
     """By ID set: defects of the evaluation, alone and together -> OOD set -> the set that the release has in its place
     (:func:`workflow_scripts.work.released.otherwise`); of the defects that are asked for."""
+    shifted: Mapping[str, tuple[str, ...]]
+    """By ID set: sets of covariate-shifted ID images."""
     imported: Mapping[Key, Taken]
     """Score files of other tools, which stand in a paper's table."""
     results: tuple[tuple[Experiment, tuple[Trained, ...]], ...]
@@ -236,8 +238,10 @@ class Plan:
     # -- sets -----------------------------------------------------------------------------------------------------
 
     def sets(self, id: str) -> list[tuple[str, str]]:
-        """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, parts of them."""
-        names = dict.fromkeys([*self.ood[id], *(name for parts in self.parts[id].values() for name in parts)])
+        """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, parts of them,
+        shifted ID sets."""
+        names = dict.fromkeys([*self.ood[id], *(name for parts in self.parts[id].values() for name in parts),
+                               *self.shifted[id]])
         return [(id, "train"), (id, "test"), *((name, "test") for name in names)]
 
     def validation_sets(self, id: str) -> list[tuple[str, str]]:
