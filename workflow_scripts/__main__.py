@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 
 from workflow_scripts.core import commands
-from workflow_scripts.core.errors import stage, unknown
+from workflow_scripts.core.errors import unknown
 
 COMPLETION = "_ARGCOMPLETE"
 """Where argcomplete says that a shell asks for completions, and from which word on."""
@@ -47,13 +47,8 @@ def complete(found: Mapping[str, str]) -> None:
     argcomplete.autocomplete(own)
 
 
-@stage
 def main() -> None:
-    """Entry point of ``ood``.
-
-    Raises:
-        OODError: there is no such command; the nearest is named.
-    """
+    """Entry point of ``ood``; an unknown command ends it with a line that names the nearest."""
     found = commands.listed()
     if COMPLETION in os.environ:
         complete(found)
@@ -63,7 +58,8 @@ def main() -> None:
         return
     name = commands.command(words[0])
     if name not in found:
-        raise unknown(commands.PROGRAM, words[0], found)
+        print(f"error: {unknown(commands.PROGRAM, words[0], found)}", file=sys.stderr)
+        sys.exit(1)
     sys.argv = [f"{commands.PROGRAM} {name}", *words[1:]]
     commands.load(name).main()
 

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -40,6 +41,11 @@ for name in commands.listed():
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_it_is_installed():
+    found, = metadata.entry_points(group="console_scripts", name=commands.PROGRAM)
+    assert found.load().__module__ == "workflow_scripts.__main__"
 
 
 def test_help_takes_less_than_half_a_second_of_cpu():

@@ -33,8 +33,8 @@ def tiny(tmp_path_factory):
 def test_the_run_ends_with_the_headline_table_and_the_page(tiny):
     folder, said = tiny
     assert len(said.splitlines()) < 60 and "Reason:" not in said, "what is said of each job is in the log"
-    assert "posthoc: " in said
-    assert " jobs for 1 paper; to see each with its command: snakemake --printshellcmds" in said
+    assert " jobs for 1 paper; to see each with its command: snakemake --printshellcmds\n" in said
+    assert "\nposthoc: " in said
     assert "Reason:" in next((folder / ".snakemake" / "log").glob("*.snakemake.log")).read_text()
     end = said[said.index("Percent, mean"):].splitlines()
     assert end[1].split() == ["training", "score", "ID", "set,", "network", "AUROC", "FPR95", "(ID+)", "ACC"]
