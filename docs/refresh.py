@@ -75,7 +75,7 @@ def fill(path: Path, name: str, text: str) -> None:
     path.write_text(before + begin + text + end + rest.split(end)[1], encoding="utf-8")
 
 
-def screenshots(page: Path, images: Path) -> None:
+def screenshot(page: Path, images: Path) -> None:
     """The first cards of the page."""
     sys.path.insert(0, str(ROOT))
     from tests.browser import CHROMIUM, Browser
@@ -85,10 +85,9 @@ def screenshots(page: Path, images: Path) -> None:
         return
     browser = Browser()
     try:
-        for name, width, height, scheme in (("page", 1280, 900, "light"),):
-            browser.open(page.resolve().as_uri(), width, height, scheme)
-            browser.run("document.querySelector('#story').scrollIntoView({behavior: 'instant'})")
-            browser.picture(images / f"{name}.png")
+        browser.open(page.resolve().as_uri(), 1280, 900, "light")
+        browser.run("document.querySelector('#story').scrollIntoView({behavior: 'instant'})")
+        browser.picture(images / "page.png")
     finally:
         browser.close()
 
@@ -125,7 +124,7 @@ def main() -> None:
         f"({machine['cpu']}, {machine['cores']} cores, torch {manifest['packages']['torch']})", "",
         "![The page of a run](docs/images/page.png)", ""])
     terminal(images)
-    screenshots(RESULTS / "report.html", images)
+    screenshot(RESULTS / "report.html", images)
     fill(ROOT / "README.md", "default run", text)
     fill(ROOT / "docs" / "goe.md", "small run", "\n".join(["", *goe(), ""]))
 

@@ -3,6 +3,7 @@
     uv run python -m workflow_scripts.doctor                                             for the default run
     uv run python -m workflow_scripts.doctor --configfile config/paper.yaml --profile profiles/slurm
     uv run python -m workflow_scripts.doctor --checksums --configfile config/cifar.yaml  hash the raw files too
+    uv run python -m workflow_scripts.doctor --urls                                      which addresses answer
 
 Each problem says what mends it. Exit status: 0 no problem; 1 a problem, or the configuration is not in order.
 """
@@ -11,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 
 from workflow_scripts.core.commands import described
 from workflow_scripts.core.errors import OODError, stage
-from workflow_scripts.planning import dag, health, networks, setting
+from workflow_scripts.planning import addresses, dag, health, networks, setting
 from workflow_scripts.planning.estimate import Estimator, there
+from workflow_scripts.planning.health import Finding
 from workflow_scripts.planning.measured import Measured
 from workflow_scripts.wiring import paths
 from workflow_scripts.wiring.data import raw_splits
@@ -29,6 +32,8 @@ def parser() -> argparse.ArgumentParser:
     setting.add(words)
     words.add_argument("--profile", "--workflow-profile", type=Path, help="a cluster's, e.g. profiles/slurm")
     words.add_argument("--checksums", action="store_true", help="hash the raw files; minutes for hundreds of GB")
+    words.add_argument("--urls", action="store_true", help="ask each address of raw files, image lists and the zoo for "
+                       "its size; nothing else is looked at")
     return words
 
 
@@ -40,6 +45,8 @@ def main(argv: list[str] | None = None) -> None:
         raise OODError(f"--directory: there is no folder {args.directory}")
     profile = health.read_profile(args.profile) if args.profile else {}
     plan = setting.read(args.configfile, args.config)
+    if args.urls:
+        sys.exit(report({"Addresses": addresses.asked(addresses.known(plan.sources))}))
     page = dag.read(plan, setting.words(args.configfile, args.config)).page()
     absent = [job for job in page if there(job, args.directory) is None]
     estimator = Estimator(plan, networks.load(), Measured(args.directory, paths.root(plan)), "gpu")
@@ -58,6 +65,11 @@ def main(argv: list[str] | None = None) -> None:
         "Raw data": health.data(plan, pairs, missing, args.checksums),
         "Interrupted runs": health.interrupted(args.directory, paths.root(plan)),
         **({"Slurm": health.slurm(args.profile, profile)} if args.profile else {})}
+    sys.exit(report(parts))
+
+
+def report(parts: Mapping[str, Iterable[Finding]]) -> bool:
+    """Print what was found by headings. -> whether there is a problem."""
     problems = 0
     for heading, findings in parts.items():
         print(heading)
@@ -65,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
             print(f"  {str(finding).replace(chr(10), chr(10) + '  ')}", flush=True)
             problems += finding.kind == "problem"
     print(f"{problems} problem{'s' * (problems != 1)}" if problems else "All is in order.")
-    sys.exit(bool(problems))
+    return bool(problems)
 
 
 if __name__ == "__main__":

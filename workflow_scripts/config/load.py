@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from workflow_scripts.config import zoo
 from workflow_scripts.config.models import Config
 from workflow_scripts.config.renamed import renamed
 from workflow_scripts.core.errors import OODError
@@ -31,7 +32,7 @@ def load_config(raw: dict[str, Any], root: Path) -> Config:
         OODError: one line per problem: key, what was found, what is allowed, the nearest match; or, for each key that
             has another name now, that name.
     """
-    whole = with_includes(placed(raw, root), root)
+    whole = zoo.expanded(with_includes(placed(raw, root), root))
     if old := renamed(whole):
         raise OODError("\n".join(old))
     try:

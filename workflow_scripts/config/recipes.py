@@ -56,6 +56,11 @@ class Checkpoint(Strict):
     """`new`: the file's head is of other classes; the network keeps its own fresh one."""
     background: bool = False
     """The file's network has K + 1 outputs, the first of which is the background."""
+    classes: Annotated[int, Field(gt=1)] | None = None
+    """Outputs of the file's head, where it is known: an ID set of another number of classes is refused before the first
+    job."""
+    seen: list[Name] = []
+    """Datasets beside the ID set whose images the network was trained or tuned on: none of them may be a test set."""
 
 
 class Select(Strict):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Container, Iterable, Sequence
@@ -32,6 +33,9 @@ from workflow_scripts.networks import checkpoint, inert
 from workflow_scripts.networks.architecture import Network
 
 WRAPPERS = ("module", "_orig_mod")
+ALIASES = ((r"\bshortcut\b", "downsample"), (r"\bdownsample\b", "shortcut"), (r"\bnorm\.(\d)", r"norm\1"),
+           (r"\bconv\.(\d)", r"conv\1"), (r"^linear\b", "fc"), (r"^classifier\b", "fc"), (r"^fc\b", "linear"))
+"""Words of tensor names (patterns) -> other words for the same part, as published networks differ in them."""
 
 
 def check(path: str | Path, sha256: str | None, git_blob: str | None = None) -> None:
@@ -99,7 +103,7 @@ def tensors(content: Any, path: str | Path, key: str = "", strip_prefix: str = "
             raise OODError(f"{path}: no tensor begins with '{prefix}'{nearest(prefix, state)}; correct drop")
     state = renamed({name: tensor for name, tensor in state.items() if not name.startswith(tuple(drop))}, rename or {},
                     path)
-    state = unprefixed(state, known, path)
+    state = aliased(unprefixed(state, known, path), known, path)
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
             kind = ("quantised" if tensor.is_quantized else "meta" if tensor.is_meta else
@@ -305,6 +309,26 @@ def unprefixed(state: dict[str, Tensor], known: Container[str], path: str | Path
             return short
         prefix = prefix[:prefix.rfind(".", 0, -1) + 1]
     return state
+
+
+def aliased(state: dict[str, Tensor], known: Container[str], path: str | Path) -> dict[str, Tensor]:
+    """Tensors by the network's names where these are other words for the same part (:data:`ALIASES`).
+
+    A word is replaced only where that gives a name of the network, which the file does not have itself; loading stays
+    strict.
+    """
+    said: dict[str, str] = {}
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        new = name
+        if name not in known:
+            ways = ((re.sub(old, word, name), old, word) for old, word in ALIASES)
+            new, old, word = next((way for way in ways if way[0] in known and way[0] not in state), (name, "", ""))
+            said |= {old: word} if new != name else {}
+        result[new] = tensor
+    for old, word in said.items():
+        print(f"{path}: in names of its tensors {old} is read as {word}", flush=True)
+    return result if len(result) == len(state) else state
 
 
 def renamed(state: dict[str, Tensor], rename: dict[str, str], path: str | Path) -> dict[str, Tensor]:

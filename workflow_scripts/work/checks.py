@@ -17,6 +17,7 @@ from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.stages.sections.tune_options import Sweep
 from workflow_scripts.work import declared, released
 from workflow_scripts.work.plan import Plan
+from workflow_scripts.work.together import images
 
 
 def plugins_exist(config: Config) -> None:
@@ -224,3 +225,29 @@ def switches(plan: Plan) -> None:
                            "msp_float32, score: msp, options: {precision: float32}} and name it in an experiment")
         if bug not in fidelity.of_evaluation() and bug not in used:
             raise OODError(f"fidelity.released: no recipe of this configuration has a switch for '{bug}'")
+
+
+def published(plan: Plan) -> None:
+    """Weights from files fit their ID set's classes, and are tested on no images that they were tuned on.
+
+    Raises:
+        OODError: the recipe, and what does not go together.
+    """
+    for run in plan.runs.values():
+        given = run.recipe.checkpoint
+        if given is None:
+            continue
+        where, classes = f"recipe '{run.recipe.name}' on '{run.id}'", plan.datasets[run.id].classes
+        number = classes if isinstance(classes, int) else len(classes)
+        if given.classes and given.head == "load" and given.classes != number:
+            raise OODError(f"{where}: its head has {given.classes} outputs, the ID set has {number} classes; name an "
+                           "ID set of its classes, or set checkpoint.head: new")
+        for name in given.seen:
+            if name not in plan.datasets:
+                raise unknown(f"{where}, key checkpoint.seen", name, plan.datasets)
+            row = plan.datasets[name]
+            known = {images(row, split) for split in row.splits}
+            for test in plan.ood[run.id]:
+                if test == name or images(plan.datasets[test], "test") in known:
+                    raise OODError(f"{where}: it was tuned on the images of '{name}', which '{test}' tests; leave the "
+                                   "set or the network out")

@@ -111,6 +111,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     together.check(plan)
     tuning.check(plan)
     checks.switches(plan)
+    checks.published(plan)
     only.check(config, runs.values(), work.left_out)
     only.check_some(plan)
     checks.papers(config)
