@@ -14,8 +14,16 @@ from tests import checkout
 ROOT = Path(__file__).resolve().parent.parent
 
 
+NO_DATA = "OOD_DATA does not name a folder of real samples"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-data", action="store_true",
+                     help="a data test that is skipped for want of real samples is a failure")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests of real samples run where OOD_DATA names them; in CI with the folder present a skip would be a failure.
+    """Tests of real samples run where OOD_DATA names them.
 
     Tests that ask a package index run where ``-m`` names them: their answer may change from one day to the next. Those
     of a GPU run where torch finds one.
@@ -28,12 +36,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     data = os.environ.get("OOD_DATA")
     if data and Path(data).is_dir():
         return
-    if os.environ.get("CI") and (ROOT.parent / "shared" / "data").is_dir():
-        raise pytest.UsageError("real samples lie in ../shared/data, so OOD_DATA must name them: in CI no data test "
-                                "may be skipped")
+    if config.getoption("--all-data"):
+        raise pytest.UsageError(f"--all-data: {NO_DATA} (found {data!r}), and no data test may be skipped")
     for item in items:
         if "data" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="OOD_DATA does not name a folder of real samples"))
+            item.add_marker(pytest.mark.skip(reason=NO_DATA))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """With --all-data a data test that skips itself fails."""
+    report = yield
+    if report.skipped and item.get_closest_marker("data") and item.config.getoption("--all-data"):
+        report.outcome, report.longrepr = "failed", f"--all-data: no data test may be skipped: {report.longrepr}"
+    return report
 
 
 def pytest_runtest_teardown() -> None:

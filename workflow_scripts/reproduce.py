@@ -1,12 +1,15 @@
-"""From a published manifest to its numbers: says what is not as it was, runs, and says which numbers differ.
+"""From a published manifest or crate to its numbers: says what is not as it was, runs, and says which numbers differ.
 
     uv run python -m workflow_scripts.reproduce results/small/tables/posthoc.manifest.json
     uv run python -m workflow_scripts.reproduce posthoc.manifest.json --check    only say what is not as it was
     uv run python -m workflow_scripts.reproduce goe.manifest.json --into /scratch/goe -- --jobs 8
+    uv run python -m workflow_scripts.reproduce small.crate.zip                  all papers of a crate
 
-The manifest holds the configuration; its table (`posthoc.csv` beside it, or --table) holds the numbers. Code, packages
-and raw data are compared with what is here; nothing is checked out or installed. The run goes to a folder of its own
-(reproduced/PAPER); words behind `--` are snakemake's. Raw data are found below OOD_DATA, downloads in ./resources.
+The manifest holds the configuration; its table (`posthoc.csv` beside it, or --table) holds the numbers. A crate, as
+`workflow_scripts.crate` writes it, holds both for several papers; its files are compared with their hashes first. Code,
+packages and raw data are compared with what is here; nothing is checked out or installed. The run goes to a folder of
+its own (reproduced/PAPER, of a crate reproduced/VARIANT); words behind `--` are snakemake's. Raw data are found below
+OOD_DATA, downloads in ./resources.
 
 Exit status: 0 no number differs by more than seed noise (with --exact: at all); 1 it cannot be run; 2 a number does.
 With --check: 0 all is as it was; 2 something is not.
@@ -15,7 +18,6 @@ With --check: 0 all is as it was; 2 something is not.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -33,17 +35,17 @@ from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import sha256
 from workflow_scripts.core.provenance import git_revision, hardware, packages
-from workflow_scripts.work.expand import read_plan
+from workflow_scripts.publishing.crate import checked, is_crate
+from workflow_scripts.publishing.manifests import SUFFIX, published
 from workflow_scripts.work.plan import Plan
-
-KEYS = ("config", "code", "git", "packages", "inputs", "seeds", "hardware")
 
 
 def parser() -> argparse.ArgumentParser:
     words = described(__spec__, __doc__)
-    words.add_argument("manifest", type=Path, help="PAPER.manifest.json of a finished run")
-    words.add_argument("--table", type=Path, help="its numbers; default: PAPER.csv beside it")
-    words.add_argument("--into", type=Path, help="folder of the run (default: reproduced/PAPER)")
+    words.add_argument("manifest", type=Path, metavar="MANIFEST|CRATE",
+                       help="PAPER.manifest.json of a finished run, or the crate of one (a folder or .zip)")
+    words.add_argument("--table", type=Path, help="a manifest's numbers; default: PAPER.csv beside it")
+    words.add_argument("--into", type=Path, help="folder of the run (default: reproduced/PAPER or VARIANT)")
     words.add_argument("--check", action="store_true", help="only say what is not as it was")
     words.add_argument("--exact", action="store_true", help="any difference of a number counts")
     words.add_argument("--cores", default="all", help="for snakemake (default: %(default)s)")
@@ -56,77 +58,42 @@ def main(argv: list[str] | None = None) -> None:
     given = sys.argv[1:] if argv is None else argv
     own, more = (given[:given.index("--")], given[given.index("--") + 1:]) if "--" in given else (given, [])
     args = parser().parse_args(own)
-    manifest = read(args.manifest)
-    config, plan = configuration(manifest, args.manifest)
-    paper = plan.papers[0]
-    table = args.table or args.manifest.with_name(f"{paper}.csv")
-    if args.table and not table.is_file():
-        raise OODError(f"--table: there is no file {table}")
-    found = list(differences(manifest, plan))
-    print(f"{args.manifest}: {paper}, variant {plan.config.variant}, seeds {', '.join(map(str, manifest['seeds']))}")
+    run = published(checked(args.manifest)[0] if is_crate(args.manifest) else [args.manifest])
+    tables = {path: path.with_name(path.name.replace(SUFFIX, ".csv")) for path in run.manifests}
+    if args.table:
+        if len(tables) > 1 or not args.table.is_file():
+            raise OODError(f"--table: there is no file {args.table}" if len(tables) == 1 else
+                           f"--table: of one manifest, and {args.manifest} holds {len(tables)}, with their tables")
+        tables = dict.fromkeys(tables, args.table)
+    found = list(dict.fromkeys(line for one in run.manifests.values() for line in differences(one, run.plan)))
+    seeds = sorted({seed for manifest in run.manifests.values() for seed in manifest["seeds"]})
+    print(f"{args.manifest}: {', '.join(run.plan.papers)}, variant {run.plan.config.variant}, seeds "
+          f"{', '.join(map(str, seeds))}")
     print("\n".join(["Not as it was:", *(f"  {line}" for line in found)] if found else
                     ["Code, packages and the raw data that are here: all as it was."]), flush=True)
     if args.check:
         sys.exit(2 if found else 0)
-    into = (args.into or Path("reproduced") / paper).resolve()
-    prepare(into, config)
+    into = (args.into or Path("reproduced") / run.name).resolve()
+    prepare(into, run.config)
     print(f"runs in {into}", flush=True)
     done = subprocess.run([sys.executable, "-m", "snakemake", "--cores", args.cores, "--snakefile",
                            str(ROOT / "Snakefile"), "--directory", str(into), *more, "--configfile",
                            str(into / "config.yaml")], check=False)
     if done.returncode:
         raise OODError("the run failed; what snakemake says stands above, and the same command goes on")
-    if not table.is_file():
-        print(f"There is no table {table} to compare with (--table names one). The new numbers: "
-              f"{into / 'results' / plan.config.variant / 'tables' / paper}.csv")
+    ours = into / "results" / run.plan.config.variant
+    if missing := [table for table in tables.values() if not table.is_file()]:
+        print(f"There is no table {missing[0]} to compare with (--table names one). The new numbers: {ours / 'tables'}")
         return
-    published = into / "published" / "tables"
-    published.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(table, published / f"{paper}.csv")
-    shutil.copyfile(args.manifest, published / f"{paper}.manifest.json")
-    ours = into / "results" / plan.config.variant
-    text, status = compare(into / "published", ours, 20, args.exact)
-    again = inputs(manifest["inputs"], read(ours / "tables" / f"{paper}.manifest.json")["inputs"])
-    print("\n".join(["", text, *again]))
+    before = into / "published" / "tables"
+    before.mkdir(parents=True, exist_ok=True)
+    for (path, table), paper in zip(tables.items(), run.plan.papers, strict=True):
+        shutil.copyfile(table, before / f"{paper}.csv")
+        shutil.copyfile(path, before / f"{paper}{SUFFIX}")
+    text, status = compare(before.parent, ours, 20, args.exact)
+    again = published([ours / "tables" / f"{paper}{SUFFIX}" for paper in run.plan.papers])
+    print("\n".join(["", text, *inputs(run.inputs, again.inputs)]))
     sys.exit(status)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A manifest.
-
-    Raises:
-        OODError: no such file, or it is none of this version.
-    """
-    if not path.is_file():
-        raise OODError(f"there is no manifest {path}; a run writes results/VARIANT/tables/PAPER.manifest.json")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise OODError(f"{path}: not JSON ({error}); expected a manifest, PAPER.manifest.json") from None
-    lacking = [key for key in KEYS if not isinstance(manifest, dict) or key not in manifest]
-    if lacking:
-        raise OODError(f"{path}: no manifest, or one of another version of this project: it has no "
-                       f"{', '.join(lacking)}")
-    return manifest
-
-
-def configuration(manifest: dict[str, Any], path: Path) -> tuple[dict[str, Any], Plan]:
-    """The configuration as a file may hold it, without the places of the machine it ran on, and its plan.
-
-    Raises:
-        OODError: this version does not know it; says which revision does.
-    """
-    config = {key: value for key, value in manifest["config"].items() if key not in ("include", "data_root")}
-    config["resources"] = "resources"
-    for recipe in config.get("recipes", ()):
-        if recipe.get("select_best"):  # says nothing but this
-            for key in set(recipe) - {"name", "label", "select_best", "where"}:
-                del recipe[key]
-    try:
-        return config, read_plan(config, ROOT)
-    except OODError as error:
-        raise OODError(f"{path}: its configuration is of another version of this project (revision "
-                       f"{manifest['git'].get('revision') or 'not known'}): {str(error).splitlines()[0]}") from None
 
 
 def differences(manifest: dict[str, Any], plan: Plan) -> Iterator[str]:
@@ -170,13 +137,12 @@ def _data(inputs: list[dict[str, str]], plan: Plan) -> Iterator[str]:
             yield f"raw file {name}: sha256 {expected[:12]}... expected, {found[0]} is another"
 
 
-def inputs(before: list[dict[str, str]], after: list[dict[str, str]]) -> list[str]:
-    """What two manifests say of raw data and networks: whether they are the same, bit by bit."""
-    sides = [{entry["path"]: entry["sha256"] for entry in side} for side in (before, after)]
+def inputs(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """What two runs say of raw data and networks (name -> sha256): whether they are the same, bit by bit."""
     lines = []
     for what, trained in (("raw files", False), ("networks", True)):
-        names = [name for name in sides[0].keys() | sides[1].keys() if name.endswith(".pt") == trained]
-        other = sorted(name for name in names if sides[0].get(name) != sides[1].get(name))
+        names = [name for name in before.keys() | after.keys() if name.endswith(".pt") == trained]
+        other = sorted(name for name in names if before.get(name) != after.get(name))
         lines += [f"{len(names) - len(other)} of {len(names)} {what} are the same, bit by bit."] if names else []
         lines += [f"  another one: {name}" for name in other[:5]]
     return lines

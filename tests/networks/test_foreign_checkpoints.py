@@ -14,6 +14,8 @@ import yaml
 
 from tests.checkout import ROOT
 from tests.network_data import network, saved
+from workflow_scripts.config import published_checks
+from workflow_scripts.core import sources
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.files import sha256
 from workflow_scripts.models import densenet_bc, torchvision_imagenet
@@ -202,14 +204,16 @@ def test_dices_cifar10_network_classifies_the_test_images():
     assert abs(right - 468) <= 2, right  # of 500: 93.6 %; near ties may fall otherwise on another machine
 
 
+@pytest.mark.data
 def test_released_densenet_gives_the_specified_numbers():
-    """HIMPLoS at 7a01249, checkpoints/network/baseline/CIFAR-100/densenet_parameter.pth; numbers of its own model."""
-    folder = os.environ.get("OOD_CHECKPOINTS")
-    if not folder:
-        pytest.skip("OOD_CHECKPOINTS does not name a folder with densenet_parameter.pth")
-    path = next((p for p in sorted(Path(folder).rglob("densenet_parameter.pth")) if sha256(p) == RELEASED), None)
-    if path is None:
-        pytest.skip("OOD_CHECKPOINTS holds no densenet_parameter.pth of the CIFAR-100 release")
+    """HIMPLoS at 7a01249, checkpoints/network/baseline/CIFAR-100/densenet_parameter.pth, whose tensors are also DICE's;
+    numbers of its own model."""
+    checks, _ = published_checks.load(ROOT / "config" / "published_checks.yaml", ROOT / "config" / "sources.yaml")
+    network = checks["himplos_cifar100"].files["network"]
+    found = sources.locate(network.find, Path(os.environ["OOD_DATA"]))
+    if not found:
+        pytest.skip(f"OOD_DATA holds none of {', '.join(network.find)}")
+    path = found[0]
     net = densenet_bc.build(densenet_bc.Options(), 100)
     foreign.load(net, foreign.read(path, key="state_dict"), path, "densenet100")
     net.double().eval()

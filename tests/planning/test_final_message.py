@@ -57,6 +57,7 @@ def test_snakemakes_own_report_has_captions_categories_and_labels(tiny):
     wanted = {f"results/tiny/{name}" for name in (
         "report.html", "cards.json", "overview.csv", "overview.md", "overview.tex", "tables/posthoc.csv",
         "tables/posthoc.md", "tables/posthoc.tex", "tables/posthoc.manifest.json", "published/posthoc.csv",
+        "intervals/posthoc.csv",
         "figures/posthoc/roc.svg", "figures/posthoc/histograms.svg", "figures/posthoc/heatmap.svg")}
     assert found.keys() == wanted
     labels = [json.dumps(label) for label, _ in found.values()]
@@ -70,7 +71,8 @@ def test_a_failure_names_the_job_its_last_lines_and_its_log_and_leaves_a_page(ti
     folder, _ = tiny
     raw = yaml.safe_load((folder / "tiny.yaml").read_text())
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.png").write_text("no image")
+    for name in ("a.png", "b.png"):
+        (tmp_path / "images" / name).write_text("no image")
     raw["datasets"] = {"broken": {
         "label": "Broken", "about": "A file that is no image.", "licence": "none", "reader": "images",
         "citation": "none", "url": "", "splits": {"test": {"files": ["images"]}}, "geometry": "squash32"}}
@@ -79,7 +81,7 @@ def test_a_failure_names_the_job_its_last_lines_and_its_log_and_leaves_a_page(ti
     raw["experiments"].append({**raw["experiments"][0], "paper": "other", "ood": {"far": ["broken"]}})
     (folder / "broken.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     done = snakemake(folder, "--cores", "2", "--configfile", "broken.yaml")
-    assert done.returncode != 0
+    assert done.returncode != 0 and "failed: " in done.stdout, done.stdout[-3000:]
     end = done.stdout[done.stdout.index("\nfailed: ") + 1:].splitlines()
     assert end[0] == "failed: prepare_dataset, which makes results/tiny/data/broken.test.h5"
     assert end[1].startswith("    error: ") and "a.png" in end[1]

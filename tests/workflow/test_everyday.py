@@ -1,16 +1,20 @@
-"""doctor, space and reproduce as a user runs them, on a finished run of seconds outside the repository."""
+"""doctor, space, reproduce and crate as a user runs them, on a finished run of seconds outside the repository."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.everyday_data import run, write
-from workflow_scripts import doctor, reproduce, space
+from tests.checkout import ROOT
+from tests.everyday_data import TINY, run, write
+from workflow_scripts import crate, doctor, reproduce, space
+from workflow_scripts.core.files import sha256
 from workflow_scripts.planning import health
 from workflow_scripts.reporting import results
 from workflow_scripts.reporting.statistics import Seeds
@@ -155,6 +159,125 @@ def test_a_manifest_of_another_version_names_the_revision(folder, capsys):
     said = capsys.readouterr().err
     assert "another version of this project (revision abc123): colour: unknown key" in said
     assert len(said.splitlines()) == 1
+
+
+# --- crate ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def made(finished, tmp_path_factory) -> Path:
+    """The crate of the run, a .zip."""
+    path = tmp_path_factory.mktemp("crate") / "tiny.crate.zip"
+    assert ended(crate.main, finished / "results/tiny", "--to", path, "--networks") == 0
+    return path
+
+
+@pytest.fixture
+def unpacked(made, tmp_path) -> Path:
+    shutil.unpack_archive(made, tmp_path / "crate")
+    return tmp_path / "crate"
+
+
+def test_a_crate_says_what_each_file_is(unpacked, finished):
+    """By the profile Workflow Run RO-Crate 0.5; tried with roc-validator 0.13.0: 57 of 57 required checks."""
+    entities = {one["@id"]: one for one in json.loads((unpacked / "ro-crate-metadata.json").read_text())["@graph"]}
+    root, action = entities["./"], entities["#run"]
+    main = entities[root["mainEntity"]["@id"]]
+    assert {"File", "SoftwareSourceCode", "ComputationalWorkflow"} == set(main["@type"])
+    assert entities[main["programmingLanguage"]["@id"]]["name"] == "Snakemake"
+    assert main["@id"] == "code/Snakefile" and re.match(r"0\.1\.0\+git\.\w{12}", main["version"])
+    assert root["license"] == main["license"] == {"@id": "https://spdx.org/licenses/MIT"}
+    assert {one["@id"].split("/")[-2] for one in root["conformsTo"]} == {"process", "workflow", "workflow-ro-crate"}
+    assert action["instrument"] == {"@id": "code/Snakefile"} and root["mentions"] == {"@id": "#run"}
+    files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    described = {id for id, one in entities.items() if "File" in one["@type"]}
+    assert described == files - {"ro-crate-metadata.json"}
+    assert all(entities[id]["sha256"] == sha256(unpacked / id) for id in described)
+    inputs = {entities[one["@id"]].get("name"): entities[one["@id"]]["sha256"] for one in action["object"]}
+    manifest = json.loads((finished / "results/tiny/tables/second.manifest.json").read_text())
+    raw = {entry["path"]: entry["sha256"] for entry in manifest["inputs"] if not entry["path"].startswith("results/")}
+    assert raw.items() <= inputs.items() and "scikit-learn 1.9.1: digits.csv.gz" in raw
+    results = {one["@id"] for one in action["result"]}
+    assert {"results/tiny/report.html", "results/tiny/tables/first.tex", "results/tiny/figures/second/roc.svg",
+            "results/tiny/metrics/digits/net/oe/seed0.csv", "results/tiny/models/digits/net/oe/seed0.pt"} <= results
+    assert not [name for name in results if "/data/" in name or "/features/" in name]
+    assert {"code/rules/training.smk", "code/workflow_scripts/stages/train_network.py", "code/config.yaml"} <= files
+
+
+def test_the_configuration_of_a_crate_is_that_of_the_run(unpacked):
+    config = yaml.safe_load((unpacked / "config.yaml").read_text())
+    assert [one["paper"] for one in config["experiments"]] == ["first", "second"]
+    assert config["variant"] == "tiny" and [one["name"] for one in config["recipes"]] == [
+        one["name"] for one in TINY["recipes"]]
+    assert str(ROOT) not in (unpacked / "config.yaml").read_text()
+
+
+def test_reproduce_takes_a_crate(made, folder, capsys):
+    assert ended(reproduce.main, made, "--check") == 0
+    said = capsys.readouterr().out
+    assert "first, second, variant tiny, seeds 0" in said and "all as it was" in said
+
+
+@pytest.mark.slow
+def test_a_crate_gives_its_numbers_again(unpacked, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ended(reproduce.main, unpacked, "--exact", "--cores", "2") == 0
+    said = capsys.readouterr().out
+    assert "48 numbers, 48 the same" in said and "Nothing differs." in said
+    assert "2 of 2 networks are the same, bit by bit." in said
+    assert (tmp_path / "reproduced/tiny/results/tiny/tables/second.csv").is_file()
+
+
+@pytest.mark.parametrize(("harm", "line"), [
+    (lambda crate: (crate / "results/tiny/tables/first.csv").write_text("x"), "first.csv is another file (sha256"),
+    (lambda crate: (crate / "config.yaml").unlink(), "config.yaml is missing; fetch the crate again"),
+    (lambda crate: (crate / "ro-crate-metadata.json").unlink(), "no RO-Crate (Not a valid RO-Crate: missing"),
+    (lambda crate: (crate / "ro-crate-metadata.json").write_text("{"), "no RO-Crate ("),
+])
+def test_a_crate_that_is_not_whole(unpacked, capsys, harm, line):
+    assert ended(crate.main, "--check", unpacked) == 0
+    harm(unpacked)
+    for command in ([crate.main, "--check", unpacked], [reproduce.main, unpacked]):
+        capsys.readouterr()
+        assert ended(*command) == 1
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: {unpacked}: ") and line in said and len(said.splitlines()) == 1
+
+
+def changed(results: Path, *keys: str, to: object, papers: str = "*") -> None:
+    """Another value in manifests."""
+    for path in (results / "tables").glob(f"{papers}.manifest.json"):
+        manifest = inside = json.loads(path.read_text())
+        for key in keys[:-1]:
+            inside = inside[key]
+        inside[keys[-1]] = to
+        path.write_text(json.dumps(manifest))
+
+
+LOOP = "workflow_scripts/training/loop.py"
+OWN = {"mine": {"reader": "images", "options": {"files": "/a/b"}, "splits": {"test": {}}}}
+
+
+@pytest.mark.parametrize(("harm", "line"), [
+    (lambda results: (results / "figures/first/roc.svg").unlink(),
+     "the run is not finished: results/tiny/figures/first/roc.svg and 0 other files are not there"),
+    (lambda results: shutil.rmtree(results / "tables"), "no results of a run; expected a folder such as results/small"),
+    (lambda results: changed(results, "code", "stages.train_network", LOOP, to="0", papers="first"),
+     "workflow_scripts/training/loop.py is not the code that computed it (first.manifest.json); check out revision"),
+    (lambda results: changed(results, "config", "datasets", to=OWN),
+     "datasets.mine.options.files names a file of this machine (/a/b)"),
+    (lambda results: changed(results, "config", "seeds", to=[1], papers="first"), "of another configuration than"),
+    (lambda results: Path("c.zip").touch(), "--to: c.zip exists already"),
+])
+def test_a_run_that_no_crate_can_be_made_of(folder, capsys, harm, line):
+    results = Path("results/tiny")
+    harm(results)
+    capsys.readouterr()
+    before = set(folder.iterdir())
+    assert ended(crate.main, results, "--to", "c.zip") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and line in said and len(said.splitlines()) == 1
+    assert set(folder.iterdir()) == before
 
 
 # --- doctor -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from workflow_scripts.core.claims import Claim
 from workflow_scripts.core.section import Section
 
 Way = Literal["id_only", "validation"]
@@ -171,6 +172,8 @@ class PaperFiles(Section):
     """Citation."""
     headline: str = ""
     """The score that the paper is about."""
+    claim: Claim | None = None
+    """What the page's first cards hold the run against."""
     csv: str | None = None
     """The tidy table."""
     md: str | None = None

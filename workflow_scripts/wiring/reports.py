@@ -212,7 +212,8 @@ def report_section(plan: Plan) -> str:
     for paper in plan.papers:
         about = plan.about(paper)
         said = {"title": about.title, "about": about.about, "reference": about.published,
-                "headline": about.headline, "over": about.over} if about else {"title": paper}
+                "headline": about.headline, "over": about.over,
+                **({"claim": about.claim.model_dump()} if about.claim else {})} if about else {"title": paper}
         if absent := [f"{one.label} ({one.key.id})" for one in plan.left_out if one.paper == paper]:
             said["about"] = (f"{said.get('about', '')} Left out, since the weights are not there: "
                              f"{', '.join(absent)}.").strip()

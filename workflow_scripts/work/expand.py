@@ -116,6 +116,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     checks.papers(config)
     checks.seeds_of(config)
     checks.headlines(config)
+    checks.claims(config)
     return plan
 
 
