@@ -39,6 +39,7 @@ PROTOCOL = {  # counted from the lists; OpenOOD v1.5, table of its benchmarks
     "openood_ninco": 5879, "openood_inaturalist": 10000, "openood_textures_imagenet": 5160,
     "openood_openimage_o": 15869,
     "openood_imagenet_c": 10000, "openood_imagenet_r": 30000, "openood_imagenet_v2": 10000,
+    "places365_listed": 10000,
     "openood_imagenet200_c": 2000, "openood_imagenet200_r": 30000, "openood_imagenet200_v2": 2000}
 
 
@@ -127,9 +128,9 @@ def test_hashes_do_not_depend_on_order_or_ends_of_lines(tmp_path):
 
 def test_each_list_can_be_fetched_from_its_mirrors():
     rows = image_lists.sources()
-    assert len(rows) == 41 and all(row.checksum[0].startswith("lines:") for row in rows.values())
+    assert len(rows) == 42 and all(row.checksum[0].startswith("lines:") for row in rows.values())
     assert len({url for row in rows.values() for url in row.urls}) > 90
-    assert sum(len(row.urls) > 1 for row in rows.values()) == 40  # of val_imagenet200 one copy alone is right
+    assert sum(len(row.urls) > 1 for row in rows.values()) == 40  # val_imagenet200, Places365: one copy
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -13,6 +13,7 @@ from tests.checkout import ROOT, would_run
 from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.wiring import evaluation
+from workflow_scripts.work import published
 from workflow_scripts.work.expand import read_plan
 from workflow_scripts.work.plan import Key
 
@@ -107,3 +108,16 @@ def test_the_graph_of_the_two_imagenet_benchmarks_is_built_quickly(tmp_path):
     taken = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     assert jobs["pack_dataset"] >= 6 and jobs["fetch_archive"] > 10
     assert sum(jobs.values()) / taken > 60, f"{sum(jobs.values())} jobs in {taken:.1f} s of CPU"
+
+
+def test_the_leaderboard_stands_beside_ours_or_says_why_not():
+    """Board rows by config/reference/openood.yaml: the same training, network, options and lists, or a reason."""
+    rows = [(table["id"], table["score"], row) for table in published.published(PLAN, "openood")["published"]
+            for row in table["rows"]]
+    compared = {(id, score, row["training"]) for id, score, row in rows if row.get("ours")}
+    assert {("openood_cifar10", "MSP", "CrossEntropy"), ("openood_cifar100", "MSP", "OE"),
+            ("openood_imagenet200", "EBO", "CrossEntropy"), ("openood_imagenet", "MSP", "torchvision")} <= compared
+    reasons = {row["training"].rpartition(", ")[2]: row["because"] for _, _, row in rows if not row.get("ours")}
+    assert "n = 1" in reasons["one run"] and "chose the options" in reasons["options chosen"]
+    assert all(row.get("ours") or row["because"] for _, _, row in rows)
+    assert not {training for _, _, training in compared if training.endswith(("one run", "options chosen"))}

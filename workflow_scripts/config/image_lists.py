@@ -24,7 +24,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ImageList(Strict):
-    """One list: a text of lines `path label`."""
+    """One list: a text of lines `path label`, or of paths alone."""
 
     count: Annotated[int, Field(gt=0)]
     """Images."""
@@ -34,6 +34,8 @@ class ImageList(Strict):
     """Of the sorted lines."""
     mirrors: Annotated[list[str], Field(min_length=1)]
     """Which of the mirrors have it, in order of preference."""
+    citation: str = "Zhang et al., OpenOOD v1.5, DMLR 2024"
+    """Whom to cite."""
 
 
 class ImageLists(Strict):
@@ -68,10 +70,10 @@ class ImageLists(Strict):
         """The list as a raw file to fetch."""
         row = self.lists[name]
         return Source(
-            name=file_name(name), about=f"OpenOOD v1.5, image list {name}",
+            name=file_name(name), about=f"image list {name}",
             urls=[f"{self.mirrors[mirror]}/{name}.txt" for mirror in row.mirrors],
             checksum=[f"lines:{row.lines}", f"paths:{row.paths}"], checksum_from="config/imglists.yaml",
-            licence="MIT", citation="Zhang et al., OpenOOD v1.5, DMLR 2024")
+            licence="that of the images", citation=row.citation)
 
     def there(self, name: str, root: Path | None) -> Path | None:
         """The list below the data root, or an archive that may hold it; ``None`` where it is to be fetched."""

@@ -91,10 +91,10 @@ def list_lines(text: str) -> list[str]:
 
 
 def list_digests(lines: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the sorted lines ``path label`` of a list of images (``lines``) and of the sorted paths (``paths``),
-    each joined by newlines: equal for copies in another order, or with other ends of lines."""
+    """SHA-256 of the sorted lines ``path label``, or ``path``, of a list of images (``lines``) and of its sorted paths
+    (``paths``), each joined by newlines: equal for copies in another order, or with other ends of lines."""
     lines = list(lines)
-    parts = {"lines": lines, "paths": [line.rpartition(" ")[0] for line in lines]}
+    parts = {"lines": lines, "paths": [line.rsplit(" ", 1)[0] for line in lines]}
     return {kind: hashlib.sha256("\n".join(sorted(part)).encode()).hexdigest() for kind, part in parts.items()}
 
 

@@ -62,12 +62,12 @@ def read_list(path: Path, listed: ListUsed) -> tuple[list[str], np.ndarray]:
         if found[kind] != getattr(listed, kind):
             raise OODError(f"{where}: sha256 of its sorted {kind} {getattr(listed, kind)} expected, found "
                            f"{found[kind]}; {again}")
-    parts = [line.rpartition(" ") for line in lines]
+    parts = [(*line.rsplit(" ", 1), "-1")[:2] for line in lines]  # a list of paths alone has no labels
     try:
-        labels = np.array([int(label) for _, _, label in parts], np.int64)
+        labels = np.array([int(label) for _, label in parts], np.int64)
     except ValueError:
         raise OODError(f"{where}: lines `path label` with a whole number expected; {again}") from None
-    return [name for name, _, _ in parts], labels
+    return [name for name, _ in parts], labels
 
 
 def _content(path: Path, name: str) -> bytes:
