@@ -28,11 +28,14 @@ rule all:
 
 onstart:
     check_raw_data()
+    show_progress()
 
 
 onsuccess:
+    end_progress()
     print_results(log)
 
 
 onerror:
+    end_progress()
     print_failures(log)

@@ -2,16 +2,19 @@
 
     uv run snakemake --cores all && uv run python docs/refresh.py
 
-Screenshots need Chromium; where there is none, those that are there stay.
+Screenshots of the page need Chromium; where there is none, those that are there stay. That of the terminal is drawn
+from the dates of the run's files: what it showed when half of its jobs were done.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-import shutil
+import re
 import sys
 from pathlib import Path
+from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "small"
@@ -30,14 +33,24 @@ def shown(row: dict[str, str], scale: int = 100, digits: int = 1) -> str:
     return f"{scale * float(row['mean']):.{digits}f}{spread}"
 
 
-def table(paper: str) -> list[str]:
-    """The averages of a paper's table: a row per recipe and score."""
-    rows = cells(paper)
-    lines = ["| training | score | near-OOD AUROC | far-OOD AUROC | far-OOD FPR95 (ID+) |", "|---|---|--:|--:|--:|"]
-    for label, score in dict.fromkeys(key[:2] for key in rows):
-        values = [shown(rows[label, score, group, metric]) for group, metric in
-                  (("near", "auroc"), ("far", "auroc"), ("far", "fpr95"))]
-        lines.append(f"| {label} | {score} | {' | '.join(values)} |")
+def claims() -> list[str]:
+    """A row for each paper: its row against its baseline (:mod:`workflow_scripts.reporting.claims`)."""
+    from workflow_scripts.planning import setting
+    from workflow_scripts.reporting import claims, results
+
+    plan = setting.read([])
+    lines = ["| paper | its row against its baseline | near-OOD AUROC | far-OOD AUROC | far-OOD FPR95 (ID+) | |",
+             "|---|---|--:|--:|--:|---|"]
+    for paper in plan.config.papers:
+        found = claims.shown(results.read(RESULTS / "tables" / f"{paper.name}.csv"), paper.claim, plan.names)
+        if found is None:
+            continue
+        numbers = {(line.group, line.metric): f"{line.shown(line.baseline)} → {line.shown(line.ours)}"
+                   for line in found.lines}
+        verdicts = list(dict.fromkeys(line.verdict for line in found.lines))
+        cells = [numbers.get(place, "") for place in claims.SHOWN]
+        lines.append(f"| {paper.title} | {found.ours} against {found.baseline} | {' | '.join(cells)} | "
+                     f"{', '.join(verdicts)} |")
     return lines
 
 
@@ -63,7 +76,7 @@ def fill(path: Path, name: str, text: str) -> None:
 
 
 def screenshots(page: Path, images: Path) -> None:
-    """The top of the page in a wide and a narrow window, and in the dark."""
+    """The first cards of the page."""
     sys.path.insert(0, str(ROOT))
     from tests.browser import CHROMIUM, Browser
 
@@ -72,12 +85,31 @@ def screenshots(page: Path, images: Path) -> None:
         return
     browser = Browser()
     try:
-        for name, width, height, scheme in (("page", 1280, 900, "light"), ("page-narrow", 390, 900, "dark")):
+        for name, width, height, scheme in (("page", 1280, 900, "light"),):
             browser.open(page.resolve().as_uri(), width, height, scheme)
-            browser.run("document.querySelector('#overview').scrollIntoView({behavior: 'instant'})")
+            browser.run("document.querySelector('#story').scrollIntoView({behavior: 'instant'})")
             browser.picture(images / f"{name}.png")
     finally:
         browser.close()
+
+
+def terminal(images: Path) -> None:
+    """The progress of the run on a terminal, in the middle of it."""
+    from rich.console import Console
+
+    from workflow_scripts.planning import dag, screen, setting
+    from workflow_scripts.planning.snapshot import Snapshot, stamp
+
+    plan = setting.read([])
+    jobs = dag.read(plan, setting.words([]))
+    written = {output: stamp(ROOT / output) for job in jobs.page() for output in job.outputs}
+    middle = median(written.values())
+    due = {output: at if at > middle else None for output, at in written.items()}
+    console = Console(record=True, width=90, file=io.StringIO())
+    console.print(screen.bars(Snapshot(jobs, ROOT, due), plan.config.variant))
+    picture = console.export_svg(title="uv run snakemake --cores all", unique_id="progress")
+    picture = re.sub(r"@font-face \{.*?\}\s*|<!--.*?-->\s*", "", picture, flags=re.DOTALL)  # fonts from elsewhere
+    (images / "progress.svg").write_text(picture, encoding="utf-8")
 
 
 def main() -> None:
@@ -85,14 +117,14 @@ def main() -> None:
     machine = manifest["hardware"]
     images = ROOT / "docs" / "images"
     images.mkdir(exist_ok=True)
-    shutil.copy(RESULTS / "figures" / "posthoc" / "histograms.png", images / "histograms.png")
     text = "\n".join([
-        "", *table("posthoc"), "",
-        f"Percent, mean ± standard deviation over {len(manifest['seeds'])} seeds; averages over sets. ID: digits 0-7; "
-        "near: digits 8 and 9; far: faces, textures, photographs, text, noise. A small run, not comparable with any "
-        f"paper. ({machine['cpu']}, {machine['cores']} cores, torch {manifest['packages']['torch']})", "",
-        "![Energy of ID test images against each OOD set](docs/images/histograms.png)", "",
-        "![The page's overview](docs/images/page.png) ![in a narrow window, dark](docs/images/page-narrow.png)", ""])
+        "", *claims(), "",
+        f"Percent, mean ± standard deviation over {len(manifest['seeds'])} seeds, baseline → paper; averages over "
+        "sets. ID: digits 0-7; near: digits 8 and 9; far: faces, textures, photographs, text, noise. A difference of "
+        "at most twice the larger standard deviation is called seed noise. A small run, not comparable with any paper. "
+        f"({machine['cpu']}, {machine['cores']} cores, torch {manifest['packages']['torch']})", "",
+        "![The page of a run](docs/images/page.png)", ""])
+    terminal(images)
     screenshots(RESULTS / "report.html", images)
     fill(ROOT / "README.md", "default run", text)
     fill(ROOT / "docs" / "goe.md", "small run", "\n".join(["", *goe(), ""]))

@@ -35,6 +35,8 @@ except OODError as error:
 
 prepare_environment(ROOT, PLAN.data_root, TYPED_IN)
 snakemake_private.collect_garbage_seldom()
+SHORT = snakemake_private.keep_terminal_short(workflow)  # docs/progress.md
+FOLLOWERS = []  # what shows the progress of this run
 
 ENV = "../envs/ood.yaml"
 # Below resources with a space or the like; elsewhere the commands that made what is there stay as they are.
@@ -127,6 +129,20 @@ def folder_of(name):
         return str(Path(first).parent)
 
     return folder
+
+
+def show_progress():
+    """From the first job on: bars on a terminal, in a log a line for each paper that is done."""
+    if SHORT:
+        from workflow_scripts.planning.screen import follow  # draws: only where jobs run
+
+        FOLLOWERS.append(follow(PLAN, workflow))
+
+
+def end_progress():
+    """After the last job, before anything else is said."""
+    for follower in FOLLOWERS:
+        follower.stop()
 
 
 def print_results(log):

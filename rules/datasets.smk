@@ -49,6 +49,7 @@ rule pack_dataset:
 rule prepare_dataset:
     input:
         files=of(data.prepared_from),
+        image_list=of(data.fetched_list),
     output:
         "<results>/data/{dataset}.{split}.h5",
     log:
@@ -64,11 +65,12 @@ rule prepare_dataset:
         cfg=of(data.prepare_section),
         code=of(data.prepare_code),
         optional=flags("files"),
+        image_list=lambda wc, output: data.list_option(PLAN, wc),
     message:
         "prepare {wildcards.dataset} ({wildcards.split})"
     shell:
         "python -m workflow_scripts.stages.prepare_dataset --config {params.cfg:q} {params.optional} "
-        "--out {output} > {log} 2>&1"
+        "{params.image_list} --out {output} > {log} 2>&1"
 
 
 # Sets are prepared and compared before all else, and no metric is computed without. Trainings have no edge to this job:

@@ -206,7 +206,7 @@ rule score_network:
     params:
         cfg=of(evaluation.network_score_section),
         code=of(evaluation.network_score_code),
-        optional=flags("train_store", "statistics"),
+        optional=flags("train_store", "statistics", "choice"),
         device=DEVICE,
     message:
         "score {wildcards.score} on {wildcards.id}/{wildcards.network}/{wildcards.recipe}, seed {wildcards.seed}"
@@ -230,7 +230,7 @@ rule tune_options:
     benchmark:
         f"<benchmarks>/sweep/{RUN}/{{score}}.tsv"
     wildcard_constraints:
-        score=evaluation.tuned(PLAN, False),
+        score=evaluation.swept(PLAN),
     group:
         grouped("features_{id}_{network}")
     conda:
@@ -312,7 +312,7 @@ rule choose_options:
     benchmark:
         f"<benchmarks>/sweep/{RUN}/{{score}}.tsv"
     wildcard_constraints:
-        score=evaluation.tuned(PLAN),
+        score=evaluation.tuned(PLAN, network=False),
     group:
         grouped("scores_{id}_{network}")
     conda:
@@ -326,6 +326,40 @@ rule choose_options:
     shell:
         "python -m workflow_scripts.stages.choose_options --config {params.cfg:q} --sets {input.sets} {params.optional} "
         "--csv {output.csv} --json {output.json} > {log} 2>&1"
+
+
+# The same for a score that runs the network: each batch of images is read once for all options.
+rule choose_network_options:
+    input:
+        unpack(of(evaluation.network_choice_inputs)),
+        checkpoint=f"<results>/models/{RUN}.pt",
+    output:
+        csv=f"<results>/sweep/{RUN}/{{score}}.csv",
+        json=f"<results>/sweep/{RUN}/{{score}}.json",
+    log:
+        f"<logs>/sweep/{RUN}/{{score}}.log",
+    benchmark:
+        f"<benchmarks>/sweep/{RUN}/{{score}}.tsv"
+    wildcard_constraints:
+        score=evaluation.tuned(PLAN, network=True),
+    group:
+        grouped("features_{id}_{network}")
+    conda:
+        ENV
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+    params:
+        cfg=of(evaluation.network_choice_section),
+        code=of(evaluation.network_choice_code),
+        optional=flags("stores", "train_store", "statistics"),
+        device=DEVICE,
+    message:
+        "choose options of {wildcards.score} on {wildcards.id}/{wildcards.network}, seed {wildcards.seed}"
+    shell:
+        "python -m workflow_scripts.stages.choose_network_options --config {params.cfg:q} "
+        "--checkpoint {input.checkpoint} {params.optional} --csv {output.csv} --json {output.json} "
+        "{params.device} --threads {threads} > {log} 2>&1"
 
 
 rule compute_metrics:

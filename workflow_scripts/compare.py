@@ -24,9 +24,11 @@ from typing import Any
 
 import pandas as pd
 
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.errors import OODError, stage
-from workflow_scripts.reporting import results
+from workflow_scripts.reporting.results import AVERAGE
 from workflow_scripts.reporting.statistics import Seeds, metric, noise, show
+from workflow_scripts.results import tables
 
 MORE, WITHIN, UNKNOWN, APPEARED, GONE = "more than noise", "within noise", "one seed, noise not known", "only in B", (
     "only in A")
@@ -77,22 +79,9 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> list[Change]:
         a, b = (side.get(key) for side in sides)
         if (a.finite if a else []) != (b.finite if b else []):
             id, network, recipe, score, dataset, group, name = key
-            sets = f"mean of {dataset}" if group == results.AVERAGE else dataset
+            sets = f"mean of {dataset}" if group == AVERAGE else dataset
             found.append(Change(" / ".join(filter(None, (id, network, recipe, score, sets))), name, a, b))
     return sorted(found, key=lambda c: (ORDER.index(c.kind), -abs(c.difference or 0.0)))
-
-
-def tables(folder: Path) -> dict[str, pd.DataFrame]:
-    """The tables of a result folder by paper.
-
-    Raises:
-        OODError: there is none, or one cannot be read.
-    """
-    found = {path.stem: results.read(path) for path in sorted((folder / "tables").glob("*.csv"))}
-    if not found:
-        raise OODError(f"{folder}: expected tables in {folder / 'tables'}/*.csv, found none; name the folder of a "
-                       "variant, e.g. results/small")
-    return found
 
 
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -156,16 +145,19 @@ def compare(a: Path, b: Path, top: int, exact: bool) -> tuple[str, int]:
     return "\n".join(lines), status
 
 
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("a", type=Path, metavar="A", help="a result folder, e.g. results/small")
+    words.add_argument("b", type=Path, metavar="B", help="another one")
+    words.add_argument("--top", type=int, default=20, help="how many lines of each kind; 0: all")
+    words.add_argument("--exact", action="store_true", help="any difference counts")
+    return words
+
+
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point; leaves with the exit status above."""
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.compare", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("a", type=Path, metavar="A", help="a result folder, e.g. results/small")
-    parser.add_argument("b", type=Path, metavar="B", help="another one")
-    parser.add_argument("--top", type=int, default=20, help="how many lines of each kind; 0: all")
-    parser.add_argument("--exact", action="store_true", help="any difference counts")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     text, status = compare(args.a, args.b, args.top, args.exact)
     print(text)
     sys.exit(status)

@@ -15,25 +15,29 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.errors import stage
 from workflow_scripts.publishing import crate
+
+
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("results", nargs="?", type=Path, help="folder of a finished run, such as results/small")
+    words.add_argument("--to", type=Path, metavar="CRATE", help="folder or .zip to write")
+    words.add_argument("--networks", action="store_true", help="put the trained networks in, too")
+    words.add_argument("--check", type=Path, metavar="CRATE", help="compare a crate's files with their hashes instead")
+    return words
 
 
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.crate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", nargs="?", type=Path, help="folder of a finished run, such as results/small")
-    parser.add_argument("--to", type=Path, metavar="CRATE", help="folder or .zip to write")
-    parser.add_argument("--networks", action="store_true", help="put the trained networks in, too")
-    parser.add_argument("--check", type=Path, metavar="CRATE", help="compare a crate's files with their hashes instead")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.check:
         print(f"{args.check}: {crate.checked(args.check)[1]} files, all as the crate says")
         return
     if not args.results or not args.to:
-        parser.error("give a folder of results and --to, or --check CRATE")
+        parser().error("give a folder of results and --to, or --check CRATE")
     print(f"{args.to}: {crate.write(args.results, args.to, args.networks)} files")
 
 

@@ -14,6 +14,7 @@ import sys
 from itertools import chain
 from pathlib import Path
 
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.planning import dag, health, networks, setting
 from workflow_scripts.planning.estimate import Estimator, there
@@ -23,15 +24,18 @@ from workflow_scripts.wiring.data import raw_splits
 from workflow_scripts.work.missing import missing_data
 
 
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    setting.add(words)
+    words.add_argument("--profile", "--workflow-profile", type=Path, help="a cluster's, e.g. profiles/slurm")
+    words.add_argument("--checksums", action="store_true", help="hash the raw files; minutes for hundreds of GB")
+    return words
+
+
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.doctor", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    setting.add(parser)
-    parser.add_argument("--profile", "--workflow-profile", type=Path, help="a cluster's, e.g. profiles/slurm")
-    parser.add_argument("--checksums", action="store_true", help="hash the raw files; minutes for hundreds of GB")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if not args.directory.is_dir():
         raise OODError(f"--directory: there is no folder {args.directory}")
     profile = health.read_profile(args.profile) if args.profile else {}

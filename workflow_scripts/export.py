@@ -27,6 +27,7 @@ import yaml
 
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.core import own
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.digest import ROOT, digest, own_code
 from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.core.files import atomic, put_in_place, sha256
@@ -222,22 +223,25 @@ def check(bundle: Path) -> int:
     return len(expected)
 
 
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("network", nargs="?", help="ID set/network/recipe/seedN, as in the paths of results")
+    setting.add_files(words)
+    words.add_argument("--out", type=Path, help="folder or .zip to write")
+    words.add_argument("--licence", default="not stated; ask whoever made the bundle", help="terms of the weights")
+    words.add_argument("--check", type=Path, metavar="BUNDLE", help="compare a bundle with its manifest instead")
+    return words
+
+
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.export", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", nargs="?", help="ID set/network/recipe/seedN, as in the paths of results")
-    setting.add_files(parser)
-    parser.add_argument("--out", type=Path, help="folder or .zip to write")
-    parser.add_argument("--licence", default="not stated; ask whoever made the bundle", help="terms of the weights")
-    parser.add_argument("--check", type=Path, metavar="BUNDLE", help="compare a bundle with its manifest instead")
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     if args.check:
         print(f"{args.check}: {check(args.check)} files, all as the manifest says")
         return
     if not args.network or not args.out:
-        parser.error("give a network and --out, or --check BUNDLE")
+        parser().error("give a network and --out, or --check BUNDLE")
     plan = setting.read(args.configfile)
     export(plan, chosen(plan, args.network), args.out, args.licence, setting.place(args.configfile))
     print(f"{args.out}: {args.network}; to import it, see MODEL.md in it")

@@ -15,6 +15,7 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.planning import setting
 from workflow_scripts.stages import make_report as report
@@ -45,13 +46,16 @@ def write(plan: Plan) -> Path:
     return folder / "report.html"
 
 
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    setting.add(words)
+    return words
+
+
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.partial_page", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    setting.add(parser)
-    args = parser.parse_args(argv)
+    args = parser().parse_args(argv)
     plan = setting.read(args.configfile, args.config)
     if not args.directory.is_dir():
         raise OODError(f"--directory: there is no folder {args.directory}")

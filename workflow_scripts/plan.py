@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import get_args
 
 from workflow_scripts import why
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.planning import dag, networks, setting
 from workflow_scripts.planning.dag import Due, Job, Jobs
@@ -35,28 +36,27 @@ from workflow_scripts.work.missing import missing_data
 from workflow_scripts.work.plan import Plan
 
 
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.plan", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", nargs="*", help="papers, tables, figures or files; left out: everything")
-    setting.add(parser)
-    parser.add_argument("--quick", action="store_true", help="count what is not there; do not ask what would run again")
-    parser.add_argument("--on", metavar="MACHINE", help="a machine of the table of costs: gpu, cpu, a100, h100, h200; "
-                        "default: gpu or cpu by the key device")
-    parser.add_argument("--precision", choices=PRECISIONS, help="of trainings and features; default: as the "
-                        "configuration has it (training.precision, features.precision, tf32)")
-    parser.add_argument("--benchmark", type=Path, action="append", default=[], metavar="FILE",
-                        help="gpu_check.json of a card of your own, whose rates go first")
-    parser.add_argument("--gflops", type=float, help="1e9 operations a second that this machine sustains")
-    parser.add_argument("--costs", type=Path, default=networks.TABLE, help="default: config/costs.yaml")
-    parser.add_argument("--targets", action="store_true", help="only list what can be asked for by name")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("target", nargs="*", help="papers, tables, figures or files; left out: everything")
+    setting.add(words)
+    words.add_argument("--quick", action="store_true", help="count what is not there; do not ask what would run again")
+    words.add_argument("--on", metavar="MACHINE", help="a machine of the table of costs: gpu, cpu, a100, h100, h200; "
+                       "default: gpu or cpu by the key device")
+    words.add_argument("--precision", choices=PRECISIONS, help="of trainings and features; default: as the "
+                       "configuration has it (training.precision, features.precision, tf32)")
+    words.add_argument("--benchmark", type=Path, action="append", default=[], metavar="FILE",
+                       help="gpu_check.json of a card of your own, whose rates go first")
+    words.add_argument("--gflops", type=float, help="1e9 operations a second that this machine sustains")
+    words.add_argument("--costs", type=Path, default=networks.TABLE, help="default: config/costs.yaml")
+    words.add_argument("--targets", action="store_true", help="only list what can be asked for by name")
+    return words
 
 
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    args = arguments().parse_args(argv)
+    args = parser().parse_args(argv)
     if args.gflops is not None and args.gflops <= 0:
         raise OODError(f"--gflops: a number above 0 expected, found {args.gflops:g}")
     if not args.directory.is_dir():

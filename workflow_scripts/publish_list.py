@@ -12,6 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.errors import stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.data.images.store import open_store
@@ -35,14 +36,17 @@ def publish(store: Path, out: Path) -> int:
     return len(names)
 
 
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("--store", required=True, type=Path, help="image store to list")
+    words.add_argument("--out", required=True, type=Path, help="list to write, in config/lists/")
+    return words
+
+
 @stage
 def main(argv: list[str] | None = None) -> None:
-    """Entry point of the stage."""
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.publish_list",
-                                     description=__doc__.split("\n")[0])
-    parser.add_argument("--store", required=True, type=Path, help="image store to list")
-    parser.add_argument("--out", required=True, type=Path, help="list to write, in config/lists/")
-    args = parser.parse_args(argv)
+    """Entry point."""
+    args = parser().parse_args(argv)
     print(f"{args.out}: {publish(args.store, args.out):,} names")
 
 

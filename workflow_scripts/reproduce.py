@@ -30,6 +30,7 @@ import yaml
 
 from workflow_scripts.compare import compare
 from workflow_scripts.core import sources
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.digest import ROOT, digest
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import sha256
@@ -39,17 +40,16 @@ from workflow_scripts.publishing.manifests import SUFFIX, published
 from workflow_scripts.work.plan import Plan
 
 
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.reproduce", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST|CRATE",
-                        help="PAPER.manifest.json of a finished run, or the crate of one (a folder or .zip)")
-    parser.add_argument("--table", type=Path, help="a manifest's numbers; default: PAPER.csv beside it")
-    parser.add_argument("--into", type=Path, help="folder of the run (default: reproduced/PAPER or VARIANT)")
-    parser.add_argument("--check", action="store_true", help="only say what is not as it was")
-    parser.add_argument("--exact", action="store_true", help="any difference of a number counts")
-    parser.add_argument("--cores", default="all", help="for snakemake (default: %(default)s)")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("manifest", type=Path, metavar="MANIFEST|CRATE",
+                       help="PAPER.manifest.json of a finished run, or the crate of one (a folder or .zip)")
+    words.add_argument("--table", type=Path, help="a manifest's numbers; default: PAPER.csv beside it")
+    words.add_argument("--into", type=Path, help="folder of the run (default: reproduced/PAPER or VARIANT)")
+    words.add_argument("--check", action="store_true", help="only say what is not as it was")
+    words.add_argument("--exact", action="store_true", help="any difference of a number counts")
+    words.add_argument("--cores", default="all", help="for snakemake (default: %(default)s)")
+    return words
 
 
 @stage
@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     """Entry point; leaves with the exit status above."""
     given = sys.argv[1:] if argv is None else argv
     own, more = (given[:given.index("--")], given[given.index("--") + 1:]) if "--" in given else (given, [])
-    args = arguments().parse_args(own)
+    args = parser().parse_args(own)
     run = published(checked(args.manifest)[0] if is_crate(args.manifest) else [args.manifest])
     tables = {path: path.with_name(path.name.replace(SUFFIX, ".csv")) for path in run.manifests}
     if args.table:

@@ -17,6 +17,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.errors import OODError, stage, unknown
 from workflow_scripts.planning import dag, setting, state
 from workflow_scripts.planning.dag import Job, Jobs
@@ -29,22 +30,21 @@ PRUNABLE = ("features", "precompute", "scores", "distances", "panels")
 """Folders of a run whose files can go."""
 
 
-def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workflow_scripts.space", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["du", "prune"])
-    setting.add(parser)
-    parser.add_argument("--stage", nargs="+", default=list(PRUNABLE), help=f"of {', '.join(PRUNABLE)}; default: all")
-    parser.add_argument("--at-most", type=float, default=600.0, metavar="SECONDS",
-                        help="that making a file again may take (default: %(default)g)")
-    parser.add_argument("--yes", action="store_true", help="delete; without it prune only says what would go")
-    return parser
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("command", choices=["du", "prune"])
+    setting.add(words)
+    words.add_argument("--stage", nargs="+", default=list(PRUNABLE), help=f"of {', '.join(PRUNABLE)}; default: all")
+    words.add_argument("--at-most", type=float, default=600.0, metavar="SECONDS",
+                       help="that making a file again may take (default: %(default)g)")
+    words.add_argument("--yes", action="store_true", help="delete; without it prune only says what would go")
+    return words
 
 
 @stage
 def main(argv: list[str] | None = None) -> None:
     """Entry point."""
-    args = arguments().parse_args(argv)
+    args = parser().parse_args(argv)
     for name in args.stage:
         if name not in PRUNABLE:
             raise unknown("--stage", name, PRUNABLE)

@@ -10,17 +10,18 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
-from workflow_scripts.agreement import base
 from workflow_scripts.config import published_checks
 from workflow_scripts.config.published_checks import PublishedChecks
 from workflow_scripts.core import generated
+from workflow_scripts.core.commands import described
 from workflow_scripts.core.digest import ROOT
-from workflow_scripts.core.errors import OODError, command, stage
+from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.reporting import published, results, truth
 
@@ -41,6 +42,8 @@ def rows(record: pd.DataFrame, whole: PublishedChecks) -> pd.DataFrame:
     Raises:
         OODError: it is not the record of these checks.
     """
+    from workflow_scripts.agreement import base  # imports torch
+
     found = []
     for check in whole.checks:
         part = record[record["check"] == check.name]
@@ -72,13 +75,18 @@ def text(record: pd.DataFrame, whole: PublishedChecks, trained: pd.DataFrame | N
     return f"{title}\n\n{COMMAND}\n{rest}"
 
 
+def parser() -> argparse.ArgumentParser:
+    words = described(__spec__, __doc__)
+    words.add_argument("--check", action="store_true", help="compare instead of writing; exit with 1 if it differs")
+    words.add_argument("--table", type=Path, help="table of a finished run, whose numbers are kept")
+    words.add_argument("--trained", type=Path, help="published numbers of networks trained here, which are kept")
+    return words
+
+
 @stage
 def main(argv: list[str] | None = None) -> None:
-    parser = command(__spec__, __doc__)
-    parser.add_argument("--check", action="store_true", help="compare instead of writing; exit with 1 if it differs")
-    parser.add_argument("--table", type=Path, help="table of a finished run, whose numbers are kept")
-    parser.add_argument("--trained", type=Path, help="published numbers of networks trained here, which are kept")
-    args = parser.parse_args(argv)
+    """Entry point."""
+    args = parser().parse_args(argv)
     whole = published_checks.read(CHECKS)
     if args.table and not args.check:
         record = truth.read(args.table)[RECORDED]

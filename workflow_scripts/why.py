@@ -10,6 +10,7 @@ a content is read again where a file's size, times or inode changed (docs/own.md
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import re
@@ -18,6 +19,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
+
+from workflow_scripts.core.commands import described
 
 _JOB = re.compile(r"^(?:Job \d+: |(?:local)?rule )(.*?):?$")
 SHOWN = 8  # keys of one cause
@@ -152,11 +155,13 @@ def summary(found: Iterable[tuple[str, str]], most: int | None = None) -> str:
     return "\n".join(lines)
 
 
+def parser() -> argparse.ArgumentParser:
+    return described(__spec__, __doc__)
+
+
 def main(argv: list[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
-    if {"-h", "--help"} & set(words):
-        print(__doc__.strip())
-        return
+    """Entry point; all words are snakemake's."""
+    _, words = parser().parse_known_args(argv)
     done = subprocess.run([sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", *words], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if done.returncode:

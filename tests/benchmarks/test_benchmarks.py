@@ -5,10 +5,24 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks import common, features, growth, kernels, memory, papers, roofline, scoring, training, workflow
+from benchmarks import (
+    common,
+    features,
+    growth,
+    kernels,
+    many_scores,
+    memory,
+    papers,
+    protocol,
+    roofline,
+    scoring,
+    training,
+    workflow,
+)
 from benchmarks.common import Figure, Report
 from benchmarks.networks import SMALL
 from workflow_scripts.networks.batching import TRIED, batch_size
@@ -152,3 +166,37 @@ def test_overhead_from_logs_and_benchmark_files(report, tmp_path):
     workflow.overhead(results, report, tmp_path)
     assert [round(figure.value, 3) for figure in report.figures] == [60.0, 30.0, 30.0, 10.0] and cores == 2
     assert report.figures[0].reached is False
+
+
+def test_every_score_of_cached_features_is_timed(report):
+    names, others = many_scores.cached_scores()
+    assert len(names) >= 40 and {"odin", "gram", "fusion"} <= set(others)
+    many_scores.measure(report, ["msp", "vim", "ctm"], 4, 4000, 20)
+    (figure,) = report.figures
+    assert set(figure.more) == {"class means", "msp", "vim", "ctm"} and figure.value > 0 and figure.target is None
+
+
+def test_the_released_loop_and_the_stages_have_the_same_scores(tmp_path, monkeypatch):
+    """On a small network: the formulas of the loop are those of the stages, so both sides do the same work."""
+    import h5py
+    import torch
+
+    from workflow_scripts.networks import checkpoint
+    from workflow_scripts.networks.architecture import Network
+    from workflow_scripts.networks.load import build
+
+    section = {"name": "densenet", "model": "densenet_bc", "options": {"depth": 10, "growth": 4}}
+    monkeypatch.setattr(protocol, "SECTION", section)
+    data = protocol.Data(tmp_path, 1000)
+    torch.manual_seed(0)
+    network = build(Network.of(**section), protocol.CLASSES).eval().requires_grad_(False)
+    checkpoint.save(tmp_path / "network.pt", network, {
+        "network": "densenet", "classes": [str(c) for c in range(protocol.CLASSES)], "seed": 0, "history": []})
+    ours, theirs = protocol.Ours(data, tmp_path / "network.pt", True), protocol.Released(data, network, True)
+    seen = theirs.run()
+    ours.run()
+    for name, parts in seen.items():
+        with h5py.File(ours.folder / f"{name}.scores.h5") as file:
+            found = file["svhn.test"][:]
+        expected = parts["svhn.test"].double().numpy()
+        assert abs(found - (np.log(expected) if name in ("msp", "odin") else expected)).max() < 1e-4, name

@@ -32,6 +32,10 @@ def tiny(tmp_path_factory):
 @pytest.mark.slow
 def test_the_run_ends_with_the_headline_table_and_the_page(tiny):
     folder, said = tiny
+    assert len(said.splitlines()) < 60 and "Reason:" not in said, "what is said of each job is in the log"
+    assert " jobs for 1 paper; to see each with its command: snakemake --printshellcmds\n" in said
+    assert "\nposthoc: " in said
+    assert "Reason:" in next((folder / ".snakemake" / "log").glob("*.snakemake.log")).read_text()
     end = said[said.index("Percent, mean"):].splitlines()
     assert end[1].split() == ["training", "score", "ID", "set,", "network", "AUROC", "FPR95", "(ID+)", "ACC"]
     assert end[2] == "Post-hoc scores on one network"
@@ -53,6 +57,7 @@ def test_snakemakes_own_report_has_captions_categories_and_labels(tiny):
     wanted = {f"results/tiny/{name}" for name in (
         "report.html", "cards.json", "overview.csv", "overview.md", "overview.tex", "tables/posthoc.csv",
         "tables/posthoc.md", "tables/posthoc.tex", "tables/posthoc.manifest.json", "published/posthoc.csv",
+        "intervals/posthoc.csv",
         "figures/posthoc/roc.svg", "figures/posthoc/histograms.svg", "figures/posthoc/heatmap.svg")}
     assert found.keys() == wanted
     labels = [json.dumps(label) for label, _ in found.values()]
@@ -66,7 +71,8 @@ def test_a_failure_names_the_job_its_last_lines_and_its_log_and_leaves_a_page(ti
     folder, _ = tiny
     raw = yaml.safe_load((folder / "tiny.yaml").read_text())
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "a.png").write_text("no image")
+    for name in ("a.png", "b.png"):
+        (tmp_path / "images" / name).write_text("no image")
     raw["datasets"] = {"broken": {
         "label": "Broken", "about": "A file that is no image.", "licence": "none", "reader": "images",
         "citation": "none", "url": "", "splits": {"test": {"files": ["images"]}}, "geometry": "squash32"}}
@@ -75,7 +81,7 @@ def test_a_failure_names_the_job_its_last_lines_and_its_log_and_leaves_a_page(ti
     raw["experiments"].append({**raw["experiments"][0], "paper": "other", "ood": {"far": ["broken"]}})
     (folder / "broken.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     done = snakemake(folder, "--cores", "2", "--configfile", "broken.yaml")
-    assert done.returncode != 0
+    assert done.returncode != 0 and "failed: " in done.stdout, done.stdout[-3000:]
     end = done.stdout[done.stdout.index("\nfailed: ") + 1:].splitlines()
     assert end[0] == "failed: prepare_dataset, which makes results/tiny/data/broken.test.h5"
     assert end[1].startswith("    error: ") and "a.png" in end[1]

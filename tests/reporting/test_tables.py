@@ -229,6 +229,12 @@ def test_layout_orders_columns_and_leaves_out_averages_over_one_set(tmp_path):
     assert "Seeds (1): 0." in table.after[0] and "One seed" in table.after[1]
 
 
+def test_a_set_that_lacks_images_of_its_list_says_so(tmp_path):
+    [table] = layout.tables(collect(run(write_metrics(tmp_path / "0.csv", metrics_rows(0.5, 0.6, 0.9)))),
+                            listed={"a": 23, "b": 20, "digits": 10})
+    assert "digits (ID) 10; a (near) 20 of the 23 of its list, b (far) 20, c (far) 20." in table.after[0]
+
+
 def test_accuracy_competes_between_recipes_not_scores(tmp_path):
     files = {}
     for recipe, accuracy in (("pretrain", 0.9), ("oe", 0.8)):

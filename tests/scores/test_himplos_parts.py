@@ -134,4 +134,4 @@ def test_odin(tiny, options):
 def test_the_stage_asks_for_the_class_means():
     section = ScoreNetwork.of(**{**CONFIG, "score": "odin_himplos", "name": "odin_himplos", "options": {}, "sets": []})
     with pytest.raises(OODError, match="--statistics: score 'odin_himplos' needs the class means"):
-        score_network.prepared(section, network(), 1, None, torch.device("cpu"))
+        score_network.prepared(section, section.options, network(), 1, None, torch.device("cpu"))

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.network_data import images, network
+from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.models import clip_vit, densenet_bc
 from workflow_scripts.scores import adascale, gl_mcm, gram, iodin, neglabel, odin, rankfeat
@@ -207,9 +208,9 @@ def test_adascale_equals_the_naive_form(net, variant, count):
     np.testing.assert_allclose(adascale.score(options, Known(), state, net, tested), expected, rtol=1e-9)
 
 
-def test_adascale_refuses_percentiles_in_the_wrong_order(net):
-    with pytest.raises(OODError, match=r"adascale\.p_min: .* 90.0 is above adascale\.p_max, 85.0"):
-        adascale.fit(adascale.Options(p_min=90.0), Known(train_labels=np.arange(3)), net, [])
+def test_adascale_refuses_percentiles_in_the_wrong_order():
+    with pytest.raises(OODError, match=r"scores\.adascale: .* p_min, 90.0, is above the largest, p_max, 85.0; swap"):
+        plugins.parse_options("scores", "adascale", {"p_min": 90.0}, "scores.adascale")
 
 
 # -- GL-MCM -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 
 from tests.scores_data import evidence
 from workflow_scripts.core import plugins
+from workflow_scripts.core.errors import OODError
 from workflow_scripts.metrics.ood import auroc, curve, fpr95
 from workflow_scripts.scores import cached, knn
 from workflow_scripts.scores.base import Batch, Known
@@ -119,7 +120,7 @@ def test_by_fpr95(files):
 
 @pytest.mark.parametrize(("name", "sets", "id", "message"), [
     ("msp", "validation.h5", "val.test", "score 'msp' declares no options to search among"),
-    ("odin", "validation.h5", "val.test", "score 'odin' needs network; options of scores of cached features alone"),
+    ("odin", "validation.h5", "val.test", "score 'odin' needs network, which this stage does not read; options "),
     ("knn", "validation.h5", "vla.test", "the configuration asks for vla.test, the files hold another.test, other"),
     ("knn", "id.train.h5", "id.train", "--sets: no OOD set; expected at least one")])
 def test_what_cannot_be_chosen_is_said_in_one_line(files, capsys, name, sets, id, message):
@@ -130,9 +131,7 @@ def test_what_cannot_be_chosen_is_said_in_one_line(files, capsys, name, sets, id
 
 
 def test_no_point_that_can_be_computed(files, capsys, monkeypatch):
-    monkeypatch.setattr(stage.Trial, "at", lambda self, options: self.fail())
-    monkeypatch.setattr(stage.Trial, "fail", lambda self: (_ for _ in ()).throw(stage.OODError("too few")),
-                        raising=False)
+    monkeypatch.setattr(stage.Trial, "_at", lambda self, options: OODError("too few"))
     with pytest.raises(SystemExit):
         choose(files, "ash", "validation.h5", "val.test")
     assert "score 'ash': no point of its space can be computed; the first: too few" in capsys.readouterr().err

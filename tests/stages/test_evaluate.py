@@ -17,7 +17,7 @@ from workflow_scripts.core import plugins
 from workflow_scripts.metrics import compat
 from workflow_scripts.metrics.confidence import id_metrics, predict
 from workflow_scripts.metrics.ood import ood_metrics
-from workflow_scripts.metrics.rules import goe, scood
+from workflow_scripts.metrics.rules import goe, openood, scood
 from workflow_scripts.scores.base import Batch, Known
 from workflow_scripts.stages import compute_metrics as stage
 from workflow_scripts.stages.sections.compute_metrics import ComputeMetrics
@@ -152,6 +152,22 @@ def test_images_like_id_join_the_id_side_of_their_set_alone(run):
     assert float(found["energy", "noise", "auroc@scood"]["value"]) == scood.ood(id_scores, other)["auroc"]
     assert float(found["energy", "faces", "auroc@goe"]["value"]) == goe.ood(id_scores, ood_scores)["auroc"]
     assert not any(dataset == "like" for _, dataset, _ in found)
+
+
+def test_shifted_id_images_join_the_id_side_in_the_full_spectrum_alone(run):
+    shifted = {"blur.test": np.array([0.5, -1.0]), "paint.test": np.array([2.5])}
+    for path in run.scores:
+        for name, values in shifted.items():
+            run.set(path, name, values)
+    config = CONFIG | {"compat": ["openood", "openood-fs"], "shifted": list(shifted)}
+    found = {(r["score"], r["dataset"], r["metric"]): r for r in run.main(config)}
+    with h5py.File(run.scores[0]) as file:
+        id_scores, ood_scores = (file[f"{name}.test"][()] for name in ("digits", "faces"))
+    joined = np.concatenate([id_scores, *shifted.values()])
+    for rule, accepted in (("openood", id_scores), ("openood-fs", joined)):
+        for metric, value in openood.ood(accepted, ood_scores).items():
+            row = found["energy", "faces", f"{metric}@{rule}"]
+            assert float(row["value"]) == value and row["n_id"] == str(accepted.size)
 
 
 def test_a_set_that_holds_images_like_id_is_divided_for_the_reference_protocol_alone(run):

@@ -26,6 +26,7 @@ RECIPE = {"method": "cross_entropy", "normalise": "per_image", "training": {
 # stage -> (a section that fits, one of its required keys, which is then misspelt, left out and given another type)
 SECTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "cache_frozen_blocks": (PASS, "network"),
+    "choose_network_options": ({**PASS, "score": "odin"}, "score"),
     "choose_options": ({"score": "knn"}, "score"),
     "extract_pseudo_ood": (PASS, "batch_size"),
     "tune_options": (PASS, "normalise"),

@@ -59,6 +59,59 @@ def test_jobs_about_to_run_are_known_before_the_first(tmp_path):
     assert "pending: ['all']" in said(tmp_path)
 
 
+SHORT = """
+from workflow_scripts.wiring import snakemake_private
+short = snakemake_private.keep_terminal_short(workflow)
+rule all:
+    default_target: True
+    input: "a"
+rule make:
+    output: "a"
+    message: "making a"
+    shell: "touch a"
+rule fail:
+    output: "b"
+    shell: "false"
+onstart:
+    print("short:", short)
+    logger.warning("look out")
+"""
+
+
+def test_what_is_said_of_each_job_is_in_the_log_alone_unless_it_is_asked_for(tmp_path):
+    (tmp_path / "Snakefile").write_text(SHORT)
+
+    def said(*words: str) -> tuple[str, str]:
+        done = snakemake(tmp_path, "--cores", "1", *words, PYTHONPATH=str(ROOT))
+        logs = sorted((tmp_path / ".snakemake" / "log").glob("*"))
+        return done.stdout, logs[-1].read_text() if logs else ""
+
+    reason = "making a\nReason: Missing output files: a"
+    assert reason in said("--dry-run")[0]
+    terminal, log = said()
+    assert "short: True" in terminal and "look out" in terminal and "Complete log(s)" in terminal
+    for told in (reason, "Select jobs to execute", "Job stats:", "Finished jobid", "1 of 2 steps (50%) done"):
+        assert told in log and told not in terminal, told
+    assert "Error in rule fail" in said("b")[0], "errors are always said"
+    (tmp_path / "a").unlink()
+    terminal, _ = said("--printshellcmds")
+    assert "short: False" in terminal and reason in terminal and "touch a" in terminal
+
+
+def test_messages_can_go_elsewhere_while_bars_are_drawn(tmp_path):
+    (tmp_path / "Snakefile").write_text(SHORT.replace('    logger.warning("look out")', """
+    import io, sys
+    other = io.StringIO()
+    snakemake_private.redirect_terminal(other)
+    logger.warning("look out")
+    snakemake_private.redirect_terminal(sys.stderr)
+    print("elsewhere:", other.getvalue())
+"""))
+    done = snakemake(tmp_path, "--cores", "1", PYTHONPATH=str(ROOT))
+    assert done.returncode == 0 and "elsewhere: look out" in done.stdout.replace("\n", " ").replace("  ", " ")
+    assert done.stdout.count("look out") == 1
+
+
 def test_a_function_keeps_its_parameters():
     def section(wildcards, output):
         return wildcards, output

@@ -28,9 +28,10 @@ def tuning(**changes):
     return lambda config: config["experiments"][0]["tuning"].update(changes)
 
 
-def test_scores_of_cached_features_with_a_space_are_added(tmp_path):
+def test_scores_with_a_space_are_added(tmp_path):
     (run,) = plan(tmp_path).runs.values()
-    assert list(run.scores) == [*SCORES, "energy_id_only", "energy_validation", "knn_id_only", "knn_validation"]
+    assert list(run.scores) == [*SCORES, *(f"{name}_{way}" for name in ("energy", "knn", "odin")
+                                           for way in ("id_only", "validation"))]
     assert run.tuned["knn_validation"] == ("knn", "validation")
     assert run.scores["knn_id_only"].module == "knn"
 
@@ -38,7 +39,7 @@ def test_scores_of_cached_features_with_a_space_are_added(tmp_path):
 def test_without_validation_sets_one_way_is_left(tmp_path):
     made = plan(tmp_path, tuning(id=None, ood=[]))
     (run,) = made.runs.values()
-    assert list(run.tuned) == ["energy_id_only", "knn_id_only"]
+    assert list(run.tuned) == ["energy_id_only", "knn_id_only", "odin_id_only"]
     assert made.validation_sets("five") == []
 
 
@@ -55,7 +56,8 @@ def test_validation_sets_are_prepared_and_compared(tmp_path):
     assert made.validation_sets("five") == [("five_val", "test"), ("ood_val", "test")]
     assert {("five_val", "test"), ("ood_val", "test")} <= set(made.used_datasets())
     assert ("ood_val", "test") not in made.sets("five")
-    assert evaluation.tuned(made) == "energy_id_only|energy_validation|knn_id_only|knn_validation"
+    assert evaluation.tuned(made, network=False) == "energy_id_only|energy_validation|knn_id_only|knn_validation"
+    assert evaluation.tuned(made, network=True) == "odin_id_only|odin_validation"
 
 
 @pytest.mark.parametrize(("change", "message"), [

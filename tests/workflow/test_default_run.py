@@ -47,6 +47,10 @@ def test_it_ends_with_tables_figures_and_a_page_whose_path_it_prints(default_run
     assert (default_run / "results" / "report.html").read_bytes() == page.read_bytes()
 
 
+def test_its_terminal_output_is_short(default_run):
+    assert len((default_run / "terminal.txt").read_text().splitlines()) < 80
+
+
 def test_no_number_is_held_against_a_papers(default_run):
     results = default_run / "results" / "small"
     verdicts = Counter(row["verdict"] for paper in PLAN.papers

@@ -16,22 +16,29 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from tests.checkout import HANGS, ROOT
+from tests.scores.test_foreign import made
+from workflow_scripts.core import commands
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {
     "docs/own.md": "tests/workflow/test_own.py runs them all, not dry",
+    "docs/tutorial.md": "tests/workflow/test_tutorial.py runs them in their order, not dry",
     "docs/deployment.md": "tests/workflow/test_deployment.py deploys with them, and installs nothing",
     "uv run pytest": "runs the tests themselves",
     "docker build": "builds an image, which needs Docker and downloads",
     "apptainer build": "builds an image, which needs Apptainer and that of Docker",
     "--sdm apptainer": "Snakemake looks for Apptainer in a dry run too",
     "cp -r results/small /tmp/before": "writes outside the checkout; the line below it is tried on the run itself",
+    "source .venv/bin/activate": "changes the reader's shell",
+    "register-python-argcomplete": "changes the reader's shell; tests/core/test_commands.py asks for completions",
 }
 """Part of a command, or a page -> why it is not run here."""
-WORDS = {"/folder/of/the/archives": "{archives}", "/your/archives": "{archives}", "/tmp/before": "results/small"}
+WORDS = {"/folder/of/the/archives": "{archives}", "/your/archives": "{archives}", "/tmp/before": "results/small",
+         "features.npz": "{archives}/features.npz"}
 """What a reader is to replace."""
 ENDS_IN_DRY = {"workflow_scripts.reproduce": ["--check"], "benchmarks.faults": ["--help"]}
 """Modules that compute for long -> what keeps them from it."""
@@ -41,6 +48,8 @@ STATUS = {"workflow_scripts.doctor": (0, 1), "workflow_scripts.reproduce": (0, 2
 UV = """#!{python}
 import subprocess, sys
 words = sys.argv[2:]
+if words[0] == "ood":
+    words = ["python", "-m", "workflow_scripts" + "".join("." + w.replace("-", "_") for w in words[1:2]), *words[2:]]
 if words[0] == "snakemake":
     words = ["-m", *words, "-n"]
 else:
@@ -110,6 +119,11 @@ def test_no_option_takes_a_target_for_its_own(words):
     assert not first or first in args.targets
 
 
+def test_every_command_of_ood_is_there():
+    named = {name for page in PAGES for name in re.findall(r"\buv run ood ([a-z-]+)", page.read_text(encoding="utf-8"))}
+    assert {"results", "score"} <= named <= {*commands.listed()}
+
+
 MODULES = sorted({name for page in PAGES
                   for name in re.findall(r"python -m ([\w.]+)", page.read_text(encoding="utf-8"))})
 
@@ -125,6 +139,7 @@ def shell(tmp_path_factory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("shell")
     (folder / "bin").mkdir()
     (folder / "archives").mkdir()
+    np.savez(folder / "archives" / "features.npz", **made())
     for name, text in {"uv": UV.format(python=sys.executable, left_out=list(LEFT_OUT), dry=ENDS_IN_DRY, status=STATUS),
                        "pip": '#!/bin/sh\ntest "$*" = "install uv"\n'}.items():
         (folder / "bin" / name).write_text(text)

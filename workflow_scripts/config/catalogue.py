@@ -15,9 +15,11 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
+from workflow_scripts.config import image_lists
 from workflow_scripts.core import plugins, sources
 from workflow_scripts.core.errors import OODError, unknown
 from workflow_scripts.core.fingerprint import Fingerprints
+from workflow_scripts.core.listed import By, ListUsed
 from workflow_scripts.core.yaml_files import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -47,6 +49,24 @@ class Sample(_Strict):
     """Seed of the draw."""
 
 
+class Listed(_Strict):
+    """A published list that chooses and orders the images of a split."""
+
+    list: str
+    """Name of the list, a row of `config/imglists.yaml`."""
+    by: By = "folders"
+    """How its paths find images: `folders`, by file name and the folders above it; `name`, by file name alone; by their
+    number in the official files of `mnist`, `svhn` and `cifar` (`workflow_scripts/data/image_list.py`)."""
+    allow_missing: Annotated[int, Field(ge=0)] = 0
+    """So many of its images may be missing; they are named and counted, and every table says so. More stop the run."""
+
+    def used(self) -> ListUsed:
+        """As the prepare stage takes it."""
+        row = image_lists.read().lists[self.list]
+        return ListUsed(name=self.list, count=row.count, paths=row.paths, lines=row.lines, by=self.by,
+                        allow_missing=self.allow_missing)
+
+
 class Dataset(_Strict):
     """One row of the table: a dataset as it is used here."""
 
@@ -73,6 +93,12 @@ class Dataset(_Strict):
     `config/lists/x.txt`; `python -m workflow_scripts.publish_list` writes one from a store."""
     archive: str = ""
     """Row whose LMDB file this one is read from (reader `lmdb_images`, the same raw files); left out: its own."""
+    lists: dict[SplitName, Listed] = {}
+    """Splits whose images a published list chooses and orders, out of all that the reader finds; `counts` of them are
+    the list's."""
+    instead: Dataset | None = None
+    """Keys of the row in other words (`reader`, `options`, `splits`, `lists`), for another form of the same raw files.
+    It counts where that is below the data root and the first is not."""
     limit_per_class: Annotated[int, Field(gt=0)] | None = None
     """Keep the first so many images of each class, in file order."""
     sample: Sample | None = None
@@ -116,6 +142,10 @@ class Dataset(_Strict):
         """The reader's options of a split."""
         return {**self.options, **(self.splits[cast(SplitName, split)] or {})}
 
+    def list_of(self, split: str) -> Listed | None:
+        """The list that chooses a split's images; none where no list does."""
+        return self.lists.get(cast(SplitName, split))
+
     def section(self, split: str, root: str | os.PathLike | None, taken: Fingerprints | None = None) -> dict[str, Any]:
         """All that the split's store depends on; plain JSON. Documentation is no part of it.
 
@@ -132,6 +162,7 @@ class Dataset(_Strict):
             "sample": self.sample.model_dump() if self.sample else None,
             "count": self.counts.get(cast(SplitName, split)),
             **({"keep": _list(self.keep)} if self.keep else {}),
+            **({"listed": listed.used().model_dump()} if (listed := self.list_of(split)) else {}),
             **({"hold_out": self.hold_out} if self.hold_out and split != "test" else {}),
             **({"only": _list(only)} if (only := self.options_of(split).get("only")) else {}),
             **({"pixels": self.pixels} if self.pixels != "stored" else {}),
@@ -228,8 +259,14 @@ def _row(where: str, name: Any, row: Any) -> Dataset:
     if not isinstance(row, Mapping) or "name" in row:
         raise OODError(f"{where}: a row is a mapping with reader, splits, ... (its name is its key)")
     allowed = [key for key in Dataset.model_fields if key != "name"]
+    other = row.get("instead")
+    if other is not None:
+        if not isinstance(other, Mapping):
+            raise OODError(f"{where}.instead: a mapping of keys of the row expected, found {type(other).__name__}")
+        first = {key: value for key, value in row.items() if key not in ("instead", "options", "lists")}
+        row = {**row, "instead": _row(f"{where}.instead", name, {**first, **other})}
     try:
-        dataset = Dataset.model_validate({**row, "name": name})
+        dataset = Dataset.model_validate({**_counted(where, row), "name": name})
     except ValidationError as error:
         lines = plugins.explain(error, where, {(): allowed, ("sample",): list(Sample.model_fields)})
         raise OODError("\n".join(lines)) from None
@@ -238,6 +275,32 @@ def _row(where: str, name: Any, row: Any) -> Dataset:
     for split in dataset.splits:
         plugins.parse_options("data.readers", dataset.reader, dataset.options_of(split), f"{where}.splits.{split}")
     return dataset
+
+
+def _counted(where: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with the counts of the lists that it names.
+
+    Raises:
+        OODError: there is no such list, or the row states another count.
+    """
+    counts = dict(row.get("counts") or {})
+    for split, listed in (row.get("lists") or {}).items():
+        if isinstance(listed, Mapping) and "list" in listed:
+            count = image_lists.read().get(listed["list"], f"{where}.lists.{split}.list").count
+            if counts.setdefault(split, count) != count:
+                raise OODError(f"{where}.counts.{split}: {counts[split]:,} images, the list {listed['list']} has "
+                               f"{count:,}")
+    return {**row, "counts": counts}
+
+
+def at_hand(datasets: Mapping[str, Dataset], root: str | os.PathLike | None) -> dict[str, Dataset]:
+    """The rows in the form in which their raw files are below the data root: the first, or that of `instead`."""
+    def form(row: Dataset) -> Dataset:
+        other = row.instead
+        return other if other and any(missing(row, split, root) for split in row.splits) and not any(
+            missing(other, split, root) for split in other.splits) else row
+
+    return {name: form(row) for name, row in datasets.items()}
 
 
 def files(dataset: Dataset, split: str) -> tuple[str, ...]:

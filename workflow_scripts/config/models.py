@@ -16,6 +16,7 @@ from workflow_scripts.config.base import Name, Strict, Where
 from workflow_scripts.config.only import Only
 from workflow_scripts.config.recipes import Recipe
 from workflow_scripts.core import plugins
+from workflow_scripts.core.claims import Claim
 from workflow_scripts.core.errors import unknown
 
 
@@ -120,6 +121,9 @@ class Experiment(Strict):
     ood: dict[Name, list[Name]]
     """OOD datasets by group, e.g. near: [...], far: [...]; their test splits are scored. No group is called `id`, `all`
     or `average`, which tables use."""
+    shifted: list[Name] = []
+    """Datasets of covariate-shifted ID images; their test splits are scored, and count as ID by the metric rule
+    `openood-fs` (`compat`), the full spectrum."""
     fusion: Fusion | None = None
     """Adds to each score a second one, `{score}_fused`, that joins it with a background score; left out: none."""
     tuning: Tuning | None = None
@@ -192,6 +196,8 @@ class Paper(Strict):
     """Instead: one of the papers of `CITATION.cff` by its abbreviation, which gives the reference."""
     headline: str = ""
     """Score whose histograms are drawn; left out: the first of the experiment."""
+    claim: Claim | None = None
+    """What the page's first cards hold the run against; left out: no card."""
     pictures: list[Picture] = []
     """The paper's own pictures."""
     reliability: bool = False

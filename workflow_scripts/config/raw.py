@@ -34,8 +34,9 @@ class Source(BaseModel):
     """Where to fetch it, in order of preference: http(s):// or file:// URLs, absolute paths of this machine (used in
     place), `gdrive:ID` for Google Drive."""
     checksum: list[Checksum] = []
-    """Published checksums, `md5:...`, `sha256:...` or `git:...` (the id of the file's blob in a Git repository), all of
-    which must hold. None: the first download is recorded in a lock file that later ones are compared with."""
+    """Published checksums, `md5:...`, `sha256:...`, `git:...` (the id of the file's blob in a Git repository) or, of a
+    list of images, `lines:...` and `paths:...` (sha256 of its sorted lines and paths), all of which must hold.
+    None: the first download is recorded in a lock file that later ones are compared with."""
     checksum_from: str = ""
     """Who publishes the checksums."""
     size: Annotated[int, Field(gt=0)] | None = None

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import ast
+from typing import get_args
 
 from workflow_scripts.core import plugins
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import stage
 from workflow_scripts.core.generated import asked_to_check, keep
-from workflow_scripts.core.specs import ScoreSpec
+from workflow_scripts.core.specs import Family, ScoreSpec
 
 TARGET = ROOT / "docs" / "scores.md"
 BANKS = ("train_features", "train_logits", "train_background", "train_scores")
@@ -26,6 +27,14 @@ def cost(spec: ScoreSpec) -> str:
     if spec.needs.intersection(BANKS):
         return "cached features; one pass over those of the train set"
     return "cached features"
+
+
+def in_families() -> dict[str, list[str]]:
+    """Scores by family, in the order of the families; a family without a score is left out."""
+    names = plugins.names("scores")
+    found = {family: [name for name in names if plugins.spec("scores", name).family == family]
+             for family in get_args(Family)}
+    return {family: members for family, members in found.items() if members}
 
 
 def row(name: str) -> str:
@@ -42,15 +51,16 @@ def row(name: str) -> str:
 
 def text() -> str:
     """The whole page as Markdown."""
-    names = plugins.names("scores")
+    head = ["| score | what, and where from | reads | cost | options | values to try |", "|---|---|---|---|---|---|"]
     lines = ["# Scores", "", "Written by `python -m workflow_scripts.config.scores_page` from the scores themselves; "
              "do not edit.", "",
-             f"{len(names)} post-hoc scores, a file each in `workflow_scripts/scores`; the equation and the papers' "
-             "values stand at its top, and its options in [config.md](config.md). A score is named under `scores:` of "
-             "a configuration. *Values to try* are what `tuning` of an experiment searches among, for scores of cached "
-             "features ([own.md](own.md), 5).", "",
-             "| score | what, and where from | reads | cost | options | values to try |", "|---|---|---|---|---|---|"]
-    return "\n".join([*lines, *map(row, names)]) + "\n"
+             f"{len(plugins.names('scores'))} post-hoc scores, a file each in `workflow_scripts/scores`, whose first "
+             "lines give the equation and the papers' values; its options are in [config.md](config.md). Name a score "
+             "under `scores:` of a configuration. The `tuning` of an experiment searches the *values to try* "
+             "([own.md](own.md), 5). Tables with many scores show them in these families, the best of each first."]
+    for family, members in in_families().items():
+        lines += ["", f"## {family.capitalize()}", "", *head, *map(row, members)]
+    return "\n".join(lines) + "\n"
 
 
 @stage

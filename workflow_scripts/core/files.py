@@ -75,8 +75,9 @@ def not_to_blame(path: str | os.PathLike, error: Exception) -> None:
                        "and its file system, then run again") from None
 
 
-CHECKSUM = r"^(sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40})$"
-"""How a published checksum is written; `git:` is the id of the file's blob in a Git repository."""
+CHECKSUM = r"^((sha256|lines|paths):[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40})$"
+"""How a published checksum is written; `git:` is the id of the file's blob in a Git repository; `lines:` and `paths:`
+are those of a list of images (:func:`list_digests`)."""
 
 
 def sha256(path: str | os.PathLike) -> str:
@@ -84,8 +85,25 @@ def sha256(path: str | os.PathLike) -> str:
     return digests(path, ["sha256"])["sha256"]
 
 
+def list_lines(text: str) -> list[str]:
+    """The lines of a list of images, without white space at their ends; empty lines are none."""
+    return [line for line in map(str.strip, text.splitlines()) if line]
+
+
+def list_digests(lines: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of the sorted lines ``path label`` of a list of images (``lines``) and of the sorted paths (``paths``),
+    each joined by newlines: equal for copies in another order, or with other ends of lines."""
+    lines = list(lines)
+    parts = {"lines": lines, "paths": [line.rpartition(" ")[0] for line in lines]}
+    return {kind: hashlib.sha256("\n".join(sorted(part)).encode()).hexdigest() for kind, part in parts.items()}
+
+
 def digests(path: str | os.PathLike, kinds: Iterable[str]) -> dict[str, str]:
-    """Digests of a file in one pass. ``sha256``, ``md5`` and ``git``, the id that Git gives it -> hexadecimal."""
+    """Digests of a file. ``sha256``, ``md5``, ``git``, the id that Git gives it, and those of :func:`list_digests` ->
+    hexadecimal."""
+    if not (kinds := set(kinds)).isdisjoint(("lines", "paths")):
+        listed = list_digests(list_lines(Path(path).read_text(encoding="utf-8", errors="replace")))
+        return {**listed, **digests(path, kinds - listed.keys())}
     with open(path, "rb") as file:
         hashes = {kind: hashlib.new("sha1" if kind == "git" else kind, usedforsecurity=False) for kind in kinds}
         if "git" in hashes:

@@ -33,6 +33,9 @@ ScoreInput = Literal[
     "network",  # the network itself: gradients, perturbed inputs or feature maps
     "input_std",  # of each channel, by which the network's inputs were divided
 ]
+Family = Literal["logits", "shaped features", "distance", "gradient", "vision-language", "background", "other"]
+"""What a score is made from: the logits alone; a head on features that were clipped, pruned or scaled; distances or
+densities in feature space; gradients or images that follow them; texts; a background output."""
 PictureInput = Literal[
     "record",  # training record: history, and what the method learned
     "checkpoint",  # weights
@@ -81,6 +84,8 @@ class EvaluatedSpec(Spec):
 class ScoreSpec(EvaluatedSpec):
     """A module of ``scores``, or a user's score file."""
 
+    family: Family = "other"
+    """Among which scores tables show it."""
     needs: frozenset[ScoreInput]
     """What it reads; whoever runs it provides exactly that."""
     tune: tuple[str, ...] = ()

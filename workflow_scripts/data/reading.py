@@ -26,7 +26,8 @@ BLOCK = 1000  # images that array-like readers hand over at a time (3 MB at 32x3
 class Images:
     """A dataset of N images before its geometry is fixed.
 
-    ``blocks(index)`` yields ``(start, block)``: ``block`` holds the images ``index[start : start + len(block)]``, for
+    ``blocks(index)`` takes numbers in any order and yields ``(start, block)``: ``block`` holds the images
+    ``index[start : start + len(block)]``, for
     ``kind`` "images" uint8 (n, H, W, 3), for "inputs" float32 (n, 3, H, W) already in the network's input space. Blocks
     may come in any order; an image no block holds could not be decoded and was allowed to be skipped.
     """

@@ -106,6 +106,10 @@ class Jobs:
                 return first if rest else "page"
         return ""
 
+    def all(self) -> list[Job]:
+        """Every job."""
+        return list(dict.fromkeys(self._producers.values()))
+
     def page(self) -> list[Job]:
         """The jobs behind the results page, inputs before what reads them."""
         return self.behind([paths.page(self.plan)])
@@ -137,7 +141,7 @@ class Jobs:
     @cached_property
     def upstream_of_training(self) -> set[str]:
         """Files that some training, import or choice of a network reads, directly or not."""
-        trained = [job for job in dict.fromkeys(self._producers.values()) if job.trains]
+        trained = [job for job in self.all() if job.trains]
         return {name for job in self.behind([name for job in trained for name in job.inputs]) for name in job.outputs}
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from workflow_scripts.planning.final_message import failures
+from workflow_scripts.wiring.snakemake_private import SELECTS
 
 _EPOCH = re.compile(rb"^epoch (\d+)/(\d+) ", re.MULTILINE)
 
@@ -34,7 +35,7 @@ def failed(folder: Path) -> set[str]:
     """Outputs of the failed jobs of the last run (not of dry runs)."""
     for path in sorted((folder / ".snakemake" / "log").glob("*.snakemake.log"), reverse=True):
         text = path.read_text(encoding="utf-8", errors="replace")
-        if "Select jobs to execute" in text:
+        if SELECTS in text:
             return {name.strip() for failure in failures(text) for name in failure.output.split(", ")}
     return set()
 

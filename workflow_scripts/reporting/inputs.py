@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from workflow_scripts.core.claims import Claim
 from workflow_scripts.core.section import Section
 
 Way = Literal["id_only", "validation"]
@@ -171,6 +172,8 @@ class PaperFiles(Section):
     """Citation."""
     headline: str = ""
     """The score that the paper is about."""
+    claim: Claim | None = None
+    """What the page's first cards hold the run against."""
     csv: str | None = None
     """The tidy table."""
     md: str | None = None
@@ -197,6 +200,10 @@ class PaperFiles(Section):
     """What ran both corrected and as released."""
     tuned: list[TunedScore] = []
     """Scores whose options were chosen, which a table of their own shows."""
+    families: dict[str, str] = {}
+    """Score -> the family that tables with many scores show it in."""
+    listed: dict[str, int] = {}
+    """Test sets that published lists choose -> images of the list."""
 
 
 class Page(Section):

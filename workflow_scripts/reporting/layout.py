@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
+from workflow_scripts.reporting import families as families_
 from workflow_scripts.reporting.inputs import DEFAULT_ID_METRICS, DEFAULT_METRICS, Counting
 from workflow_scripts.reporting.results import AVERAGE, corrected, seeds_of
 from workflow_scripts.reporting.statistics import Seeds, best, metric, show, spread_of
@@ -68,6 +70,8 @@ class Table:
     """How Markdown, which has no groups, writes the cells of one: ``{} → {} ({})``; else with slashes between."""
     keys: tuple[Mapping[str, str], ...] = ()
     """What the page filters rows by."""
+    folded: tuple[bool, ...] = ()
+    """Rows that the page folds away; empty: none."""
 
     def ordered(self, *first: str) -> Table:
         """The same table with the columns of these titles first, in their order."""
@@ -110,16 +114,18 @@ def number(name: str, seeds: Seeds | None, bold: bool = False, spread: Seeds | N
 
 def tables(results: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS,
            id_metrics: Sequence[str] = DEFAULT_ID_METRICS, names: Mapping[str, str] | None = None,
-           countings: Sequence[Counting] = (), tests: Tests | None = None) -> list[Table]:
+           countings: Sequence[Counting] = (), tests: Tests | None = None,
+           families: Mapping[str, str] | None = None, listed: Mapping[str, int] | None = None) -> list[Table]:
     """The tables of each ID set and network, in the order of ``results``: one by each of the paper's own rules, then
     one by the strict rules. A row per recipe and score, columns for sets by group, averages over several sets and the
     ID task. Test sets as released have a table of their own. Where ``tests`` have
-    a column, they say what is bold."""
+    a column, they say what is bold. Many scores are in their ``families``. ``listed``: sets that published
+    lists choose -> images of the list."""
     found = []
     for _, rows in results[corrected(results)].groupby(["id", "network"], sort=False):
-        found += [_table(rows, counting.names, counting.id_metrics, names or {}, tests, counting)
-                  for counting in countings]
-        strict = _table(rows, metrics, id_metrics, names or {}, tests)
+        of = partial(_table, rows, names=names or {}, tests=tests, families=families or {}, listed=listed or {})
+        found += [of(counting.names, counting.id_metrics, counting=counting) for counting in countings]
+        strict = of(metrics, id_metrics)
         found.append(replace(strict, after=(STRICT, *strict.after)) if countings else strict)
     return found
 
@@ -135,16 +141,23 @@ def _columns(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence
 
 
 def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str], names: Mapping[str, str],
-           tests: Tests | None, counting: Counting | None = None) -> Table:
+           tests: Tests | None, families: Mapping[str, str], listed: Mapping[str, int],
+           counting: Counting | None = None) -> Table:
     found = results.set_index(["recipe", "score", "dataset", "group", "metric"])["seeds"].to_dict()
     heads = results.loc[results["group"] != "id", ["recipe", "label", "score"]].drop_duplicates()
+    places = _columns(results, metrics, id_metrics)
+    overall = [place for place in places if place[1] != "id" and place[2] == metrics[0]][-1:]  # the mean over all sets
+    heads = families_.arranged(heads, families, metrics[0], {
+        pair: found.get((*pair, *place)) for pair in heads[["recipe", "score"]].itertuples(index=False, name=None)
+        for place in overall})
     columns: dict[Column, Sequence[Cell | str]] = {
         Column("Training", numbers=False): [names.get(x, x) for x in heads["label"]],
+        **({Column("Family", numbers=False): list(heads["family"])} if heads["family"].any() else {}),
         Column("Score", numbers=False): [names.get(x, x) for x in heads["score"]]}
     tested: list[tuple[str, ...]] = []
     untested: list[Seeds | None] = []
     counted_by = f" @{counting.rule}" if counting else ""  # the title says it
-    for dataset, group, name in _columns(results, metrics, id_metrics):
+    for dataset, group, name in places:
         # A metric of the ID task that does not depend on the score stands under the empty score.
         seeds = [found.get((recipe, score, dataset, group, name),
                            found.get((recipe, "", dataset, group, name)) if group == "id" else None)
@@ -165,11 +178,12 @@ def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[s
         columns[head] = [number(name, s, k in bold, spread)
                          for k, (s, spread) in enumerate(zip(seeds, spreads, strict=True))]
     title = ", ".join(names.get(x, x) for x in results[["id", "network"]].iloc[0])
-    said = counts(results[results["metric"].isin([*metrics, *id_metrics])], names), rule(
+    said = counts(results[results["metric"].isin([*metrics, *id_metrics])], names, listed), rule(
         any(seeds is not None and seeds.n == 1 for seeds in untested), tests.over if tests and tested else "")
     if counting:
         title, said = f"{title}, counted as {counting.rule}", (counting.says, *said)
-    return table(title, f"{title}. Mean ± sample standard deviation over seeds. {' '.join(said)}", columns, after=said)
+    return table(title, f"{title}. Mean ± sample standard deviation over seeds. {' '.join(said)}", columns, after=said,
+                 folded=tuple(heads["folded"]) if heads["folded"].any() else ())
 
 
 def _best_of_task(column: Sequence[Seeds | None], recipes: Sequence[str], name: str) -> set[int]:
@@ -190,16 +204,22 @@ def heading(dataset: str, group: str, names: Mapping[str, str]) -> str:
     return f"mean of {name}" if group == AVERAGE else name
 
 
-def counts(results: pd.DataFrame, names: Mapping[str, str]) -> str:
-    """One sentence: how many images of each set, how many seeds."""
+def counts(results: pd.DataFrame, names: Mapping[str, str], listed: Mapping[str, int]) -> str:
+    """One sentence: how many images of each set, how many its list (``listed``) has where it lacks some, the seeds."""
+
+    def images(name: str, n: float) -> str:
+        if pd.isna(n):
+            return "not counted"
+        return f"{n} of the {listed[name]} of its list" if n < listed.get(name, 0) else str(n)
+
     sets = results[~results["group"].isin(["id", AVERAGE])].groupby(["group", "dataset"], sort=False)["n_ood"].max()
     order = list(dict.fromkeys(group for group, _ in sets.index))
-    images = [f"{names.get(name, name)} ({group}) {'not counted' if pd.isna(n) else n}"
-              for (group, name), n in sorted(sets.items(), key=lambda item: order.index(item[0][0]))]
+    each = [f"{names.get(name, name)} ({group}) {images(name, n)}"
+            for (group, name), n in sorted(sets.items(), key=lambda item: order.index(item[0][0]))]
     n_id, seeds = results["n_id"].dropna(), seeds_of(results)
     id = results["id"].iloc[0]
-    return (f"Images: {names.get(id, id)} (ID) {'not counted' if n_id.empty else n_id.iloc[0]}; "
-            f"{', '.join(images) or 'no OOD set'}. Seeds ({len(seeds)}): {', '.join(map(str, seeds)) or 'none'}.")
+    return (f"Images: {names.get(id, id)} (ID) {'not counted' if n_id.empty else images(id, n_id.iloc[0])}; "
+            f"{', '.join(each) or 'no OOD set'}. Seeds ({len(seeds)}): {', '.join(map(str, seeds)) or 'none'}.")
 
 
 def rule(one_seed: bool, over: str = "") -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from workflow_scripts.reporting.comparison import Pair
+from workflow_scripts.reporting.families import arranged
 from workflow_scripts.reporting.inputs import DEFAULT_METRICS, TunedScore, Way
 from workflow_scripts.reporting.layout import Cell, Column, Table, label, number, table
 from workflow_scripts.reporting.results import AVERAGE, NETWORK
@@ -20,7 +21,8 @@ def main(results: pd.DataFrame, tuned: Sequence[TunedScore]) -> pd.DataFrame:
     return results[~results["score"].isin([one.name for one in tuned])]
 
 
-def laid_out(results: pd.DataFrame, tuned: Sequence[TunedScore], names: Mapping[str, str]) -> list[Table]:
+def laid_out(results: pd.DataFrame, tuned: Sequence[TunedScore], names: Mapping[str, str],
+             families: Mapping[str, str]) -> list[Table]:
     """A table for each ID set and network, a row for each training and score, none where nothing was chosen; means over
     all OOD sets, and what choosing changes over the seeds that both have."""
     found = results.set_index([*NETWORK, "score", "dataset", "group", "metric"])["seeds"].to_dict()
@@ -33,16 +35,21 @@ def laid_out(results: pd.DataFrame, tuned: Sequence[TunedScore], names: Mapping[
                  for base in by_base if ((rows["score"] == base) & (rows["recipe"] == run[2])).any()]
         if not heads:
             continue
+        configured = {head[2::2]: found.get((*head[:4], head[4], "all", AVERAGE, DEFAULT_METRICS[0])) for head in heads}
+        order = arranged(pd.DataFrame([head[2::2] for head in heads], columns=["recipe", "score"]), families,
+                         DEFAULT_METRICS[0], configured)
+        heads = [heads[place] for place in order.index]
         columns: dict[Column, list[Cell | str]] = {
             Column("Training", numbers=False): [names.get(head[3], head[3]) for head in heads],
+            **({Column("Family", numbers=False): list(order["family"])} if order["family"].any() else {}),
             Column("Score", numbers=False): [names.get(head[4], head[4]) for head in heads]}
         for metric in DEFAULT_METRICS:
             def seeds(head: tuple[str, ...], score: str | None, metric: str = metric) -> object:
                 return found.get((*head[:4], score, "all", AVERAGE, metric))
 
             group = label(metric)
-            configured = Column("as configured", group, of="configured")
-            columns[configured] = [number(metric, seeds(head, head[4])) for head in heads]
+            columns[Column("as configured", group, of="configured")] = [
+                number(metric, seeds(head, head[4])) for head in heads]
             for way in ways:
                 pairs = [Pair(metric, seeds(head, head[4]), seeds(head, by_base[head[4]].get(way))) for head in heads]
                 columns[Column(WAYS[way], group, of=way)] = [number(metric, pair.released) for pair in pairs]
@@ -50,7 +57,8 @@ def laid_out(results: pd.DataFrame, tuned: Sequence[TunedScore], names: Mapping[
                     Cell(pair.text, pair.difference.mean if pair.text else None) for pair in pairs]
         place = f"{names.get(id, id)}, {names.get(network, network)}"
         tables.append(table(
-            f"Options chosen: {place}", f"Options of scores chosen three ways: {place}.", columns, before=(
+            f"Options chosen: {place}", f"Options of scores chosen three ways: {place}.", columns,
+            folded=tuple(order["folded"]) if order["folded"].any() else (), before=(
                 "Means over all OOD test sets, which no choice has seen. As configured: the options of the "
                 "configuration or the score's defaults. Without OOD images: those that are best on ID train images "
                 "against pseudo-OOD copies of them. On validation images: those that are best on ID and OOD validation "

@@ -10,7 +10,7 @@ validation images in the released code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,12 +18,11 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import logsumexp
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network", "train_labels"}, space={
+SPEC = ScoreSpec(family="shaped features", needs={"network", "train_labels"}, space={
     "p_min": (60.0, 65.0, 70.0, 75.0, 80.0, 85.0), "p_max": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0, 99.0)})
 
 
@@ -47,6 +46,11 @@ class Options:
     """Size of the change, in units of the normalised input."""
     images: Annotated[int, Gt(0)] = 5000
     """ID train images of the distribution function, evenly spaced; 5000 in the released code."""
+
+    def __post_init__(self) -> None:
+        if self.p_min > self.p_max:
+            raise ValueError(f"the least percentile p_min, {self.p_min}, is above the largest, p_max, {self.p_max}; "
+                             "swap them")
 
 
 def changed(options: Options, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,14 +76,7 @@ def sensitivity(options: Options, h: Tensor, other: Tensor) -> Tensor:
 
 
 def fit(options: Options, known: Known, network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """Q' of ID train images, rising. -> (M,) float64.
-
-    Raises:
-        OODError: the least percentile is above the largest.
-    """
-    if options.p_min > options.p_max:
-        raise OODError(f"adascale.p_min: the least percentile {options.p_min} is above adascale.p_max, "
-                       f"{options.p_max}; swap them")
+    """Q' of ID train images, rising. -> (M,) float64."""
     every = -(-len(known.train_labels) // options.images)
     found, start = [], 0
     for x, _ in batches:
@@ -92,7 +89,21 @@ def fit(options: Options, known: Known, network: nn.Module, batches: Iterable[tu
 
 def score(options: Options, known: Known, state: Tensor, network: nn.Module, images: Tensor) -> Tensor:
     """Energy of the scaled features or logits. images (N, 3, H, W) -> (N,) float64."""
-    h, other = changed(options, network, images)
+    return scores([options], known, [state], network, images)[0]
+
+
+def scores(points: Sequence[Options], known: Known, states: Sequence[Tensor], network: nn.Module,
+           images: Tensor) -> Tensor:
+    """Those of several options, (P, N); the images are changed once for all with the same o and step."""
+    found: dict[tuple[float, float], tuple[Tensor, Tensor]] = {}
+    for options in points:
+        if (options.o, options.step) not in found:
+            found[options.o, options.step] = changed(options, network, images)
+    return torch.stack([_score(options, state, network, *found[options.o, options.step])
+                        for options, state in zip(points, states, strict=True)])
+
+
+def _score(options: Options, state: Tensor, network: nn.Module, h: Tensor, other: Tensor) -> Tensor:
     rank = torch.searchsorted(state, sensitivity(options, h, other), right=True)
     percentile = options.p_min + (1 - rank.double() / len(state)) * (options.p_max - options.p_min)
     h = h.double()

@@ -18,7 +18,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"background", "logits", "train_background", "train_logits", "shuffled"}, joined=False)
+SPEC = ScoreSpec(family="background",
+                 needs={"background", "logits", "train_background", "train_logits", "shuffled"}, joined=False)
 
 
 @dataclass(frozen=True)

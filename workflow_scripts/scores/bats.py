@@ -16,7 +16,7 @@ from workflow_scripts.scores import himplos
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "batchnorm", "statistics"}, space={
+SPEC = ScoreSpec(family="shaped features", needs={"features", "head", "batchnorm", "statistics"}, space={
     "lam": (0.5, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)})
 
 

@@ -21,7 +21,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, namespace, order_statistics, spaced, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "train_features"}, least=3, space={"k": (0.001, 0.005, 0.01, 0.05, 0.1)})
+SPEC = ScoreSpec(family="distance", needs={"features", "train_features"}, least=3, space={
+    "k": (0.001, 0.005, 0.01, 0.05, 0.1)})
 SHARES = np.concatenate([np.linspace(0.001, 0.1, 100), np.linspace(0.105, 0.5, 81), np.linspace(0.51, 0.99, 49)])
 ROWS = 256  # images whose distances to the bank are held at once
 

@@ -20,7 +20,7 @@ from workflow_scripts.scores import knn
 from workflow_scripts.scores.arrays import deviations, float64, moments, namespace, spaced
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "train_features"}, bank="K", space={"K": (1, 10, 50, 100, 200)})
+SPEC = ScoreSpec(family="distance", needs={"features", "train_features"}, bank="K", space={"K": (1, 10, 50, 100, 200)})
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, namespace, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "statistics"})
+SPEC = ScoreSpec(family="distance", needs={"features", "statistics"})
 
 
 @dataclass(frozen=True)

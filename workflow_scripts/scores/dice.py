@@ -16,7 +16,8 @@ from workflow_scripts.scores import himplos
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace, percentile
 from workflow_scripts.scores.base import Batch, Head, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "statistics"}, space={"p": (10.0, 30.0, 50.0, 70.0, 90.0)})
+SPEC = ScoreSpec(family="shaped features", needs={"features", "head", "statistics"}, space={
+    "p": (10.0, 30.0, 50.0, 70.0, 90.0)})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import dice, react
 from workflow_scripts.scores.base import Batch, Head, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "statistics", "train_features"}, space={
+SPEC = ScoreSpec(family="shaped features", needs={"features", "head", "statistics", "train_features"}, space={
     "p": (10.0, 30.0, 50.0, 70.0, 90.0), "percentile": (85.0, 90.0, 95.0, 99.0)})
 
 

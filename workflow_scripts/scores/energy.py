@@ -11,7 +11,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits"}, confidence={"": "score"}, space={"temperature": (0.5, 1.0, 2.0, 5.0, 10.0)})
+SPEC = ScoreSpec(family="logits", needs={"logits"}, confidence={"": "score"}, space={
+    "temperature": (0.5, 1.0, 2.0, 5.0, 10.0)})
 
 
 @dataclass(frozen=True)

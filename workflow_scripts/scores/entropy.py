@@ -9,7 +9,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, max_log_softmax, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits"}, confidence={"": "score"})
+SPEC = ScoreSpec(family="logits", needs={"logits"}, confidence={"": "score"})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "statistics"}, space={"regulariser": ("mean", "norm")})
+SPEC = ScoreSpec(family="distance", needs={"features", "head", "statistics"}, space={"regulariser": ("mean", "norm")})
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"scores", "train_scores"}, joined=False)
+SPEC = ScoreSpec(family="background", needs={"scores", "train_scores"}, joined=False)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace, positions
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits"}, space={"gamma": (0.01, 0.1, 0.5), "M": (3, 10, 50, 100, 200, 500, 1000)})
+SPEC = ScoreSpec(family="logits", needs={"logits"}, space={
+    "gamma": (0.01, 0.1, 0.5), "M": (3, 10, 50, 100, 200, 500, 1000)})
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ the embedding of the image and x_i those of its patches, for which each token at
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network"}, space={"T": (0.01, 0.1, 1.0), "lam": (0.5, 1.0, 1.5)})
+SPEC = ScoreSpec(family="vision-language", needs={"network"}, space={"T": (0.01, 0.1, 1.0), "lam": (0.5, 1.0, 1.5)})
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,16 @@ def score(options: Options, known: Known, state: None, network: nn.Module, image
     Raises:
         OODError: the network has no embeddings of places.
     """
+    return scores([options], known, [state], network, images)[0]
+
+
+def scores(points: Sequence[Options], known: Known, states: Sequence[None], network: nn.Module,
+           images: Tensor) -> Tensor:
+    """Those of several options, (P, N), from one forward pass."""
     if not hasattr(network, "places"):
         raise OODError(f"score 'gl_mcm' reads the embeddings of a CLIP image's patches, which {type(network).__name__} "
                        "does not have; use it with the model clip_vit, or take it out of the scores")
     with torch.no_grad():
         whole, places = network.places(images)
-        return largest(options, network.head, whole) + options.lam * largest(options, network.head, places).amax(dim=1)
+        return torch.stack([largest(options, network.head, whole)
+                            + options.lam * largest(options, network.head, places).amax(dim=1) for options in points])

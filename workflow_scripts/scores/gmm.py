@@ -19,7 +19,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_labels"}, space={
+SPEC = ScoreSpec(family="distance", needs={"features", "statistics", "train_features", "train_labels"}, space={
     "ridge": (1e-6, 1e-4, 1e-2)})
 LARGE = 2 * 2**30  # bytes of the covariances
 

@@ -15,7 +15,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "logits"}, space={"temperature": (0.5, 1.0, 2.0, 4.0)})
+SPEC = ScoreSpec(family="gradient", needs={"features", "logits"}, space={"temperature": (0.5, 1.0, 2.0, 4.0)})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ their largest value first, which the power 1 / p undoes, so that no power overfl
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import mahalanobis_ensemble
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network", "train_labels"}, least=20, space={"by_confidence": (False, True)})
+SPEC = ScoreSpec(family="distance", needs={"network", "train_labels"}, least=20, space={"by_confidence": (False, True)})
 EPSILON = 1e-6  # added to the bounds that a deviation is divided by
 
 
@@ -64,11 +64,11 @@ def deviation(sums: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return (below + above).double().sum(dim=(1, 2))
 
 
-def statistics(options: Options, network: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
+def statistics(powers: tuple[int, ...], network: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
     """Row sums of each stage, (N, P, C_l) each, and the logits (N, K)."""
     sums = []
     for maps in network.stages(images):
-        sums.append(row_sums(maps, options.powers))
+        sums.append(row_sums(maps, powers))
     return sums, network.head(maps.mean(dim=(2, 3)))
 
 
@@ -91,7 +91,7 @@ def fit(options: Options, known: Known, network: nn.Module, batches: Iterable[tu
         for x, labels in batches:
             mask = aside[start:start + len(x)].to(x.device)
             start += len(x)
-            sums, _ = statistics(options, network, x)
+            sums, _ = statistics(options.powers, network, x)
             kept.append(([part[mask] for part in sums], labels[mask]))
             if not bounds:
                 shapes = [(classes, *part.shape[1:]) for part in sums]
@@ -111,12 +111,23 @@ def fit(options: Options, known: Known, network: nn.Module, batches: Iterable[tu
 
 def score(options: Options, known: Known, state: State, network: nn.Module, images: Tensor) -> Tensor:
     """Minus the deviation. images (N, 3, H, W) -> (N,) float64, at most 0."""
+    return scores([options], known, [state], network, images)[0]
+
+
+def scores(points: Sequence[Options], known: Known, states: Sequence[State], network: nn.Module,
+           images: Tensor) -> Tensor:
+    """Those of several options, (P, N); one forward pass for all with the same powers."""
     with torch.no_grad():
-        sums, z = statistics(options, network, images)
-        predicted = z.argmax(dim=1)
-        total = torch.zeros(len(images), dtype=torch.float64, device=images.device)
-        for part, (low, high), expected in zip(sums, state.bounds, state.expected, strict=True):
-            total += deviation(part, low[predicted], high[predicted]) / expected
-        if options.by_confidence:
-            total /= z.double().softmax(dim=1).amax(dim=1)
-        return -total
+        found = {powers: statistics(powers, network, images) for powers in {options.powers for options in points}}
+        return torch.stack([_score(options, state, *found[options.powers])
+                            for options, state in zip(points, states, strict=True)])
+
+
+def _score(options: Options, state: State, sums: list[Tensor], z: Tensor) -> Tensor:
+    predicted = z.argmax(dim=1)
+    total = torch.zeros(len(z), dtype=torch.float64, device=z.device)
+    for part, (low, high), expected in zip(sums, state.bounds, state.expected, strict=True):
+        total += deviation(part, low[predicted], high[predicted]) / expected
+    if options.by_confidence:
+        total /= z.double().softmax(dim=1).amax(dim=1)
+    return -total

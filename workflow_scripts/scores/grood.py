@@ -20,7 +20,8 @@ from workflow_scripts.scores import knn
 from workflow_scripts.scores.arrays import blocks, float64, logsumexp, namespace, spaced
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_logits", "train_labels"}, bank="K", space={
+SPEC = ScoreSpec(family="gradient",
+                 needs={"features", "statistics", "train_features", "train_logits", "train_labels"}, bank="K", space={
     "K": (1, 10, 20, 50, 100)})
 
 

@@ -24,7 +24,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, logsumexp, max_log_softmax, namespace, percentile
 from workflow_scripts.scores.base import Batch, Head, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "statistics"}, tune=("p", "clip"), space={
+SPEC = ScoreSpec(family="shaped features", needs={"features", "head", "statistics"}, tune=("p", "clip"), space={
     "p": (0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0),
     "clip": (0.1, 0.5, 0.8, 1.0, 1.5, 2.25, 1e5)})
 

@@ -6,20 +6,19 @@ value, of all pixels and channels, whose gradient is largest in magnitude. score
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.nn import functional
 
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import odin
-from workflow_scripts.scores.arrays import max_log_softmax
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network", "input_std"}, space={
+SPEC = ScoreSpec(family="gradient", needs={"network", "input_std"}, space={
     "temperature": (1.0, 10.0, 100.0, 1000.0), "epsilon": (0.0014, 0.0028)})
 
 
@@ -39,16 +38,23 @@ def needs(options: Options) -> frozenset[str]:
 
 def score(options: Options, known: Known, state: None, network: nn.Module, images: Tensor) -> Tensor:
     """Log of the largest tempered softmax probability. images (N, 3, H, W) -> (N,) float64, at most 0."""
-    if options.epsilon:
-        with torch.enable_grad():
-            x = images.detach().requires_grad_()
-            z = network(x)
-            loss = functional.cross_entropy(z / options.temperature, z.argmax(dim=1), reduction="sum")
-            gradient = torch.autograd.grad(loss, x)[0]
-        place = gradient.abs().flatten(1).argmax(dim=1, keepdim=True)
-        mask = torch.zeros_like(gradient).flatten(1).scatter_(1, place, 1.0).view_as(gradient)
-        downhill = torch.where(gradient >= 0, -1.0, 1.0).to(x.dtype)
-        step = odin.step(odin.Options(epsilon=options.epsilon, by_std=options.by_std), known, images)
-        images = images + step * downhill * mask
-    with torch.no_grad():
-        return max_log_softmax(network(images).double() / options.temperature)
+    return scores([options], known, [state], network, images)[0]
+
+
+def scores(points: Sequence[Options], known: Known, states: Sequence[None], network: nn.Module,
+           images: Tensor) -> Tensor:
+    """Those of several options, (P, N): one backward pass for each temperature, one forward pass for each step."""
+    temperatures = list(dict.fromkeys(options.temperature for options in points if options.epsilon))
+    steps = {}
+    if temperatures:
+        for temperature, gradient in zip(temperatures, odin.gradients(temperatures, network, images)[0], strict=True):
+            place = gradient.abs().flatten(1).argmax(dim=1, keepdim=True)
+            mask = torch.zeros_like(gradient).flatten(1).scatter_(1, place, 1.0).view_as(gradient)
+            steps[temperature] = odin.downhill(gradient) * mask
+
+    def one(options: Options) -> Tensor:
+        plain = odin.Options(options.temperature, options.epsilon, options.by_std)
+        moved = (images + odin.step(plain, known, images) * steps[options.temperature] if options.epsilon else images)
+        return odin.confidence(plain, network, moved)
+
+    return torch.stack([one(options) for options in points])

@@ -15,7 +15,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, float64, logsumexp, namespace, positions
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits", "train_logits"})
+SPEC = ScoreSpec(family="logits", needs={"logits", "train_logits"})
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, in_memory, largest, namespace, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "train_features"}, tune=("K",), bank="K", space={
+SPEC = ScoreSpec(family="distance", needs={"features", "train_features"}, tune=("K",), bank="K", space={
     "K": (1, 10, 50, 100, 200, 500, 1000)})
 QUERIES, BANK = 1024, 32768  # a block: 128 MB of float32 products
 AT_ONCE = 4096  # queries for which a bank is read from its file once

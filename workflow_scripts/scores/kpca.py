@@ -21,7 +21,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, float64, namespace, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "train_features"}, space={
+SPEC = ScoreSpec(family="distance", needs={"features", "train_features"}, space={
     "explained": (0.8, 0.9, 0.95, 0.99), "gamma": (0.5, 1.0, 2.0, 4.0)})
 
 

@@ -19,7 +19,7 @@ from workflow_scripts.scores import himplos
 from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile
 from workflow_scripts.scores.base import Batch, Head, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "statistics"}, space={
+SPEC = ScoreSpec(family="shaped features", needs={"features", "head", "statistics"}, space={
     "p_a": (10.0, 50.0, 90.0), "p_w": (10.0, 50.0, 90.0), "clip": (0.5, 0.8, 1.0, 1.5)})
 
 

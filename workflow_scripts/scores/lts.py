@@ -17,7 +17,7 @@ from workflow_scripts.scores.arrays import float64, keep_largest, logsumexp, nam
 from workflow_scripts.scores.ash import kept
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "logits"}, space={"p": (1.0, 5.0, 10.0, 15.0, 25.0)})
+SPEC = ScoreSpec(family="shaped features", needs={"features", "logits"}, space={"p": (1.0, 5.0, 10.0, 15.0, 25.0)})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, float64, namespace, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_labels"}, space={"unit": (False, True)})
+SPEC = ScoreSpec(family="distance", needs={"features", "statistics", "train_features", "train_labels"}, space={
+    "unit": (False, True)})
 
 
 @dataclass(frozen=True)

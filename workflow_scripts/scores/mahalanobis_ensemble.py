@@ -32,7 +32,7 @@ from workflow_scripts.scores.base import Known
 from workflow_scripts.scores.mahalanobis import Gaussians, squared_distances
 from workflow_scripts.scores.odin import downhill
 
-SPEC = ScoreSpec(needs={"network", "train_labels"}, least=20)  # a fifth is held out, at least 4
+SPEC = ScoreSpec(family="distance", needs={"network", "train_labels"}, least=20)  # a fifth is held out, at least 4
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def confidences(network: nn.Module, gaussians: list[Gaussians], images: Tensor, 
             with torch.enable_grad():
                 x = images.detach().requires_grad_()
                 nearest = squared_distances(model, layer(network, x, number)).amin(dim=1)
-                direction = downhill(nearest.sum(), x)
+                direction = downhill(torch.autograd.grad(nearest.sum(), x)[0])
         with torch.no_grad():
             for m in magnitudes:
                 x = images + m * direction if m else images
@@ -136,7 +136,8 @@ def pseudo_ood(options: Options, network: nn.Module, images: Tensor, labels: Ten
         return images + options.strength * noise
     with torch.enable_grad():
         x = images.detach().requires_grad_()
-        return images - options.strength * downhill(functional.cross_entropy(network(x), labels, reduction="sum"), x)
+        loss = functional.cross_entropy(network(x), labels, reduction="sum")
+        return images - options.strength * downhill(torch.autograd.grad(loss, x)[0])
 
 
 def held_out(options: Options, labels: np.ndarray) -> np.ndarray:

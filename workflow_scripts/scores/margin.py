@@ -13,7 +13,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, max_log_softmax, namespace, positions
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits"}, confidence={"": "plus_one"})
+SPEC = ScoreSpec(family="logits", needs={"logits"}, confidence={"": "plus_one"})
 
 
 @dataclass(frozen=True)

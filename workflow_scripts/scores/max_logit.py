@@ -9,7 +9,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits"})
+SPEC = ScoreSpec(family="logits", needs={"logits"})
 
 
 @dataclass(frozen=True)

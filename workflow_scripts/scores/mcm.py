@@ -14,7 +14,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, max_log_softmax, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head"}, defects={
+SPEC = ScoreSpec(family="vision-language", needs={"features", "head"}, defects={
     "npos.B3": ("CLIP image features are divided by the norm of the whole batch", "")}, space={
     "T": (0.01, 0.1, 1.0)})
 

@@ -17,7 +17,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, max_log_softmax, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits"}, confidence={"precision=float32": "score", "": "exp"}, defects={"bgresample.1g-10": (
+SPEC = ScoreSpec(family="logits",
+                 needs={"logits"}, confidence={"precision=float32": "score", "": "exp"}, defects={"bgresample.1g-10": (
     "scores are float32 probabilities, tied where they saturate at 1",
     "a score of its own: module `msp` with `options: {precision: float32}`")})
 

@@ -17,7 +17,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, blocks, float64, logsumexp, namespace, positions
 from workflow_scripts.scores.base import Batch, Head, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "train_features"}, space={
+SPEC = ScoreSpec(family="distance", needs={"features", "head", "train_features"}, space={
     "alpha": (10.0, 100.0, 1000.0, 3000.0), "M": (50, 500), "enough": (5, 10, 50, 500)})
 
 

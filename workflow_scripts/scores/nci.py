@@ -16,7 +16,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "statistics"}, space={"alpha": (0.0, 0.0001, 0.001, 0.01, 0.1, 1.0)})
+SPEC = ScoreSpec(family="distance", needs={"features", "head", "statistics"}, space={
+    "alpha": (0.0, 0.0001, 0.001, 0.01, 0.1, 1.0)})
 
 
 @dataclass(frozen=True)

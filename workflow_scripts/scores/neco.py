@@ -18,7 +18,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import deviations, float64, moments, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "logits", "train_features"}, space={"dim": (4, 8, 16, 32, 64, 128, 256, 512)})
+SPEC = ScoreSpec(family="distance", needs={"features", "logits", "train_features"}, space={
+    "dim": (4, 8, 16, 32, 64, 128, 256, 512)})
 
 
 @dataclass(frozen=True)

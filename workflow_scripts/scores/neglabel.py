@@ -12,6 +12,7 @@ paper's candidates are the nouns and adjectives of WordNet; look at their licenc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,7 +25,8 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network"}, space={"T": (0.01, 0.1, 1.0), "share": (0.05, 0.15, 0.5), "groups": (1, 10, 100)})
+SPEC = ScoreSpec(family="vision-language", needs={"network"}, space={
+    "T": (0.01, 0.1, 1.0), "share": (0.05, 0.15, 0.5), "groups": (1, 10, 100)})
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,19 @@ def fit(options: Options, known: Known, network: nn.Module, batches: object) -> 
 
 def score(options: Options, known: Known, state: Tensor, network: nn.Module, images: Tensor) -> Tensor:
     """Mean share of the classes. images (N, 3, H, W) -> (N,) float64, in 0..1."""
+    return scores([options], known, [state], network, images)[0]
+
+
+def scores(points: Sequence[Options], known: Known, states: Sequence[Tensor], network: nn.Module,
+           images: Tensor) -> Tensor:
+    """Those of several options, (P, N), from one forward pass."""
     with torch.no_grad():
         x = functional.normalize(network.features(images).double(), dim=1)
         classes = functional.normalize(network.head.weight.double(), dim=1)
-        inside = (x @ classes.T / options.T).logsumexp(dim=1, keepdim=True)  # (N, 1)
-        outside = (x @ state.flatten(0, 1).T / options.T).view(len(x), *state.shape[:2]).logsumexp(dim=2)
-        return torch.sigmoid(inside - outside).mean(dim=1)
+        return torch.stack([_score(options, x, classes, state) for options, state in zip(points, states, strict=True)])
+
+
+def _score(options: Options, x: Tensor, classes: Tensor, words: Tensor) -> Tensor:
+    inside = (x @ classes.T / options.T).logsumexp(dim=1, keepdim=True)  # (N, 1)
+    outside = (x @ words.flatten(0, 1).T / options.T).view(len(x), *words.shape[:2]).logsumexp(dim=2)
+    return torch.sigmoid(inside - outside).mean(dim=1)

@@ -17,7 +17,7 @@ from workflow_scripts.scores import knn
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace, spaced, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "logits", "train_features", "train_logits"}, bank="K", space={
+SPEC = ScoreSpec(family="distance", needs={"features", "logits", "train_features", "train_logits"}, bank="K", space={
     "K": (1, 10, 50, 100, 200, 500, 1000)})
 
 

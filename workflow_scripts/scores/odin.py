@@ -8,6 +8,7 @@ exp(score).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import max_log_softmax
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network", "input_std"}, space={
+SPEC = ScoreSpec(family="gradient", needs={"network", "input_std"}, space={
     "temperature": (1.0, 10.0, 100.0, 1000.0), "epsilon": (0.0, 0.0014, 0.0028, 0.004)})
 
 
@@ -38,9 +39,21 @@ def needs(options: Options) -> frozenset[str]:
     return SPEC.needs if options.by_std else SPEC.needs - {"input_std"}
 
 
-def downhill(loss: Tensor, x: Tensor) -> Tensor:
-    """Minus the sign of the gradient of ``loss`` (a scalar) by ``x``; a zero gradient counts as positive."""
-    return torch.where(torch.autograd.grad(loss, x)[0] >= 0, -1.0, 1.0).to(x.dtype)
+def gradients(temperatures: Sequence[float], network: nn.Module, images: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Gradients of the tempered cross-entropy of the prediction, (N, 3, H, W) for each temperature, and the logits
+    (N, K): one forward pass of the images."""
+    with torch.enable_grad():
+        x = images.detach().requires_grad_()
+        z = network(x)
+        predicted = z.argmax(dim=1)
+        losses = [functional.cross_entropy(z / T, predicted, reduction="sum") for T in temperatures]
+        return [torch.autograd.grad(loss, x, retain_graph=number < len(losses))[0]
+                for number, loss in enumerate(losses, 1)], z.detach()
+
+
+def downhill(gradient: Tensor) -> Tensor:
+    """Minus the sign of a gradient; zero counts as positive."""
+    return torch.where(gradient >= 0, -1.0, 1.0).to(gradient.dtype)
 
 
 def step(options: Options, known: Known, x: Tensor) -> Tensor:
@@ -51,18 +64,23 @@ def step(options: Options, known: Known, x: Tensor) -> Tensor:
 
 def perturbed(options: Options, known: Known, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """The moved input x' (N, 3, H, W), and the logits (N, K) of the images before."""
-    with torch.enable_grad():
-        x = images.detach().requires_grad_()
-        z = network(x)
-        loss = functional.cross_entropy(z / options.temperature, z.argmax(dim=1), reduction="sum")
-        return images + step(options, known, x) * downhill(loss, x), z.detach()
+    (gradient,), z = gradients([options.temperature], network, images)
+    return images + step(options, known, images) * downhill(gradient), z
 
 
 def score(options: Options, known: Known, state: None, network: nn.Module, images: Tensor) -> Tensor:
     """Log of the largest tempered softmax probability. images (N, 3, H, W) -> (N,) float64, at most 0."""
-    if options.epsilon:
-        images, _ = perturbed(options, known, network, images)
-    return confidence(options, network, images)
+    return scores([options], known, [state], network, images)[0]
+
+
+def scores(points: Sequence[Options], known: Known, states: Sequence[None], network: nn.Module,
+           images: Tensor) -> Tensor:
+    """Those of several options, (P, N): one backward pass for each temperature, one forward pass for each step."""
+    temperatures = list(dict.fromkeys(options.temperature for options in points if options.epsilon))
+    found = dict(zip(temperatures, gradients(temperatures, network, images)[0] if temperatures else [], strict=True))
+    return torch.stack([
+        confidence(options, network, images + step(options, known, images) * downhill(found[options.temperature])
+                   if options.epsilon else images) for options in points])
 
 
 def confidence(options: Options, network: nn.Module, images: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from workflow_scripts.scores import himplos, odin
 from workflow_scripts.scores.arrays import float64, max_log_softmax
 from workflow_scripts.scores.base import Head, Known
 
-SPEC = ScoreSpec(needs={"network", "statistics"})
+SPEC = ScoreSpec(family="gradient", needs={"network", "statistics"})
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,6 @@ def score(options: Options, known: Known, state: tuple[Head, Tensor], network: n
         classes = himplos.predicted(head, h)
         target = logits(h, classes, None).argmax(dim=1)
         loss = functional.cross_entropy(logits(h, classes, means), target, reduction="sum")
-        images = images + options.epsilon * odin.downhill(loss, x)
+        images = images + options.epsilon * odin.downhill(torch.autograd.grad(loss, x)[0])
     with torch.no_grad():
         return max_log_softmax(logits(float64(network.features(images)), target, means))

@@ -21,7 +21,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, classified, float64, largest, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits", "train_logits", "train_labels"}, space={
+SPEC = ScoreSpec(family="logits", needs={"logits", "train_logits", "train_labels"}, space={
     "tail": (10, 20, 30, 40, 50), "alpha": (1, 3, 5, 10, 15, 20), "euclid_weight": (0.0, 0.25, 0.5, 0.75, 1.0)})
 SHIFT = 10_000.0  # libMR's translation
 STEPS = 60  # of bisection

@@ -19,7 +19,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, blocks, float64, logsumexp, namespace, positions, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "train_features"}, space={"bias": (False, True)})
+SPEC = ScoreSpec(family="distance", needs={"features", "head", "train_features"}, space={"bias": (False, True)})
 
 
 @dataclass(frozen=True)

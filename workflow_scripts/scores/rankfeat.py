@@ -9,6 +9,7 @@ their energy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import logsumexp
 from workflow_scripts.scores.base import Known
 
-SPEC = ScoreSpec(needs={"network"}, space={"blocks": ("both", "last")})
+SPEC = ScoreSpec(family="shaped features", needs={"network"}, space={"blocks": ("both", "last")})
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,18 @@ def score(options: Options, known: Known, state: None, network: nn.Module, image
     Raises:
         OODError: the network does not tell its stages apart.
     """
+    return scores([options], known, [state], network, images)[0]
+
+
+def scores(points: Sequence[Options], known: Known, states: Sequence[None], network: nn.Module,
+           images: Tensor) -> Tensor:
+    """Those of several options, (P, N): two forward passes, or one where the last stage is all that is asked for."""
     with torch.no_grad():
         count = 0
         for stage in network.stages(images):
             maps, count = stage, count + 1
-        z = logits(network, maps)
-        if options.blocks == "both":
+        found = {"last": logits(network, maps)}
+        if any(options.blocks == "both" for options in points):
             if count < 2:
                 raise OODError("rankfeat.blocks: the network does not tell its stages apart, so that the last but one "
                                "is not known; choose 'last'")
@@ -63,5 +70,5 @@ def score(options: Options, known: Known, state: None, network: nn.Module, image
                 maps = stage
                 if number == count - 2:
                     stage -= leading(stage)  # in place: the generator goes on with it
-            z = (z + network.head(maps.mean(dim=(2, 3)))) / 2
-        return logsumexp(z.double())
+            found["both"] = (found["last"] + network.head(maps.mean(dim=(2, 3)))) / 2
+        return torch.stack([logsumexp(found[options.blocks].double()) for options in points])

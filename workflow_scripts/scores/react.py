@@ -11,7 +11,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile_of_all
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "train_features"}, space={"percentile": (85.0, 90.0, 95.0, 99.0)})
+SPEC = ScoreSpec(family="shaped features", needs={"features", "head", "train_features"}, space={
+    "percentile": (85.0, 90.0, 95.0, 99.0)})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, logsumexp, namespace, spaced, unit
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "logits", "train_features", "train_logits"}, space={
+SPEC = ScoreSpec(family="distance", needs={"features", "logits", "train_features", "train_logits"}, space={
     "power": (1.0, 2.0, 4.0, 6.0, 8.0)})
 QUERIES, BANK = 512, 16384  # a block: 32 MB of float32 relations
 

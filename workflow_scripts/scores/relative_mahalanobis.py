@@ -14,7 +14,8 @@ from workflow_scripts.scores import mahalanobis
 from workflow_scripts.scores.arrays import namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "statistics", "train_features", "train_labels"}, space={"unit": (False, True)})
+SPEC = ScoreSpec(family="distance", needs={"features", "statistics", "train_features", "train_labels"}, space={
+    "unit": (False, True)})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores import vim
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "train_features"}, space={"dim": (8, 16, 32, 64, 128, 256, 512, 1000)})
+SPEC = ScoreSpec(family="distance", needs={"features", "head", "train_features"}, space={
+    "dim": (8, 16, 32, 64, 128, 256, 512, 1000)})
 
 
 @dataclass(frozen=True)

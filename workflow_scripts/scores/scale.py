@@ -15,7 +15,8 @@ from workflow_scripts.scores.arrays import affine, float64, keep_largest, logsum
 from workflow_scripts.scores.ash import boost, kept
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head"}, space={"p": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)})
+SPEC = ScoreSpec(family="shaped features", needs={"features", "head"}, space={
+    "p": (65.0, 70.0, 75.0, 80.0, 85.0, 90.0, 95.0)})
 
 
 @dataclass(frozen=True)

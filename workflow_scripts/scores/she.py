@@ -14,7 +14,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import blocks, classified, float64, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "logits", "train_features", "train_logits", "train_labels"}, space={
+SPEC = ScoreSpec(family="distance",
+                 needs={"features", "logits", "train_features", "train_logits", "train_labels"}, space={
     "measure": ("inner_product", "cosine", "euclidean")})
 
 

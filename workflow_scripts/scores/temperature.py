@@ -15,7 +15,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, max_log_softmax
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"logits"}, space={"temperature": (1.0, 2.0, 5.0, 10.0, 100.0, 1000.0)})
+SPEC = ScoreSpec(family="logits", needs={"logits"}, space={"temperature": (1.0, 2.0, 5.0, 10.0, 100.0, 1000.0)})
 
 
 @dataclass(frozen=True)

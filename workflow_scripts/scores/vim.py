@@ -17,7 +17,8 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, blocks, float64, logsumexp, namespace
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "train_features"}, space={"dim": (8, 16, 32, 64, 128, 256, 512, 1000)})
+SPEC = ScoreSpec(family="distance", needs={"features", "head", "train_features"}, space={
+    "dim": (8, 16, 32, 64, 128, 256, 512, 1000)})
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import affine, float64, logsumexp, namespace, percentile, percentile_of_all, spaced
 from workflow_scripts.scores.base import Batch, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "train_features"}, space={
+SPEC = ScoreSpec(family="shaped features", needs={"features", "head", "train_features"}, space={
     "low": (10.0, 30.0, 50.0, 60.0, 70.0), "high": (85.0, 90.0, 95.0, 99.0), "gamma": (0.0, 0.3, 0.6)})
 
 

@@ -26,7 +26,7 @@ from workflow_scripts.core.specs import ScoreSpec
 from workflow_scripts.scores.arrays import float64, namespace, spaced
 from workflow_scripts.scores.base import Batch, Head, Known
 
-SPEC = ScoreSpec(needs={"features", "head", "train_features"}, space={
+SPEC = ScoreSpec(family="distance", needs={"features", "head", "train_features"}, space={
     "delta": (1.8, 2.0, 2.2, 2.4), "bins": (60, 80, 100), "smooth": (4, 8, 12, 20, 40),
     "smooth_perturbed": (15, 25, 40), "lambda_1": (0.1, 1.0, 2.5, 4.0), "lambda_2": (0.1, 0.25, 1.0, 2.5, 5.0)})
 EPSILON = (0.01, 0.025)  # of the released code, for features and for the WeiPer space

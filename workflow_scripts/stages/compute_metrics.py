@@ -66,7 +66,7 @@ def rows_of(path: Path, section: ComputeMetrics, correct: NDArray[np.bool_], pro
     with opened(path, "the score stage") as file:
         sets = {name: checked(dataset_of(file, path, name)[()], f"{path}, set '{name}'")
                 for name in (section.id, *(name for group in section.groups.values() for name in group),
-                             *section.id_like.values(), *section.listed.values())}
+                             *section.id_like.values(), *section.listed.values(), *section.shifted)}
     id_scores = sets[section.id]
     if id_scores.size != correct.size:
         raise OODError(f"{path}, set '{section.id}': expected {correct.size} scores, one per label of the ID test set; "
@@ -87,6 +87,8 @@ def rows_of(path: Path, section: ComputeMetrics, correct: NDArray[np.bool_], pro
                 if paper == "scood" and name in section.id_like:
                     accepted = np.concatenate([id_scores, sets[section.id_like[name]]])
                     rejected = sets[section.listed.get(name, name)]
+                if paper == "openood-fs":
+                    accepted = np.concatenate([id_scores, *(sets[one] for one in section.shifted)])
                 try:
                     values = by_rule(paper, accepted, rejected, section.confidence.get(score, ""))
                 except OODError as error:

@@ -27,8 +27,8 @@ def lay_out(section: MakeTables, found: pd.DataFrame, numbers: pd.DataFrame,
     ``paired``, if given; corrected against as released; published numbers."""
     shown = tuned.main(found, section.tuned)
     return [*layout.tables(shown, section.metrics, section.id_metrics, section.names, section.countings,
-                           intervals.tests(paired, section.over)),
-            *tuned.laid_out(found, section.tuned, section.names),
+                           intervals.tests(paired, section.over), section.families, section.listed),
+            *tuned.laid_out(found, section.tuned, section.names, section.families),
             *comparison.laid_out(comparison.compared(shown, section.compare), section.names),
             *([published.laid_out(numbers)] if published.compares(numbers) else [])]
 

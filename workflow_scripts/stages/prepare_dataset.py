@@ -1,6 +1,7 @@
 """Prepare one split of one dataset: raw files -> image store (HDF5).
 
-Command: ``python -m workflow_scripts.stages.prepare_dataset --config JSON --out STORE.h5 [--data-root FOLDER]``
+Command: ``python -m workflow_scripts.stages.prepare_dataset --config JSON --out STORE.h5 [--data-root FOLDER]
+[--list FILE]``
 
 Raw files lie below the data root, by default the environment variable
 OOD_DATA.
@@ -23,6 +24,7 @@ from workflow_scripts.core.files import read_lines, uncommented
 from workflow_scripts.core.section import stage_parser
 from workflow_scripts.core.sources import printable, shown
 from workflow_scripts.data.class_names import check_numbers
+from workflow_scripts.data.image_list import in_list
 from workflow_scripts.data.images.geometry import resize
 from workflow_scripts.data.images.store import write_store
 from workflow_scripts.data.reading import Images
@@ -75,6 +77,7 @@ def check_count(found: int, section: PrepareDataset) -> None:
     if section.limit or not section.count:
         return
     least = section.count - getattr(section.options, "allow_corrupt", 0)
+    least -= section.listed.allow_missing if section.listed else 0
     held = section.hold_out or 0 if section.split == "train" else 0
     if not any(least <= number <= section.count for number in (found, found + held)):
         part = f"{section.dataset}_part"
@@ -162,12 +165,14 @@ def listed(names: Sequence[str], path: Path) -> np.ndarray:
     return np.array(sorted(found), np.int64)
 
 
-def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequence[str] = ()) -> list[str]:
+def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequence[str] = (),
+            image_list: Path | None = None) -> list[str]:
     """Write the store.
 
     Args:
         section: becomes the store's definition.
         files: read in the place of the reader's option ``files``: downloaded ones, or the packed archive.
+        image_list: file of the list that chooses and orders the images, where the section has one.
 
     Returns:
         Notes for the user: files left out, and what was done to pixels.
@@ -182,6 +187,10 @@ def prepare(section: PrepareDataset, out: Path, root: Path | None, files: Sequen
         options = plugins.parse_options("data.readers", section.reader, {**asdict(options), **read_from}, where)
     try:
         images = plugins.load("data.readers", section.reader).read(options, root)
+        if section.listed:
+            if image_list is None:
+                raise OODError(f"the image list {section.listed.name} is expected by --list")
+            images = in_list(images, image_list, section.listed)
         images = classes_by_name(section.classes, images)
         if section.keep:
             chosen = listed(images.names, REPOSITORY / section.keep[0])
@@ -219,9 +228,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = stage_parser(__spec__, __doc__, PrepareDataset)
     parser.add_argument("--out", required=True, type=Path, help="store to write")
     parser.add_argument("--files", nargs="+", help="downloaded or packed files, read instead of the option `files`")
+    parser.add_argument("--list", type=Path, help="the image list that the config names, or an archive of it")
     parser.add_argument("--data-root", type=Path, default=os.environ.get("OOD_DATA"), help="folder of the raw files")
     args = parser.parse_args(argv)
-    for note in prepare(args.config, args.out, args.data_root, args.files or ()):
+    for note in prepare(args.config, args.out, args.data_root, args.files or (), args.list):
         print(f"note: {note}", file=sys.stderr)
 
 

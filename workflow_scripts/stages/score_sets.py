@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from workflow_scripts.core import plugins
 from workflow_scripts.core.errors import OODError, stage
 from workflow_scripts.core.files import atomic
 from workflow_scripts.core.section import stage_parser
-from workflow_scripts.scores import base, cached
+from workflow_scripts.scores import base, cached, chosen
 from workflow_scripts.scores.run import add_arguments, agree, given_files, mover, read_known, run_on, score_set
 from workflow_scripts.stages.sections.score_sets import ScoreSets
 
@@ -43,17 +43,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = stage_parser(__spec__, __doc__, ScoreSets)
     parser.add_argument("--sets", type=Path, nargs="+", required=True, help="features of the sets to score")
     add_arguments(parser)
-    parser.add_argument("--choice", type=Path, help="JSON of a sweep; what it chose replaces options of the same name")
+    parser.add_argument("--choice", type=Path, help="JSON of a search; what it chose replaces options of the same name")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, required=True, help="the scores to write")
     given = parser.parse_args(arguments)
     sets = [(path, name) for path in given.sets for name in cached.sets(path)]
     section: ScoreSets = given.config
     check_sets(section.sets, [name for _, name in sets])
-    name, options = section.name, section.options
-    if given.choice:
-        chosen = json.loads(given.choice.read_text(encoding="utf-8"))
-        options = replace(options, **{key: chosen[key] for key in asdict(options).keys() & chosen.keys()})
+    name, options = section.name, chosen.read(section.options, given.choice)
     module = plugins.load("scores", section.score)
     kinds = base.needs(module, options)
     if kinds & {"network", "scores"}:

@@ -55,6 +55,19 @@ def archives(plan: Plan, wildcards: Wildcards) -> list[str]:
     return [paths.archive(plan, name) for name in plan.archives(wildcards.dataset, wildcards.split)]
 
 
+def fetched_list(plan: Plan, wildcards: Wildcards) -> list[str]:
+    """The list that chooses the images of a split, where it is fetched."""
+    name = plan.image_list(wildcards.dataset, wildcards.split)
+    return [paths.archive(plan, name)] if isinstance(name, str) else []
+
+
+def list_option(plan: Plan, wildcards: Wildcards) -> str:
+    """The list as an option of the command; what it must be is part of the section."""
+    name = plan.image_list(wildcards.dataset, wildcards.split)
+    file = paths.archive(plan, name) if isinstance(name, str) else name
+    return f"--list {shlex.quote(str(file))}" if file else ""
+
+
 def optional_weights(plan: Plan) -> list[str]:
     """Downloads of the weights that recipes can do without."""
     return [paths.archive(plan, name) for name in plan.optional_archives]

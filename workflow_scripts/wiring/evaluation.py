@@ -8,6 +8,7 @@ from typing import Any
 
 from workflow_scripts.config.models import Score
 from workflow_scripts.core.digest import digest
+from workflow_scripts.stages.sections.choose_network_options import ChooseNetworkOptions
 from workflow_scripts.stages.sections.choose_options import ChooseOptions
 from workflow_scripts.stages.sections.compute_metrics import ComputeMetrics
 from workflow_scripts.stages.sections.extract_features import ExtractFeatures
@@ -72,19 +73,16 @@ def _feature_sets(plan: Plan, wildcards: Wildcards, group: str) -> list[tuple[st
 
 def scores(plan: Plan, network: bool = False, fused: bool = False) -> str:
     """The scores that run a network, those that join others, or the rest, as the constraint of a wildcard."""
-    named = {name for run in plan.runs.values() for name in run.scores
-             if [kind in plan.needs(run, name) for kind in ("network", "scores")] == [network, fused]}
-    return "|".join(map(re.escape, sorted(named))) or "(?!)"
+    return _named({name for run in plan.runs.values() for name in run.scores
+                   if [kind in plan.needs(run, name) for kind in ("network", "scores")] == [network, fused]})
 
 
 def score_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
     """Features of every test set, and what else the score needs."""
     run = plan.run(wildcards)
     needs = plan.needs(run, wildcards.score)
-    inputs = {"sets": paths.features(plan, run, _scored_sets(plan, run, wildcards.score)), **_known(plan, run, needs)}
-    if run.scores[wildcards.score].tune is not None or wildcards.score in run.tuned:
-        inputs["choice"] = paths.of_network(plan, "sweep", run, f"/{wildcards.score}.json")
-    return inputs
+    return {"sets": paths.features(plan, run, _scored_sets(plan, run, wildcards.score)), **_known(plan, run, needs),
+            **_choice(plan, run, wildcards.score)}
 
 
 def _known(plan: Plan, run: Trained, needs: frozenset[str]) -> dict[str, Any]:
@@ -131,16 +129,30 @@ def fused_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
 
 
 def network_score_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
-    """Stores of every test set, and the train images where the score learns from them."""
+    """Stores of every test set, and what else a score that runs the network needs."""
     run = plan.run(wildcards)
-    tests = _scored_sets(plan, run, wildcards.score)
-    inputs: dict[str, Any] = {"stores": [paths.store(plan, *pair) for pair in tests]}
-    if "train_labels" in plan.needs(run, wildcards.score):
+    return _run_with_network(plan, run, wildcards.score, _scored_sets(plan, run, wildcards.score)) | _choice(
+        plan, run, wildcards.score)
+
+
+def _run_with_network(plan: Plan, run: Trained, score: str, sets: list[tuple[str, str]],
+                      train: bool = False) -> dict[str, Any]:
+    """Stores of these sets, those of the ID train images where the score learns from them or ``train`` says so, and
+    class means."""
+    needs = plan.needs(run, score)
+    inputs: dict[str, Any] = {"stores": [paths.store(plan, *pair) for pair in sets]}
+    if train or "train_labels" in needs:
         inputs["train_store"] = paths.store(plan, run.id, "train")
-    if "statistics" in plan.needs(run, wildcards.score):
+        sets = [*sets, (run.id, "train")]
+    if "statistics" in needs:
         inputs["statistics"] = paths.of_network(plan, "precompute", run, ".h5")
-    pairs = [*tests, (run.id, "train")] if "train_store" in inputs else tests
-    return inputs | ({"archives": archives} if (archives := data.decoded_from(plan, pairs)) else {})
+    return inputs | ({"archives": archives} if (archives := data.decoded_from(plan, sets)) else {})
+
+
+def _choice(plan: Plan, run: Trained, score: str) -> dict[str, str]:
+    """What a search chose for a score, where there is one."""
+    searched = run.scores[score].tune is not None or score in run.tuned
+    return {"choice": paths.of_network(plan, "sweep", run, f"/{score}.json")} if searched else {}
 
 
 def network_score_section(plan: Plan, wildcards: Wildcards) -> str:
@@ -180,12 +192,21 @@ def sweep_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
                   *sections.network_code(run.network))
 
 
-def tuned(plan: Plan, yes: bool = True) -> str:
-    """The scores whose options an experiment's `tuning` chooses, or those that a sweep does, as the constraint of a
-    wildcard."""
-    named = {name for run in plan.runs.values() for name, score in run.scores.items()
-             if (name in run.tuned if yes else score.tune is not None)}
-    return "|".join(map(re.escape, sorted(named))) or "(?!)"
+def tuned(plan: Plan, network: bool) -> str:
+    """The scores whose options an experiment's `tuning` chooses, those that run the network or the others, as the
+    constraint of a wildcard."""
+    return _named({name for run in plan.runs.values() for name in run.tuned
+                   if ("network" in plan.needs(run, name)) == network})
+
+
+def swept(plan: Plan) -> str:
+    """The scores whose options a sweep chooses, as the constraint of a wildcard."""
+    return _named({name for run in plan.runs.values() for name, score in run.scores.items() if score.tune is not None})
+
+
+def _named(names: set[str]) -> str:
+    """A pattern for these names alone."""
+    return "|".join(map(re.escape, sorted(names))) or "(?!)"
 
 
 def pseudo_section(plan: Plan, wildcards: Wildcards) -> str:
@@ -213,14 +234,43 @@ def choice_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
 def choice_section(plan: Plan, wildcards: Wildcards) -> str:
     """Of which score options are chosen, and by what."""
     run = plan.run(wildcards)
-    tuning, way = plan.tuning[run.id], run.tuned[wildcards.score].way
-    return ChooseOptions.of(**_scored(run.scores[wildcards.score]), network=run.network.name,
-                            id=f"{tuning.id}.test" if way == "validation" else None, criterion=tuning.criterion).dump()
+    return ChooseOptions.of(**_searched(plan, run, wildcards.score), network=run.network.name).dump()
+
+
+def _searched(plan: Plan, run: Trained, score: str) -> dict[str, Any]:
+    """What a section of a choice is made of."""
+    tuning, way = plan.tuning[run.id], run.tuned[score].way
+    return {**_scored(run.scores[score]), "id": f"{tuning.id}.test" if way == "validation" else None,
+            "criterion": tuning.criterion}
 
 
 def choice_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
     """Code behind the choice of a score's options."""
     return digest("stages.choose_options", f"scores.{plan.run(wildcards).scores[wildcards.score].module}")
+
+
+def network_choice_inputs(plan: Plan, wildcards: Wildcards) -> dict[str, Any]:
+    """Images that options of a score that runs the network are chosen with, and what else it needs."""
+    run, score = plan.run(wildcards), wildcards.score
+    validation = run.tuned[score].way == "validation"
+    return _run_with_network(plan, run, score, plan.validation_sets(run.id) if validation else [], not validation)
+
+
+def network_choice_section(plan: Plan, wildcards: Wildcards) -> str:
+    """Of which score that runs the network options are chosen, by what, and how images pass through the network."""
+    run, score = plan.run(wildcards), wildcards.score
+    validation = run.tuned[score].way == "validation"
+    return ChooseNetworkOptions.of(
+        **_searched(plan, run, score), **_pass(plan, run),
+        sets=[f"{d}.{s}" for d, s in plan.validation_sets(run.id)] if validation else [],
+        copies=None if validation else plan.tuning[run.id].pseudo_ood).dump()
+
+
+def network_choice_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:
+    """Code behind the choice of options of a score that runs the network."""
+    run = plan.run(wildcards)
+    return digest("stages.choose_network_options", f"scores.{run.scores[wildcards.score].module}",
+                  *sections.network_code(run.network))
 
 
 def _scored(score: Score) -> dict[str, Any]:
@@ -263,7 +313,7 @@ def metrics_section(plan: Plan, wildcards: Wildcards) -> str:
     listed = {f"{name}.test": f"{one.ood}.test" for name, one in parts.items() if one.ood != name}
     confidence = {name: kind for name, score in run.scores.items() if (kind := sections.confidence(score))}
     return ComputeMetrics.of(id=f"{id}.test", groups=groups, compat=plan.compat(id), confidence=confidence,
-                             id_like=like, listed=listed).dump()
+                             id_like=like, listed=listed, shifted=[f"{name}.test" for name in plan.shifted[id]]).dump()
 
 
 def metrics_code(plan: Plan, wildcards: Wildcards) -> dict[str, str]:

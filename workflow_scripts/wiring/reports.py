@@ -64,7 +64,9 @@ def table_section(plan: Plan, wildcards: Wildcards) -> str:
         paper=paper, title=about.title if about else paper, runs=_table_rows(plan, paper),
         over=about.over if about else "images",
         names=extras.names_of(plan, paper), **extras.countings(plan, paper), **extras.compared(plan, paper),
-        **extras.id_task(plan, paper), **extras.tuned(plan, paper), **published(plan, paper), train_images={
+        **extras.id_task(plan, paper), **extras.tuned(plan, paper), families=extras.families(plan, paper),
+        **extras.listed(plan, paper),
+        **published(plan, paper), train_images={
             id: {"store": paths.store(plan, id, "train"), "count": count}
             for id, count in compared_sets(plan, paper).items()}).dump(ordered=True)
 
@@ -187,6 +189,7 @@ def cards_section(plan: Plan) -> str:
         for parts in plan.parts[id].values():
             roles[parts.like, "test"] = "ID-like test"
             roles.setdefault((parts.ood, "test"), "OOD test (scood)")
+        roles |= {(name, "test"): "shifted ID test" for name in plan.shifted[id]}
         for number, pair in enumerate(plan.validation_sets(id)):
             roles.setdefault(pair, "OOD validation" if number else "ID validation")
     for run in plan.runs.values():
@@ -209,13 +212,15 @@ def report_section(plan: Plan) -> str:
     for paper in plan.papers:
         about = plan.about(paper)
         said = {"title": about.title, "about": about.about, "reference": about.published,
-                "headline": about.headline, "over": about.over} if about else {"title": paper}
+                "headline": about.headline, "over": about.over,
+                **({"claim": about.claim.model_dump()} if about.claim else {})} if about else {"title": paper}
         if absent := [f"{one.label} ({one.key.id})" for one in plan.left_out if one.paper == paper]:
             said["about"] = (f"{said.get('about', '')} Left out, since the weights are not there: "
                              f"{', '.join(absent)}.").strip()
         papers.append({"name": paper, **said, **{kind: paths.of_paper(plan, paper, kind) for kind in FILES},
                        "figures": figures(plan, paper), **extras.countings(plan, paper),
-                       **extras.compared(plan, paper), **extras.id_task(plan, paper), **extras.tuned(plan, paper)})
+                       **extras.compared(plan, paper), **extras.id_task(plan, paper), **extras.tuned(plan, paper),
+                       "families": extras.families(plan, paper), **extras.listed(plan, paper)})
     return MakeReport.of(variant=config.variant, title=config.title or f"Results of {config.variant}",
                          about=config.about, small=config.small, papers=papers, notes=config.notes,
                          cards=f"{paths.root(plan)}/cards.json", names=plan.names).dump(ordered=True)

@@ -10,16 +10,23 @@ import functools
 import gc
 import inspect
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from workflow_scripts.config.load import given, placed
 from workflow_scripts.core import fingerprint
 from workflow_scripts.core.errors import OODError
 from workflow_scripts.wiring.environment import TYPED_IN
+
+SELECTS = "Select jobs to execute"
+"""What Snakemake says before it starts jobs, and never in a dry run."""
+OF_JOBS = ("job_info", "group_info", "shellcmd", "job_started", "job_finished", "progress", "run_info",
+           "resources_info")
+"""Kinds of messages that tell of single jobs, or count them (``snakemake_interface_logger_plugins``, ``LogEvent``)."""
 
 
 def collect_garbage_seldom() -> None:
@@ -174,6 +181,58 @@ def pending(workflow: Any) -> Iterator[tuple[str, Any]]:
     return ((job.rule.name, job.wildcards) for job in workflow.dag.needrun_jobs())
 
 
+def every(workflow: Any) -> Iterator[dict[str, Any]]:
+    """Each job of the graph, whether it is about to run or not."""
+    for job in workflow.dag.jobs:
+        yield {"rule": job.rule.name, "wildcards": job.wildcards_dict, "inputs": list(map(str, job.input)),
+               "outputs": list(map(str, job.output)), "log": str(next(iter(job.log), "")),
+               "benchmark": str(job.benchmark or ""), "on_gpu": "gpu" in job.rule.resources}
+
+
+def due(workflow: Any) -> frozenset[str]:
+    """The outputs of the jobs that are about to run."""
+    return frozenset(str(name) for job in workflow.dag.needrun_jobs() for name in job.output)
+
+
+def keep_terminal_short(workflow: Any) -> bool:
+    """Keep what Snakemake says of each job (several lines, thousands in a run) off the terminal; its log file has all.
+
+    Not in a dry run, whose purpose it is; nor with ``--printshellcmds`` or ``--verbose``, which ask for it; nor in a
+    job, or where another workflow uses this one as a module. Snakemake's own ``--quiet`` would keep it from the log
+    file too, and errors with it.
+
+    Returns:
+        Whether it is kept off.
+    """
+    asked = workflow.output_settings
+    if _is_module(workflow) or not workflow.is_main_process or asked.dryrun or asked.printshellcmds or asked.verbose:
+        return False
+    terminal = _terminal()
+    if terminal is None:
+        return False
+    terminal.addFilter(_of_no_single_job)
+    return True
+
+
+def redirect_terminal(stream: TextIO) -> None:
+    """Let what Snakemake says on the terminal go to another stream."""
+    if (terminal := _terminal()) is not None:
+        terminal.setStream(stream)
+
+
+def _terminal() -> logging.StreamHandler | None:
+    """What writes Snakemake's messages to the terminal; ``None`` where a logger plugin does."""
+    from snakemake.logging import logger
+
+    return next((one for one in logger.handlers
+                 if one.name == "DefaultStreamHandler" and isinstance(one, logging.StreamHandler)), None)
+
+
+def _of_no_single_job(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or not (
+        getattr(record, "event", None) in OF_JOBS or record.getMessage().startswith(SELECTS))
+
+
 def jobs(words: Sequence[str]) -> dict[str, Any]:
     """All jobs behind targets, and which would run: what a dry run of the same words sees, as data.
 
@@ -201,10 +260,7 @@ def jobs(words: Sequence[str]) -> dict[str, Any]:
         workflow = api._workflow
         workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
         workflow._build_dag()
-        found = [{"rule": job.rule.name, "wildcards": job.wildcards_dict, "inputs": list(map(str, job.input)),
-                  "outputs": list(map(str, job.output)), "log": str(next(iter(job.log), "")),
-                  "benchmark": str(job.benchmark or ""), "on_gpu": "gpu" in job.rule.resources}
-                 for job in workflow.dag.jobs]
+        found = list(every(workflow))
         due = [job for job in workflow.dag.needrun_jobs() if job.output]
         ran = any(all(map(os.path.exists, map(str, job.output))) for job in due)
         reasons = [[job.message or job.rule.name, str(workflow.dag.reason(job))] for job in due] if ran else []

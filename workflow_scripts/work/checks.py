@@ -149,6 +149,21 @@ def seeds_of(config: Config) -> None:
             raise unknown("seeds_of: ID set", id, ids)
 
 
+def claims(config: Config) -> None:
+    """The rows of a paper's claim name trainings and scores that there are; those that do not run have no card.
+
+    Raises:
+        OODError: a training or a score that there is none of; the nearest is named.
+    """
+    known = {"recipe": {recipe.name for recipe in config.recipes},
+             "score": {name for score in config.scores for name in (score.name, f"{score.name}_fused")}}
+    for paper in config.papers:
+        for side in ("ours", "baseline") if paper.claim else ():
+            for key, names in known.items():
+                if (found := getattr(getattr(paper.claim, side), key)) not in names:
+                    raise unknown(f"paper '{paper.name}', key claim.{side}.{key}", found, names)
+
+
 def headlines(config: Config) -> None:
     """The score that reliability figures are of is one of its paper's."""
     for paper in config.papers:

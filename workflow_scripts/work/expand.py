@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from workflow_scripts.config import catalogue
+from workflow_scripts.config import catalogue, image_lists
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.config.fidelity import resolve, suffix
 from workflow_scripts.config.load import load_config
@@ -46,7 +46,8 @@ def read_plan(raw: dict[str, Any], root: Path, environment: Mapping[str, str] = 
     config = load_config(raw, root)
     datasets = catalogue.load(root / "config" / "datasets.yaml", [config.datasets])
     folder = _data_root(config.data_root, environment.get("OOD_DATA"), here or Path.cwd())
-    return expand(config, datasets, folder, load_sources(root / "config" / "sources.yaml"))
+    raw_files = {**load_sources(root / "config" / "sources.yaml"), **image_lists.sources()}
+    return expand(config, catalogue.at_hand(datasets, folder), folder, raw_files)
 
 
 def _data_root(configured: str | None, environment: str | None, here: Path) -> Path | None:
@@ -100,6 +101,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
         otherwise=MappingProxyType({id: _frozen(found) for id, found in otherwise.items()}),
         parts=_frozen({id: released.parts(datasets, id, sets) if "scood" in compat(config.experiments, id) else {}
                        for id, sets in ood.items()}),
+        shifted=MappingProxyType({id: _shifted(config.experiments, id, datasets, sets) for id, sets in ood.items()}),
         imported=MappingProxyType(imported.collect(config, ood, runs)),
         results=tuple((experiment, tuple(run for run in reported if only.keeps(config.only, run)))
                       for experiment, reported in results),
@@ -114,6 +116,7 @@ def expand(config: Config, datasets: Mapping[str, Dataset], data_root: Path | No
     checks.papers(config)
     checks.seeds_of(config)
     checks.headlines(config)
+    checks.claims(config)
     return plan
 
 
@@ -314,6 +317,26 @@ def _dataset(datasets: Mapping[str, Dataset], name: str, where: str, *splits: st
             raise OODError(f"{where}: dataset '{name}' has no {split} split (it has: {', '.join(row.splits)})")
     catalogue.archive_row(row, datasets)
     return row
+
+
+def _shifted(experiments: Sequence[Experiment], id: str, datasets: Mapping[str, Dataset],
+             ood: Mapping[str, str]) -> tuple[str, ...]:
+    """The sets of shifted ID images that experiments on an ID set name, each once.
+
+    Raises:
+        OODError: there is no such set, it is an OOD set too, or the rule that counts them has none.
+    """
+    mine = [experiment for experiment in experiments if experiment.id == id]
+    names = tuple(dict.fromkeys(name for experiment in mine for name in experiment.shifted))
+    for name in names:
+        _dataset(datasets, name, f"shifted of the experiments on '{id}'", "test")
+        if name in ood or name == id:
+            raise OODError(f"shifted of the experiments on '{id}': '{name}' is its {'OOD' if name in ood else 'ID'} "
+                           "set; an image counts on one side")
+    if bool(names) != ("openood-fs" in compat(mine, id)):
+        raise OODError(f"experiments on '{id}': shifted and compat: [openood-fs] go together; the rule counts the sets "
+                       "of shifted ID images as ID")
+    return names
 
 
 def _with_others(sets: Mapping[str, str], otherwise: Mapping[tuple[str, ...], Mapping[str, str]]) -> dict[str, str]:

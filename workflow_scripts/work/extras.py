@@ -47,6 +47,19 @@ def tuned(plan: Plan, paper: str) -> dict[str, Any]:
     return {"tuned": [{"name": name, **how._asdict()} for name, how in found.items()]} if found else {}
 
 
+def families(plan: Plan, paper: str) -> dict[str, str]:
+    """The family of each score of a paper."""
+    scores = {name: score for run in plan.reported(paper) for name, score in run.scores.items()}
+    return {name: plugins.spec("scores", score.module).family for name, score in scores.items()}
+
+
+def listed(plan: Plan, paper: str) -> dict[str, Any]:
+    """Test sets of a paper that published lists choose -> images of the list."""
+    sets = {name for run in plan.reported(paper) for name, split in plan.sets(run.id) if split == "test"}
+    found = {name: of.used().count for name in sorted(sets) if (of := plan.datasets[name].list_of("test"))}
+    return {"listed": found} if found else {}
+
+
 def names_of(plan: Plan, paper: str) -> dict[str, str]:
     """Printed names of what a paper shows, so that a score that only another paper has leaves its tables alone."""
     runs = plan.reported(paper)

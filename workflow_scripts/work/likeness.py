@@ -26,7 +26,7 @@ SHOWN = 3  # differing keys that a reason names
 LONG = 40  # characters of a value beyond which its key alone is named
 APART = {"name", "label", "where", "defects"}  # keys of a recipe that say nothing of how it trains
 SAME_NUMBERS = {"training.gpus"}  # the result is that of one GPU (docs/several_gpus.md)
-PLACES = {"files", "devkit", "archive", "label", "about", "licence", "citation", "url", "name"}
+PLACES = {"files", "devkit", "archive", "label", "about", "licence", "citation", "url", "name", "instead"}
 """Keys of a row of the table of datasets that say where its files lie, or document it."""
 
 

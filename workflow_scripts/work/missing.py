@@ -21,6 +21,7 @@ def missing_data(plan: Plan, splits: Iterable[tuple[str, str]], recipes: Iterabl
               for line in catalogue.lacking(plan.datasets[dataset], split, plan.data_root)]
     wanted = {name for names in archives.values() for name in names
               if plan.config.offline or plan.sources[name].by_hand}
+    wanted |= {name for pair in archives if plan.config.offline and isinstance(name := plan.image_list(*pair), str)}
     for file, recipe in {recipe.checkpoint.file: recipe for recipe in recipes if recipe.checkpoint}.items():
         name = plan.checkpoint_archive(recipe)
         if name and plan.config.offline:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from workflow_scripts.config import catalogue
+from workflow_scripts.config import catalogue, image_lists
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.config.fidelity import suffix
 from workflow_scripts.config.models import Config, Experiment, Imported, Network, Paper, Recipe, Score, Tuning
@@ -148,6 +148,8 @@ class Plan:
     otherwise: Mapping[str, Mapping[tuple[str, ...], Mapping[str, str]]]
     """By ID set: defects of the evaluation, alone and together -> OOD set -> the set that the release has in its place
     (:func:`workflow_scripts.work.released.otherwise`); of the defects that are asked for."""
+    shifted: Mapping[str, tuple[str, ...]]
+    """By ID set: sets of covariate-shifted ID images."""
     imported: Mapping[Key, Taken]
     """Score files of other tools, which stand in a paper's table."""
     results: tuple[tuple[Experiment, tuple[Trained, ...]], ...]
@@ -236,8 +238,10 @@ class Plan:
     # -- sets -----------------------------------------------------------------------------------------------------
 
     def sets(self, id: str) -> list[tuple[str, str]]:
-        """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, parts of them."""
-        names = dict.fromkeys([*self.ood[id], *(name for parts in self.parts[id].values() for name in parts)])
+        """(dataset, split) of everything a network trained on ``id`` sees: train, test, the OOD sets, parts of them,
+        shifted ID sets."""
+        names = dict.fromkeys([*self.ood[id], *(name for parts in self.parts[id].values() for name in parts),
+                               *self.shifted[id]])
         return [(id, "train"), (id, "test"), *((name, "test") for name in names)]
 
     def validation_sets(self, id: str) -> list[tuple[str, str]]:
@@ -275,6 +279,14 @@ class Plan:
             return []
         names = [PurePath(pattern).name for pattern in catalogue.files(row, split)]
         return [name for name in names if name in self.sources][:1]
+
+    def image_list(self, dataset: str, split: str) -> str | Path | None:
+        """The list that chooses the images of a split: the name of the raw file to fetch, or its path below the data
+        root; none where no list does."""
+        listed = self.datasets[dataset].list_of(split)
+        if listed is None:
+            return None
+        return image_lists.read().there(listed.list, self.data_root) or image_lists.file_name(listed.list)
 
     def packed(self, dataset: str, split: str) -> str | None:
         """The row whose LMDB file a split is read from; none where it has no such form, or the file is there already.

@@ -45,7 +45,8 @@ def check(plan: Plan) -> None:
 
 def images(row: Dataset, split: str) -> str:
     """Which images a split consists of, whatever its name and geometry: several rows may stand for the same."""
-    return repr((row.reader, sorted(row.options_of(split).items()), row.keep, row.limit_per_class, row.sample))
+    return repr((row.reader, sorted(row.options_of(split).items()), row.keep, row.list_of(split), row.limit_per_class,
+                 row.sample))
 
 
 def _least(plan: Plan, row: Dataset) -> None:

@@ -22,9 +22,9 @@ def ways(tuning: Tuning) -> list[Way]:
 
 
 def tunable(score: Score) -> bool:
-    """Whether a score's options can be chosen: it declares a space, reads cached features, and no sweep chooses."""
+    """Whether a score's options can be chosen: it declares a space, joins no other scores, and no sweep chooses."""
     return bool(plugins.spec("scores", score.module).space and score.tune is None
-                and not declared.needs(score) & {"network", "scores"})
+                and "scores" not in declared.needs(score))
 
 
 def chosen(scores: Mapping[str, Score], known: Container[str], experiment: Experiment,
@@ -54,8 +54,8 @@ def chosen(scores: Mapping[str, Score], known: Container[str], experiment: Exper
             named = {"name": new, "label": f"{score.label or name} ({way})", "score": score.module}
             found[new] = score.model_copy(update=named), Tuned(name, way)
     if not found:
-        raise OODError(f"{where}.tuning: none of the experiment's scores has options to choose from cached features "
-                       "(docs/scores.md, values to try); leave the key out or name such a score")
+        raise OODError(f"{where}.tuning: none of the experiment's scores has options to choose (docs/scores.md, values "
+                       "to try); leave the key out or name such a score")
     return found
 
 

@@ -1,9 +1,9 @@
 """What a raw file must be: its size, its published checksums, or what the first download recorded.
 
-A checksum is written ``sha256:<64 hex digits>``, ``md5:<32 hex digits>`` or ``git:<40 hex digits>``. Where none is
-published, the lock file (JSON: file name -> sha256, size, url) takes down what the first download brought; later runs
-compare with it. Runs may share the lock file: it is replaced whole, under a file lock. It is a memory, not an input of
-any rule.
+A checksum is written ``sha256:<64 hex digits>``, ``md5:<32 hex digits>`` or ``git:<40 hex digits>``, of a list of
+images also ``lines:`` or ``paths:<64 hex digits>``. Where none is published, the lock file (JSON: file name -> sha256,
+size, url) takes down what the first download brought; later runs compare with it. Runs may share the lock file: it is
+replaced whole, under a file lock. It is a memory, not an input of any rule.
 """
 
 from __future__ import annotations

@@ -83,11 +83,14 @@ def read(options: Options, root: Path | None) -> Images:
     starts = np.cumsum([0, *map(len, tables)])
 
     def blocks(index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        for table, start in zip(tables, starts, strict=False):
-            first, last = np.searchsorted(index, (start, start + len(table)))  # index is ascending
-            for at in range(first, last, BLOCK):
-                rows = table[index[at:min(at + BLOCK, last)] - start, leading:]
-                yield at, np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # (n, 32, 32, 3)
+        for at in range(0, len(index), BLOCK):
+            wanted = index[at:at + BLOCK]
+            which = np.searchsorted(starts, wanted, side="right") - 1
+            rows = np.empty((len(wanted), PIXELS), np.uint8)
+            for number in np.unique(which).tolist():
+                here = which == number
+                rows[here] = tables[number][wanted[here] - starts[number], leading:]
+            yield at, np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))  # (n, 32, 32, 3)
 
     return Images(
         labels=np.concatenate([table[:, column] for table in tables]).astype(np.int64),

@@ -28,9 +28,10 @@ SPEC = ReaderSpec()
 @dataclass(frozen=True)
 class Options:
     files: str | Annotated[tuple[str, ...], MinLen(1)]
-    """The file of the images: a path below the data root, or a list of alternatives."""
+    """The file of the images: a path or glob below the data root, or a list of alternatives; of several files one after
+    the other."""
     label_file: str | Annotated[tuple[str, ...], MinLen(1)] = ""
-    """The file of their labels; left out: no labels are used."""
+    """The file of their labels, or as many files; left out: no labels are used."""
     negative: bool = False
     """Black for white: each value v becomes 255 - v."""
 
@@ -59,27 +60,35 @@ def array(path: Path, dimensions: int) -> np.ndarray:
 
 
 def read(options: Options, root: Path | None) -> Images:
-    """The images of the file, in its order.
+    """The images of the files, in their order.
 
     Raises:
-        OODError: as :func:`array`, or another number of labels than of images.
+        OODError: as :func:`array`; other sizes of images, or another number of labels than of images.
     """
-    path = raw_files(options.files, root)[0]
-    grey, used = array(path, 3), [path]
+    paths = raw_files(options.files, root)
+    parts = [array(path, 3) for path in paths]
+    if len({part.shape[1:] for part in parts}) > 1:
+        sizes = ", ".join(f"{path.name} {part.shape[2]}x{part.shape[1]}"
+                          for path, part in zip(paths, parts, strict=True))
+        raise OODError(f"{paths[0].parent}: images of one size expected, found {sizes}")
+    grey = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if options.negative:
         grey = 255 - grey
-    labels = unlabelled(len(grey))
+    labels, used = unlabelled(len(grey)), [*paths]
     if options.label_file:
-        used.append(raw_files(options.label_file, root)[0])
-        labels = array(used[1], 1).astype(np.int64)
+        files = raw_files(options.label_file, root)
+        labels = np.concatenate([array(path, 1) for path in files]).astype(np.int64)
         if len(labels) != len(grey):
-            raise OODError(f"{used[1]}: {len(labels):,} labels for {len(grey):,} images of {path}; they are of two "
-                           "splits")
+            raise OODError(f"{', '.join(map(str, files))}: {len(labels):,} labels for {len(grey):,} images of "
+                           f"{', '.join(map(str, paths))}; they are of two splits")
+        used += files
 
     def blocks(index: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         for start in range(0, len(index), BLOCK):
             yield start, np.repeat(grey[index[start:start + BLOCK], :, :, None], 3, axis=3)
 
     classes = tuple(str(i) for i in range(int(labels.max()) + 1)) if options.label_file else ()
-    return Images(labels=labels, names=Numbered(path.name, np.arange(len(grey))), classes=classes,
-                  sources={shown(p, root): sha256(p) for p in used}, blocks=blocks)
+    names = Numbered(paths[0].name, np.arange(len(grey))) if len(parts) == 1 else [
+        f"{path.name}:{i}" for path, part in zip(paths, parts, strict=True) for i in range(len(part))]
+    return Images(labels=labels, names=names, classes=classes, sources={shown(p, root): sha256(p) for p in used},
+                  blocks=blocks)

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from workflow_scripts.core.errors import OODError
-from workflow_scripts.reporting import comparison, intervals, layout, overview, published, results, tuned
+from workflow_scripts.reporting import claims, comparison, intervals, layout, overview, published, results, tuned
 from workflow_scripts.reporting.inputs import Page, PaperFiles
 from workflow_scripts.reporting.layout import Cell, Column, Table
 from workflow_scripts.reporting.results import AVERAGE
@@ -49,6 +49,7 @@ class Paper:
     title: str
     about: list[str]
     reference: str
+    claim: claims.Shown | None
     tables: list[Table]
     intervals: list[Table]
     tuned: list[Table]
@@ -134,10 +135,12 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
     anchor = "paper-" + re.sub(r"\W+", "-", entry.name)
     return Paper(
         anchor=anchor, title=entry.title, about=paragraphs(entry.about), reference=entry.reference,
+        claim=claims.shown(rows, entry.claim, names),
         tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names,
-                                                                  entry.countings, tests)],
+                                                                  entry.countings, tests, entry.families,
+                                                                  entry.listed)],
         intervals=intervals.laid_out(paired, names),
-        tuned=[table.ordered("Score") for table in tuned.laid_out(whole, entry.tuned, names)],
+        tuned=[table.ordered("Score") for table in tuned.laid_out(whole, entry.tuned, names, entry.families)],
         figures=[figure(found) for _, found in figures if found],
         compared=comparison.laid_out(comparison.compared(rows, entry.compare), names),
         published=published.read(published_csv) if published_csv else published.framed([]),

@@ -51,3 +51,19 @@ for (const form of document.querySelectorAll("form.filters")) {
   form.addEventListener("submit", (event) => event.preventDefault());
   apply();
 }
+// Fold: of many scores the best of each family, until all are asked for; searching or printing shows all.
+for (const table of document.querySelectorAll("table")) {
+  const count = table.querySelectorAll("tr.fold").length;
+  if (!count) continue;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "unfold";
+  const show = (all) => {
+    table.classList.toggle("folded", !all);
+    button.setAttribute("aria-expanded", String(all));
+    button.textContent = all ? "Show the best of each family" : `Show all ${table.tBodies[0].rows.length} rows`;
+  };
+  button.addEventListener("click", () => show(table.classList.contains("folded")));
+  table.closest(".scroll").before(button);
+  show(false);
+}

@@ -25,13 +25,15 @@ class ComputeMetrics(Section):
     """OOD set -> the set of its images that `scood` counts as ID."""
     listed: dict[str, str] = {}
     """OOD set that holds those images too -> the set of the others, which `scood` counts as OOD."""
+    shifted: list[str] = []
+    """Sets of covariate-shifted ID images, which `openood-fs` counts as ID."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if "id" in self.groups:
             raise ValueError("groups: 'id' names the rows of the ID task; give this group another name")
         named = [name for group in self.groups.values() for name in group]
-        sets = [self.id, *named]
+        sets = [self.id, *named, *self.shifted]
         twice = sorted({name for name in sets if sets.count(name) > 1})
         if twice:
             raise ValueError(f"'{twice[0]}' is named more than once; a set is either ID or in one group")

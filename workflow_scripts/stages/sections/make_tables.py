@@ -38,6 +38,10 @@ class MakeTables(Section):
     """What ran both corrected and as released."""
     tuned: list[TunedScore] = []
     """Scores whose options were chosen, which a table of their own shows."""
+    families: dict[str, str] = {}
+    """Score -> the family that tables with many scores show it in."""
+    listed: dict[str, int] = {}
+    """Test sets that published lists choose -> images of the list."""
     published: list[PublishedTable] = []
     """Numbers of the paper itself."""
     train_images: dict[str, TrainImages] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from workflow_scripts.core.listed import ListUsed
 from workflow_scripts.core.section import Section, options_of
 
 
@@ -41,6 +42,8 @@ class PrepareDataset(Section):
     """What tells the raw files from others; not read."""
     keep: tuple[str, str] | None = None
     """A list of the names of the images to keep (a path below the repository), and its hash."""
+    listed: ListUsed | None = None
+    """A published list that chooses and orders the images; its file is given beside."""
     only: tuple[str, str] | None = None
     """A list of images that the reader's options name, and its hash; not read."""
     hold_out: int | None = None
