@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -44,6 +46,38 @@ def test_every_name_in_the_profile_is_one_of_the_rules():
     assert set(content["set-resources"]) <= named
     groups = dict(line.split("=") for line in content["group-components"])
     assert {f'grouped("{name}")' for name in groups} == set(rules("group").values())
+
+
+PARTITIONS = """
+partitions:
+  short: {max_runtime: 120, max_mem_mb: 64000}
+  gpu: {max_runtime: 720, max_mem_mb: 128000, max_gpu: 4}
+  gpu_long: {max_runtime: 2880, max_mem_mb: 128000, max_gpu: 4}
+"""
+
+
+def test_a_file_of_partitions_lets_slurm_s_plugin_choose(tmp_path):
+    """By the plugin's own choice, with the resources that the profile gives."""
+    from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
+
+    (tmp_path / "partitions.yaml").write_text(PARTITIONS)
+    content = profile(partitions="partitions.yaml", exclude="g1,g2")
+    assert content["slurm-partition-config"] == "partitions.yaml"
+    assert content["slurm-exclude-failed-nodes"] == "g1,g2"
+    assert "slurm_partition" not in yaml.safe_dump(content)
+    plain = profile()
+    assert not {"slurm-partition-config", "slurm-exclude-failed-nodes"} & set(plain)
+
+    def chosen(rule: str, gpu: int, attempt: int) -> str:
+        asked = content["default-resources"] | content["set-resources"].get(rule, {}) | {"gpu": gpu}
+        resources = {key: eval(value, {"attempt": attempt, "min": min}) if key in ("runtime", "mem_mb") else value
+                     for key, value in asked.items()}
+        job = SimpleNamespace(name=rule, threads=1, resources=resources)
+        return get_best_partition(read_partition_file(tmp_path / "partitions.yaml"), job, logging.getLogger())
+
+    assert chosen("score_sets", 0, 1) == "short"
+    assert chosen("train_network", 1, 1) == "gpu" and chosen("train_network", 1, 2) == "gpu_long"
+    assert chosen("extract_features", 1, 1) == "gpu" and chosen("extract_features", 0, 1) == "short"
 
 
 def test_a_labs_values_reach_every_place():
