@@ -16,7 +16,7 @@ from workflow_scripts.config import schema
 from workflow_scripts.core.yaml_files import read_yaml
 
 FILES = [ROOT / "config.yaml", *sorted((ROOT / "config").rglob("*.yaml"))]
-WITHOUT = {"costs.yaml", "imglists.yaml"}  # their models are not among the schemas
+WITHOUT = {"costs.yaml"}  # its model is of planning, above the configuration
 SCHEMAS = schema.schemas()
 CONFIG = Draft202012Validator(SCHEMAS["config"])
 

@@ -19,10 +19,12 @@ from pydantic.json_schema import models_json_schema
 
 from workflow_scripts.config import fidelity
 from workflow_scripts.config.catalogue import Dataset
+from workflow_scripts.config.image_lists import ImageLists
 from workflow_scripts.config.models import Config
 from workflow_scripts.config.published_checks import PublishedChecks
 from workflow_scripts.config.published_numbers import Reference
 from workflow_scripts.config.raw import Source
+from workflow_scripts.config.zoo import Zoo
 from workflow_scripts.core import own, plugins
 from workflow_scripts.core.digest import ROOT
 from workflow_scripts.core.errors import stage
@@ -42,8 +44,10 @@ def schemas() -> dict[str, Schema]:
         "config": _of(Config, Dataset),
         "datasets": _table(Dataset),
         "sources": _table(Source),
+        "imglists": _of(ImageLists),
         "published_checks": _of(PublishedChecks),
         "reference": _nameless(_of(Reference)),
+        "zoo": _of(Zoo),
     }
 
 

@@ -78,6 +78,15 @@ class Entry(Strict):
         return value
 
 
+class Zoo(Strict):
+    """The file."""
+
+    shared: dict[str, Any] = {}
+    """What several rows have, as YAML anchors; not read."""
+    rows: dict[str, Entry]
+    """Networks by name: `architecture/ID set/training`, and where there are several `/seed`."""
+
+
 @functools.cache
 def read() -> dict[str, Entry]:
     """The table, by name: `architecture/ID set/training`, and where there are several `/seed`.

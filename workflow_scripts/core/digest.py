@@ -32,7 +32,7 @@ NUMERICAL = {
 # Storage and plumbing: a new version of these reads and writes the same numbers.
 PLUMBING = {"h5py", "lmdb", "pydantic", "annotated_types", "array_api_compat", "yaml", "tqdm", "psutil", "pooch",
             "snakemake", "packaging", "pydantic_core", "markupsafe", "yte",
-            "requests", "urllib3", "filelock", "safetensors"}
+            "requests", "urllib3", "filelock", "safetensors", "rich", "argcomplete", "rocrate"}
 # Our own plumbing: messages, atomic writing, finding plugins, reading sections, starting processes and going on after a
 # stop cannot change a number.
 WITHOUT_NUMBERS = {"workflow_scripts.core.errors", "workflow_scripts.core.files", "workflow_scripts.core.plugins",
