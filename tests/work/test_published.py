@@ -13,6 +13,7 @@ from tests.checkout import ROOT
 from workflow_scripts.config import catalogue
 from workflow_scripts.config import published_numbers as printed
 from workflow_scripts.core import plugins
+from workflow_scripts.planning import setting
 from workflow_scripts.reporting.statistics import METRICS
 from workflow_scripts.work import likeness
 from workflow_scripts.work import published as matching
@@ -279,7 +280,7 @@ def test_what_is_called_cider_has_its_dispersion():
 # ---------------------------------------------------------------- the files
 
 def test_the_files_name_rows_and_metrics_that_exist():
-    rows = catalogue.load(ROOT / "config" / "datasets.yaml")
+    rows = catalogue.load(ROOT / "config" / "datasets.yaml") | setting.read([ROOT / "config" / "openood.yaml"]).datasets
     for path in printed.FOLDER.glob("*.yaml"):
         reference = printed.read(path.stem)
         named = {name for column in reference.sets for name in (*column.of, *sum(column.but_for.values(), []))}

@@ -22,7 +22,7 @@ def main(results: pd.DataFrame, tuned: Sequence[TunedScore]) -> pd.DataFrame:
 
 
 def laid_out(results: pd.DataFrame, tuned: Sequence[TunedScore], names: Mapping[str, str],
-             families: Mapping[str, str]) -> list[Table]:
+             families: Mapping[str, str] | None = None) -> list[Table]:
     """A table for each ID set and network, a row for each training and score, none where nothing was chosen; means over
     all OOD sets, and what choosing changes over the seeds that both have."""
     found = results.set_index([*NETWORK, "score", "dataset", "group", "metric"])["seeds"].to_dict()
@@ -36,7 +36,7 @@ def laid_out(results: pd.DataFrame, tuned: Sequence[TunedScore], names: Mapping[
         if not heads:
             continue
         configured = {head[2::2]: found.get((*head[:4], head[4], "all", AVERAGE, DEFAULT_METRICS[0])) for head in heads}
-        order = arranged(pd.DataFrame([head[2::2] for head in heads], columns=["recipe", "score"]), families,
+        order = arranged(pd.DataFrame([head[2::2] for head in heads], columns=["recipe", "score"]), families or {},
                          DEFAULT_METRICS[0], configured)
         heads = [heads[place] for place in order.index]
         columns: dict[Column, list[Cell | str]] = {

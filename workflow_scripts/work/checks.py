@@ -13,7 +13,7 @@ from workflow_scripts.config import fidelity
 from workflow_scripts.config.catalogue import Dataset
 from workflow_scripts.config.models import Config, Recipe
 from workflow_scripts.core import own, plugins
-from workflow_scripts.core.errors import OODError, unknown
+from workflow_scripts.core.errors import OODError, nearest, unknown
 from workflow_scripts.stages.sections.tune_options import Sweep
 from workflow_scripts.work import declared, released
 from workflow_scripts.work.plan import Plan
@@ -151,17 +151,19 @@ def seeds_of(config: Config) -> None:
 
 
 def claims(config: Config) -> None:
-    """The rows of a paper's claim name trainings and scores that there are; those that do not run have no card.
+    """A row of a paper's claim that does not run has no card; one that is nearly the name of another is misspelt.
 
     Raises:
-        OODError: a training or a score that there is none of; the nearest is named.
+        OODError: a training or a score that there is none of but for a letter or two; the nearest is named.
     """
     known = {"recipe": {recipe.name for recipe in config.recipes},
              "score": {name for score in config.scores for name in (score.name, f"{score.name}_fused")}}
+    shown = {experiment.paper for experiment in config.experiments}
     for paper in config.papers:
-        for side in ("ours", "baseline") if paper.claim else ():
+        for side in ("ours", "baseline") if paper.claim and paper.name in shown else ():
             for key, names in known.items():
-                if (found := getattr(getattr(paper.claim, side), key)) not in names:
+                found = getattr(getattr(paper.claim, side), key)
+                if found not in names and nearest(found, names):
                     raise unknown(f"paper '{paper.name}', key claim.{side}.{key}", found, names)
 
 
