@@ -16,6 +16,7 @@ pathvars:
 include: "rules/datasets.smk"
 include: "rules/training.smk"
 include: "rules/evaluate.smk"
+include: "rules/tuning.smk"
 include: "rules/report.smk"
 include: "rules/agreement.smk"
 

@@ -25,7 +25,7 @@ def installed(tmp_path_factory) -> Path:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
                    cwd=copy(folder / "checkout"), check=True, capture_output=True)
     [wheel] = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(wheel) as archive:  # of this checkout, made a moment ago
         archive.extractall(folder / "site-packages")
     return folder / "site-packages"
 

@@ -17,7 +17,7 @@ from workflow_scripts.core.errors import OODError
 from workflow_scripts.core.section import Section
 
 ROOT = Path(__file__).resolve().parents[2]
-RULES = ("datasets", "training", "evaluate")
+RULES = ("datasets", "training", "evaluate", "tuning")
 NETWORK = {"name": "small", "model": "resnet_cifar", "options": {}}
 PASS = {"network": NETWORK, "normalise": "per_image", "batch_size": 16}
 ROW = {"dataset": "x", "split": "train", "options": {"files": "x"}, "raw": []}
