@@ -37,6 +37,12 @@ def test_the_best_of_each_family_comes_first_and_the_others_fold():
     assert list(found.loc[~found["folded"], "score"]) == ["l5", "d7"] * 2
 
 
+def test_the_paper_s_own_score_is_not_folded():
+    rows = heads()
+    found = arranged(rows, SCORES, "auroc", numbers(rows), headline="l2")
+    assert list(found.loc[~found["folded"], "score"]) == ["l5", "l2", "d7"] * 2
+
+
 def test_the_least_comes_first_where_lower_is_better():
     rows = heads()
     assert list(arranged(rows, SCORES, "fpr95", numbers(rows))["score"])[:2] == ["l0", "l1"]

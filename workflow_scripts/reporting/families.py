@@ -16,7 +16,7 @@ FEW = 12
 
 
 def arranged(heads: pd.DataFrame, families: Mapping[str, str], metric_name: str,
-             numbers: Mapping[tuple[str, str], Seeds | None]) -> pd.DataFrame:
+             numbers: Mapping[tuple[str, str], Seeds | None], headline: str = "") -> pd.DataFrame:
     """Rows of a table in the order in which they are read.
 
     Args:
@@ -24,6 +24,7 @@ def arranged(heads: pd.DataFrame, families: Mapping[str, str], metric_name: str,
         families: of each score.
         metric_name: by which scores of a family are ordered.
         numbers: this metric of each recipe and score.
+        headline: the score that the paper is about, which is not folded.
 
     Returns:
         The rows with ``family`` and ``folded``: whether another row of the same training and family is better. With few
@@ -43,4 +44,4 @@ def arranged(heads: pd.DataFrame, families: Mapping[str, str], metric_name: str,
         training=pd.factorize(heads["recipe"])[0],
         worse=[worse(*pair) for pair in heads[["recipe", "score"]].itertuples(index=False, name=None)])
     rows = rows.assign(place=rows["family"].map(order)).sort_values(["training", "place", "worse"], kind="stable")
-    return rows.assign(folded=rows.duplicated(["recipe", "family"]))
+    return rows.assign(folded=rows.duplicated(["recipe", "family"]) & (rows["score"] != headline))

@@ -115,15 +115,17 @@ def number(name: str, seeds: Seeds | None, bold: bool = False, spread: Seeds | N
 def tables(results: pd.DataFrame, metrics: Sequence[str] = DEFAULT_METRICS,
            id_metrics: Sequence[str] = DEFAULT_ID_METRICS, names: Mapping[str, str] | None = None,
            countings: Sequence[Counting] = (), tests: Tests | None = None,
-           families: Mapping[str, str] | None = None, listed: Mapping[str, int] | None = None) -> list[Table]:
+           families: Mapping[str, str] | None = None, listed: Mapping[str, int] | None = None,
+           headline: str = "") -> list[Table]:
     """The tables of each ID set and network, in the order of ``results``: one by each of the paper's own rules, then
     one by the strict rules. A row per recipe and score, columns for sets by group, averages over several sets and the
     ID task. Test sets as released have a table of their own. Where ``tests`` have
     a column, they say what is bold. Many scores are in their ``families``. ``listed``: sets that published
-    lists choose -> images of the list."""
+    lists choose -> images of the list; ``headline``: the score that the paper is about."""
     found = []
     for _, rows in results[corrected(results)].groupby(["id", "network"], sort=False):
-        of = partial(_table, rows, names=names or {}, tests=tests, families=families or {}, listed=listed or {})
+        of = partial(_table, rows, names=names or {}, tests=tests, families=families or {}, listed=listed or {},
+                     headline=headline)
         found += [of(counting.names, counting.id_metrics, counting=counting) for counting in countings]
         strict = of(metrics, id_metrics)
         found.append(replace(strict, after=(STRICT, *strict.after)) if countings else strict)
@@ -142,14 +144,14 @@ def _columns(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence
 
 def _table(results: pd.DataFrame, metrics: Sequence[str], id_metrics: Sequence[str], names: Mapping[str, str],
            tests: Tests | None, families: Mapping[str, str], listed: Mapping[str, int],
-           counting: Counting | None = None) -> Table:
+           headline: str, counting: Counting | None = None) -> Table:
     found = results.set_index(["recipe", "score", "dataset", "group", "metric"])["seeds"].to_dict()
     heads = results.loc[results["group"] != "id", ["recipe", "label", "score"]].drop_duplicates()
     places = _columns(results, metrics, id_metrics)
     overall = [place for place in places if place[1] != "id" and place[2] == metrics[0]][-1:]  # the mean over all sets
     heads = families_.arranged(heads, families, metrics[0], {
         pair: found.get((*pair, *place)) for pair in heads[["recipe", "score"]].itertuples(index=False, name=None)
-        for place in overall})
+        for place in overall}, headline)
     columns: dict[Column, Sequence[Cell | str]] = {
         Column("Training", numbers=False): [names.get(x, x) for x in heads["label"]],
         **({Column("Family", numbers=False): list(heads["family"])} if heads["family"].any() else {}),

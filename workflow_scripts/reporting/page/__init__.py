@@ -138,7 +138,7 @@ def paper(entry: PaperFiles, names: Mapping[str, str], notes: Mapping[str, str])
         claim=claims.shown(rows, entry.claim, names),
         tables=[table.ordered("Score") for table in layout.tables(rows, entry.metrics, entry.id_metrics, names,
                                                                   entry.countings, tests, entry.families,
-                                                                  entry.listed)],
+                                                                  entry.listed, entry.headline)],
         intervals=intervals.laid_out(paired, names),
         tuned=[table.ordered("Score") for table in tuned.laid_out(whole, entry.tuned, names, entry.families)],
         figures=[figure(found) for _, found in figures if found],
